@@ -1,0 +1,3 @@
+"""Candor: six published claims about RLHF and overconfidence, replicated."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,391 @@
+"""The figures of claim 1. Each reads the claim's tables and nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+from candor import figures as f
+from candor.figures import Plot
+from candor.ledger import Tables
+
+ABSTAINING = ("abstain_00", "abstain_50", "abstain_75", "abstain_90")
+T_OF = {"abstain_00": 0.0, "abstain_50": 0.5, "abstain_75": 0.75, "abstain_90": 0.9}
+
+
+def _rows(frame: pd.DataFrame, **where: object) -> pd.DataFrame:
+    for column, value in where.items():
+        frame = frame[frame[column] == value]
+    return frame
+
+
+def payoff(tables: Tables) -> Figure:
+    figure, ax = f.canvas(width=5.2, height=3.1)
+    ax.axhline(0, color=f.INK, linewidth=1)
+    f.point_label(ax, (0.1, 0), "abstain", dx=1, dy=-7)
+    for arm, t in T_OF.items():
+        rows = _rows(tables["payoff"], t=t)
+        ax.plot(rows["p"], rows["answer_reward"], **f.line(arm, marker=""))
+        ax.plot(t, 0, f.marker(arm), color=f.color(arm), markersize=7, clip_on=False, zorder=3)
+    ax.set(xlim=(0, 1), ylim=(-2, 1.02), xlabel="p, probability of being right", ylabel="expected reward")
+    figure.legend(loc="outside right center", title="a wrong answer\ncosts t/(1-t)", alignment="left")
+    return figure
+
+
+def sharpening(tables: Tables) -> Figure:
+    figure, ax = f.canvas(width=6.4, height=3.4)
+    table = tables["sharpening"]
+    x = np.arange(len(table))
+    for column, label, style in (
+        ("expected_reward", "expected reward = accuracy of a drawn answer", ("-", f.INK, "s")),
+        ("accuracy", "accuracy of the best answer", ((0, (5, 2)), f.GREEN, "o")),
+        ("answer_prob", "probability of the best answer", ("-", f.VERMILION, "^")),
+        ("ece", "its calibration error", ((0, (1, 1.5)), f.VERMILION, "v")),
+    ):
+        linestyle, color, marker = style
+        ax.plot(x, table[column], linestyle=linestyle, color=color, marker=marker, label=label)
+    ax.set_xticks(x, ["∞" if np.isinf(k) else f"{k:g}" for k in table["sharpness"]])
+    ax.set(ylim=(0, 1.03), xlabel="k, where answers are drawn with probability ∝ posterior$^k$")
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def gradient(tables: Tables) -> Figure:
+    figure, axes = f.canvas(1, 2, width=7, height=2.7, sharey=True)
+    for ax, order, arm in zip(axes, ("answer first", "confidence first"), ("rlvr", "rlvr_conf_first")):
+        rows = _rows(tables["confidence_gradient"], order=order)
+        ax.bar(rows["confidence"], rows["gradient"], width=0.075, color=f.color(arm))
+        largest = rows["largest"].iloc[0]
+        ax.text(
+            0.03,
+            0.94,
+            f"largest: {largest:.0e}" if largest < 1e-6 else f"largest: {largest:.3f}",
+            transform=ax.transAxes,
+        )
+        ax.axhline(0, color=f.INK, linewidth=0.8)
+        ax.set(title=order, xlabel="confidence token")
+        ax.set_xticks(np.arange(0, 1.01, 0.2))
+    axes[0].set_ylabel("expected policy gradient")
+    return figure
+
+
+def released(tables: Tables) -> Figure:
+    figure, axes = f.canvas(1, 3, width=7, height=2.75, sharey=True)
+    for ax, arm in zip(axes, ("base", "rlvr", "rlcr")):
+        rows = _rows(tables["released"], arm=arm)
+        x, y = rows["mean_confidence"], rows["accuracy"]
+        ax.vlines(x, np.minimum(x, y), np.maximum(x, y), color=f.color(arm), alpha=0.35, linewidth=0.9)
+        for domain, face in (("out", f.PAPER), ("in", f.color(arm))):
+            part = _rows(rows, domain=domain)
+            ax.scatter(
+                part["mean_confidence"],
+                part["accuracy"],
+                s=14 + part["n"] / 60,
+                marker=f.marker(arm),
+                facecolor=face,
+                edgecolor=f.color(arm),
+                zorder=3,
+                clip_on=False,
+            )
+        f.unit_square(ax, "mean stated confidence")
+        ax.set_title(f.label(arm))
+    axes[0].set_ylabel("accuracy")
+    return figure
+
+
+def gap_arrows(tables: Tables) -> Figure:
+    figure, axes = f.canvas(1, 2, width=7.2, height=3.7, sharey=True)
+    cells = tables["cells"]
+    for ax, domain, title in zip(axes, ("in", "out"), ("in domain", "out of domain")):
+        for row in _rows(cells, domain=domain).itertuples():
+            shape = {} if row.family == "HotpotQA" else {"linestyle": (0, (3, 1.5))}
+            start, end = (row.base_accuracy, row.base_confidence), (row.rlvr_accuracy, row.rlvr_confidence)
+            f.arrow(ax, start, end, "rlvr", **shape)
+        for dataset, part in _rows(cells, domain=domain).groupby("dataset"):
+            x, y = part["base_accuracy"].iloc[0], part["base_confidence"].iloc[0]
+            crowded = domain == "in" and dataset in ("HotpotQA", "Big-Math-Digits", "MATH-500")
+            beside = {"dx": -7} if crowded else {"dx": 0, "dy": -10}
+            f.point_label(ax, (x, y), dataset, **beside)
+            ax.texts[-1].set_path_effects([withStroke(linewidth=2.5, foreground=f.PAPER)])
+        ax.axline((0, 0), slope=1, color="#555555", linewidth=0.8, linestyle=(0, (5, 2)))
+        ax.set(title=title, xlabel="accuracy", xlim=(0, 1), ylim=(0.86, 1.008))
+    axes[0].set_ylabel("mean stated confidence")
+    return figure
+
+
+COLUMNS = (
+    ("expert", "base"),
+    ("expert", "rlvr"),
+    ("expert", "shuffled_correct"),
+    ("expert_conf_first", "rlvr_conf_first"),
+)
+KINDS = {"answer_prob": "answer probability", "q_mean": "stated confidence"}
+
+
+def _present(table: pd.DataFrame, columns=COLUMNS) -> list[tuple[str, str]]:
+    known = set(zip(table["setting"], table["arm"]))
+    return [key for key in columns if key in known]
+
+
+def density(tables: Tables) -> Figure:
+    table = tables["density"]
+    columns = _present(table)
+    figure, axes = f.canvas(
+        2, len(columns), width=1.85 * len(columns) + 0.4, height=4.2, sharex=True, sharey=True, squeeze=False
+    )
+    for j, (setting, arm) in enumerate(columns):
+        for i, (kind, name) in enumerate(KINDS.items()):
+            rows = _rows(table, setting=setting, arm=arm, kind=kind)
+            if len(rows):
+                f.density_panel(
+                    axes[i, j],
+                    rows,
+                    arm,
+                    xlabel="exact posterior" if i else "",
+                    ylabel="" if j else name,
+                )
+        axes[0, j].set_title(f.label(arm))
+    return figure
+
+
+def reliability(tables: Tables) -> Figure:
+    table = tables["reliability"]
+    columns = _present(table)
+    figure, axes = f.canvas(
+        2, len(columns), width=1.85 * len(columns) + 0.4, height=4.2, sharex=True, sharey=True, squeeze=False
+    )
+    for j, (setting, arm) in enumerate(columns):
+        for i, (kind, name) in enumerate(KINDS.items()):
+            rows = _rows(table, setting=setting, arm=arm, kind=kind)
+            if len(rows):
+                f.reliability_panel(axes[i, j], rows, arm, xlabel=name, ylabel="" if j else "share correct")
+        axes[0, j].set_title(f.label(arm))
+    return figure
+
+
+MEASURES = {
+    "answer_ece": "calibration error of the answer probability",
+    "q_mean_abs_posterior": "|stated confidence - exact posterior|",
+    "q_mean_gap": "mean stated confidence - accuracy",
+    "accuracy_greedy": "accuracy of the greedy answer",
+}
+EXPERT = ("base", "rlvr", "shuffled_correct", "rlvr_answer_only", "rlvr_no_format", "rlvr_oracle", "rlvr_kl")
+
+
+def seeds(tables: Tables) -> Figure:
+    summary = _rows(tables["summary"], setting="expert")
+    arms = [arm for arm in EXPERT if arm in set(summary["arm"])]
+    figure, axes = f.canvas(2, 2, width=7.2, height=1.6 + 0.5 * len(arms), sharey=True)
+    for ax, (measure, title) in zip(axes.flat, MEASURES.items()):
+        f.interval_dots(ax, {arm: _rows(summary, arm=arm)[measure] for arm in arms})
+        ax.set_title(title)
+    axes[1, 0].axvline(0, color=f.INK, linewidth=0.8)
+    if "bayes_accuracy" in summary:
+        axes[1, 1].axvline(
+            summary["bayes_accuracy"].mean(), color=f.INK, linewidth=0.8, linestyle=(0, (5, 2))
+        )
+    return figure
+
+
+def confidence_first(tables: Tables) -> Figure:
+    summary = _rows(tables["summary"], setting="expert_conf_first")
+    arms = [a for a in ("base", "rlvr_conf_first", "shuffled_conf_first") if a in set(summary["arm"])]
+    prediction = _rows(tables["tabular"], reward="binary").set_index("step").iloc[[0, -1]]
+    figure, axes = f.canvas(1, 3, width=7.2, height=2.1, sharey=True)
+    for ax, (measure, ideal, title) in zip(
+        axes,
+        (
+            ("sampled_confidence", "stated_mean", "mean stated confidence"),
+            ("accuracy_sampled", "accuracy_sampled", "accuracy"),
+            ("sampled_gap", "gap", "confidence - accuracy"),
+        ),
+    ):
+        references = dict(zip(("base", "rlvr_conf_first"), prediction[ideal]))
+        f.interval_dots(ax, {a: _rows(summary, arm=a)[measure] for a in arms}, references=references)
+        ax.set_title(title)
+    return figure
+
+
+FOLLOWED = {
+    "accuracy_sampled": "accuracy of a drawn answer",
+    "answer_prob_mean": "probability of the greedy answer",
+    "q_mean_abs_posterior": "|stated confidence - exact posterior|",
+    "sampled_gap": "drawn documents: confidence - accuracy",
+}
+
+
+def trajectories(tables: Tables) -> Figure:
+    table = tables["trajectory"]
+    figure, axes = f.canvas(2, 2, width=7.2, height=4.4, sharex=True)
+    for ax, (measure, title) in zip(axes.flat, FOLLOWED.items()):
+        for arm, rows in table.groupby("arm", sort=False):
+            f.seed_band(ax, rows, "step", measure, arm)
+        ax.set_title(title)
+    for ax in axes[1]:
+        ax.set_xlabel("training step")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+def training(tables: Tables) -> Figure:
+    table = tables["training"]
+    shown = [m for m in ("reward", "frac_reward_zero_std", "entropy", "clipped_ratio") if m in table]
+    titles = {
+        "reward": "training reward",
+        "frac_reward_zero_std": "share of groups without a signal",
+        "entropy": "entropy (nats a token)",
+        "clipped_ratio": "share of completions cut off",
+    }
+    figure, axes = f.canvas(2, 2, width=7.2, height=4.4, sharex=True)
+    for ax, measure in zip(axes.flat, shown):
+        for setting, arm in (
+            *COLUMNS[1:],
+            ("expert_conf_first", "shuffled_conf_first"),
+            ("expert", "rlvr_no_format"),
+        ):
+            rows = _rows(table, setting=setting, arm=arm)
+            if len(rows):
+                ax.plot(
+                    rows["step"], rows[measure], **f.line(arm, markevery=max(1, len(rows) // 5), markersize=4)
+                )
+        ax.set_title(titles[measure])
+    for ax in axes[1]:
+        ax.set_xlabel("training step")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def abstention(tables: Tables) -> Figure:
+    figure, (left, right) = f.canvas(1, 2, width=7.2, height=3.2)
+    frontier = tables["frontier"]
+    left.plot(frontier["coverage"], frontier["selective_accuracy"], **f.line("ideal", marker=""))
+    summary = _rows(tables["summary"], setting="abstaining")
+    bins = _rows(tables["posterior_bins"], setting="abstaining")
+    for arm in ("base", *ABSTAINING):
+        rows = _rows(summary, arm=arm)
+        left.plot(
+            1 - rows["idk_rate"],
+            rows["selective_accuracy"],
+            f.marker(arm),
+            color=f.color(arm),
+            alpha=0.8,
+            label=f.label(arm),
+        )
+        part = _rows(bins, arm=arm).sort_values("bin_low")
+        right.plot((part["bin_low"] + part["bin_high"]) / 2, part["idk_rate"], **f.line(arm))
+        if T_OF.get(arm):
+            right.axvline(T_OF[arm], color=f.color(arm), linewidth=0.8, linestyle=(0, (1, 1.5)))
+    left.set(
+        xlabel="share of questions answered", ylabel="accuracy when answering", title="risk and coverage"
+    )
+    right.set(xlabel="exact posterior of the best answer", ylabel="share of IDK", title="who abstains when")
+    right.set(xlim=(0, 1), ylim=(-0.02, 1.02))
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    return figure
+
+
+FIGURES: dict[str, Plot] = {
+    "payoff": Plot(
+        payoff,
+        ("payoff",),
+        "Expected reward of answering, by the probability of being right. Abstaining is worth 0; each "
+        "marker is the point from which answering pays.",
+        "Four rising lines over the probability of being right. The binary line starts at zero and is "
+        "never below the horizontal line of abstaining; the lines with a penalty start below it and "
+        "cross it at .5, .75 and .9.",
+    ),
+    "sharpening": Plot(
+        sharpening,
+        ("sharpening",),
+        "What the binary reward pays for: answers drawn ever more sharply than the exact posterior. "
+        "Reward rises, accuracy of the best answer stays, and the probability of that answer leaves it "
+        "behind.",
+        "Lines over sharpness k. Expected reward rises to meet the flat line of accuracy; the "
+        "probability of the best answer rises to one, and its calibration error grows from near zero to "
+        "the error rate.",
+    ),
+    "gradient": Plot(
+        gradient,
+        ("confidence_gradient",),
+        "Expected policy gradient of the binary reward on each confidence token of one question, by "
+        "enumeration of every document and every truth.",
+        "Two panels of eleven bars. Answer first: all bars are zero. Confidence first: bars are "
+        "negative for low confidences and positive for high ones.",
+    ),
+    "released": Plot(
+        released,
+        ("released",),
+        "The released metrics, a marker a model family and data set (filled: in domain; larger: more "
+        "questions). Distance from the diagonal is the gap between mean stated confidence and accuracy.",
+        "Three panels of accuracy against mean stated confidence. Base: markers near the right edge, "
+        "mostly below the diagonal. RLVR: all markers at the right edge. RLCR: markers in a narrow band "
+        "left of it, on both sides of the diagonal.",
+    ),
+    "gap_arrows": Plot(
+        gap_arrows,
+        ("cells",),
+        "From base (circle) to RLVR (head of the arrow) on every data set. Solid: trained on HotpotQA; "
+        "dashed: on Big-Math. A move to the right closes the gap to the diagonal, a move up widens it.",
+        "Two panels of mean stated confidence against accuracy, with arrows from base to RLVR. In "
+        "domain the arrows point mainly to the right; out of domain mainly upwards.",
+    ),
+    "density": Plot(
+        density,
+        ("density",),
+        "How often each value is given at each exact posterior of the answer; the line is the mean. A "
+        "calibrated model lies on the diagonal. All seeds together.",
+        "Panels of heat maps, a column an arm; top row answer probability, bottom row stated "
+        "confidence, both against the exact posterior, with the line of means beside the diagonal.",
+    ),
+    "reliability": Plot(
+        reliability,
+        ("reliability",),
+        "Reliability of the answer probability (top) and of the stated confidence (bottom). Grey: where "
+        "a perfectly calibrated forecaster would lie; bars: how the questions spread over the bins.",
+        "Panels of share correct against confidence in ten bins, a column an arm, with the diagonal and "
+        "the band of a calibrated forecaster.",
+    ),
+    "seeds": Plot(
+        seeds,
+        ("summary",),
+        "Expert crowd, answer first: mean and 95 % interval over seeds, a dot a seed. Dashed line: "
+        "accuracy of the exact posterior on the same questions.",
+        "Four panels of intervals, a row an arm: calibration error of the answer probability, distance "
+        "of stated confidence from the posterior, gap of confidence and accuracy, greedy accuracy.",
+    ),
+    "confidence_first": Plot(
+        confidence_first,
+        ("summary", "tabular"),
+        "Confidence written before the answer: documents drawn whole, mean and 95 % interval over "
+        "seeds. Hollow diamonds: exact policy gradient without a network.",
+        "Three panels of intervals for the base and the arms trained with confidence first: stated "
+        "confidence, accuracy, and the gap between the two.",
+    ),
+    "trajectories": Plot(
+        trajectories,
+        ("trajectory",),
+        "Along training: mean over seeds and 95 % interval. The shuffled arms get the same rewards, "
+        "dealt out at random within each group.",
+        "Four panels of lines over training steps, a line an arm with a band over seeds: accuracy of a "
+        "drawn answer, answer probability, distance of stated confidence from the posterior, gap of "
+        "drawn documents.",
+    ),
+    "training": Plot(
+        training,
+        ("training",),
+        "What the trainer logs, mean over seeds. A group whose completions all earn the same gives no "
+        "signal.",
+        "Four panels of lines over training steps: reward, share of groups without a signal, entropy, "
+        "share of completions cut off at the length limit.",
+    ),
+    "abstention": Plot(
+        abstention,
+        ("summary", "posterior_bins", "frontier"),
+        "Left: accuracy when answering against coverage, a marker a seed; the dashed line is the best "
+        "possible. Right: share of IDK by exact posterior, with the thresholds t dotted.",
+        "Left: markers of the base and of four rewards beside the line of the Bayes forecaster. Right: "
+        "lines of the share of IDK against the posterior of the best answer, a line a reward.",
+    ),
+}

@@ -1,0 +1,553 @@
+"""The tables of claim 1: what the papers printed, what follows from the reward, what the world showed."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from candor.measures.calibration import ece
+from candor.worlds import witnesses
+
+# What the verdict needs first comes first.
+ARMS = {
+    "expert": ("base", "rlvr", "shuffled_correct"),
+    "abstaining": ("base", "abstain_00", "abstain_50", "abstain_75", "abstain_90"),
+    "expert_conf_first": ("base", "rlvr_conf_first", "shuffled_conf_first"),
+}
+VARIANTS = {  # no verdict rests on these
+    "expert": ("rlvr_answer_only", "rlvr_no_format", "rlvr_oracle", "rlvr_kl"),
+    "overconfident": ("base", "rlvr"),
+    "naive": ("base", "rlvr"),
+}
+NEEDS = [
+    f"witnesses/{setting}/{step}"
+    for group in (ARMS, VARIANTS)
+    for setting, arms in group.items()
+    for arm in arms
+    for step in (arm, f"eval_{arm}")
+]
+
+FAMILIES = {"trained on HotpotQA-Modified": "HotpotQA", "trained on Big-Math-Digits": "Big-Math"}
+THRESHOLDS = (0.0, 0.5, 0.75, 0.9)
+CONFIDENCES = np.arange(11) / 10
+
+
+# --- Published numbers ----------------------------------------------------------------------------
+
+
+def published(folder: Path) -> dict[str, pd.DataFrame]:
+    """The papers' numbers about binary rewards, rearranged and nothing more; `folder` holds the CSVs."""
+    released, main, ablations, swap, history = (
+        pd.read_csv(folder / f"{name}.csv")
+        for name in (
+            "rlcr_per_dataset",
+            "rlcr_main",
+            "rlcr_ablations",
+            "scoring_rule_swap",
+            "calibration_history",
+        )
+    )
+    cells = _cells(released)
+    return {
+        "released": _released(released, cells),
+        "cells": cells,
+        "cell_counts": _cell_counts(cells),
+        "blocks": _blocks(cells),
+        "row_mix": _row_mix(main),
+        "elicitation": _elicitation(ablations),
+        "conventions": _conventions(ablations),
+        "floor": _floor(ablations),
+        "sampling_error": _sampling_error(cells, ablations),
+        "swap_start": _swap_start(swap),
+        "answer_letters": history.loc[
+            history["source"] == "openai2023gpt4", ["model", "arm", "dataset", "metric", "value", "status"]
+        ].reset_index(drop=True),
+        "preference_training": _side_by_side(
+            history[history["location"] == "appendix DPO table"],
+            ["setting", "model", "dataset"],
+            {"SFT": "sft", "DPO": "dpo"},
+        ),
+        "elicited": _side_by_side(
+            history[history["source"] == "tian2023just"],
+            ["model", "dataset"],
+            {"Label prob.": "label_probability", "Verb. 1S top-1": "stated"},
+        ),
+    }
+
+
+def _cells(released: pd.DataFrame) -> pd.DataFrame:
+    """A row a model family and data set: base and RLVR, and the change of the gap taken apart."""
+    metrics = ["accuracy", "mean_confidence", "ece", "brier", "auroc"]
+    rows = released[released["arm"].isin(["base", "rlvr"]) & released["metric"].isin(metrics)]
+    wide = rows.pivot(index=["setting", "dataset", "n"], columns=["arm", "metric"], values="value")
+    cells = pd.DataFrame(
+        {
+            f"{arm}_{metric.removeprefix('mean_')}": wide[arm, metric]
+            for arm in ("base", "rlvr")
+            for metric in metrics
+        }
+    ).reset_index()
+    trained = {
+        "HotpotQA": ("HotpotQA", "HotpotQA-Modified"),
+        "Big-Math": ("Big-Math-Digits", "GSM8K", "MATH-500"),
+    }
+    cells.insert(0, "family", cells.pop("setting").map(FAMILIES))
+    inside = [dataset in trained[family] for family, dataset in zip(cells["family"], cells["dataset"])]
+    cells.insert(2, "domain", np.where(inside, "in", "out"))
+    cells = cells.sort_values(["family", "domain"], ascending=[False, True], kind="stable", ignore_index=True)
+    return _with_changes(cells).assign(
+        ece_minus_error=cells["rlvr_ece"] - (1 - cells["rlvr_accuracy"]),
+        ece_minus_gap=cells["rlvr_ece"] - (cells["rlvr_confidence"] - cells["rlvr_accuracy"]),
+    )
+
+
+def _released(released: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    """Base, RLVR and RLCR on every data set, a row each: what a reliability diagram would be made of."""
+    rows = released[released["arm"].isin(["base", "rlvr", "rlcr"])].assign(
+        family=released["setting"].map(FAMILIES)
+    )
+    keys = ["family", "dataset", "n", "arm"]
+    wide = rows.pivot(index=keys, columns="metric", values="value")[
+        ["accuracy", "mean_confidence", "ece", "brier"]
+    ]
+    return wide.reset_index().rename_axis(columns=None).merge(cells[["family", "dataset", "domain"]])
+
+
+def _with_changes(frame: pd.DataFrame) -> pd.DataFrame:
+    """gap = mean confidence - accuracy; its change is the change of confidence less that of accuracy."""
+    confidence = frame["rlvr_confidence"] - frame["base_confidence"]
+    accuracy = frame["rlvr_accuracy"] - frame["base_accuracy"]
+    return frame.assign(
+        change_confidence=confidence, change_accuracy=accuracy, change_gap=confidence - accuracy
+    )
+
+
+def _cell_counts(cells: pd.DataFrame) -> pd.DataFrame:
+    """In how many cells RLVR is worse than the base, by measure and domain."""
+    worse = pd.DataFrame(
+        {
+            "ece": cells["rlvr_ece"] > cells["base_ece"],
+            "brier": cells["rlvr_brier"] > cells["base_brier"],
+            "auroc": cells["rlvr_auroc"] < cells["base_auroc"],
+        }
+    )
+    return pd.DataFrame(
+        [
+            {
+                "metric": metric,
+                "domain": domain,
+                "worse": int(worse.loc[mask, metric].sum()),
+                "cells": int(mask.sum()),
+            }
+            for metric in worse
+            for domain, mask in (
+                ("in", cells["domain"] == "in"),
+                ("out", cells["domain"] == "out"),
+                ("all", cells["domain"] != ""),
+            )
+        ]
+    )
+
+
+def _blocks(cells: pd.DataFrame) -> pd.DataFrame:
+    """Means over data sets as Table 1 takes them: the training distribution HotpotQA-Modified is left out."""
+    rows = cells[cells["dataset"] != "HotpotQA-Modified"]
+    values = [c for c in cells if c.startswith(("base_", "rlvr_"))]
+    blocks = rows.groupby(["family", "domain"], sort=False)[values].mean().reset_index()
+    blocks.insert(2, "datasets", rows.groupby(["family", "domain"], sort=False).size().to_numpy())
+    return _with_changes(blocks)
+
+
+def _row_mix(main: pd.DataFrame) -> pd.DataFrame:
+    """Table 1b: the RLVR cells as quoted, beside what the released RLVR and classifier runs give."""
+    math = main[main["setting"] == "trained on Big-Math-Digits"]
+    keys = ["dataset", "metric"]
+
+    def column(location: str, arm: str, name: str) -> pd.Series:
+        rows = math[math["location"].str.startswith(location) & (math["arm"] == arm)]
+        return rows.set_index(keys)["value"].rename(name)
+
+    quoted = column("Table 1b", "rlvr", "quoted_rlvr")
+    return (
+        pd.concat(
+            [
+                quoted,
+                column("mean of released", "rlvr", "released_rlvr"),
+                column("mean of released", "rlvr+bce_classifier", "released_classifier"),
+            ],
+            axis=1,
+        )
+        .loc[quoted.index]
+        .reset_index()
+    )
+
+
+def _elicitation(ablations: pd.DataFrame) -> pd.DataFrame:
+    """RLVR asked with its own prompt, and with the analysis prompt of RLCR at test time (Table 2)."""
+    rows = ablations[
+        ablations["location"].eq("Table 2 (v2)")
+        & ablations["arm"].isin(["rlvr", "rlvr_with_analysis_prompt"])
+        & ablations["metric"].isin(["ece", "brier"])
+    ]
+    return (
+        rows.pivot(index=["dataset", "metric"], columns="arm", values="value")
+        .reset_index()
+        .rename_axis(columns=None)
+    )
+
+
+def _conventions(ablations: pd.DataFrame) -> pd.DataFrame:
+    """ECE of base and RLVR under the binning conventions, and how many distinct confidences they state."""
+    rows = ablations[
+        ablations["location"].str.startswith("re-analysis") & ablations["arm"].isin(["base", "rlvr"])
+    ]
+    return (
+        rows.pivot(index=["dataset", "arm", "n"], columns="metric", values="value")
+        .reset_index()
+        .rename_axis(columns=None)
+    )
+
+
+def _floor(ablations: pd.DataFrame) -> pd.DataFrame:
+    """ECE of a perfectly calibrated forecaster, by number of items."""
+    rows = ablations[ablations["location"] == "simulation"]
+    return rows.pivot(index="n", columns="metric", values="value").reset_index().rename_axis(columns=None)
+
+
+def _sampling_error(cells: pd.DataFrame, ablations: pd.DataFrame) -> pd.DataFrame:
+    """Standard errors over items that the aggregates allow: accuracy (binomial) and paired Brier differences.
+
+    Where every confidence is 1, RLVR's Brier and ECE are 1 - accuracy and share its standard error.
+    """
+    rows = cells[
+        cells["dataset"].isin(["CommonsenseQA", "GPQA", "MATH-500"]) & (cells["family"] == "HotpotQA")
+    ]
+    errors = [
+        {
+            "dataset": row["dataset"],
+            "n": row["n"],
+            "quantity": f"accuracy of {arm}",
+            "se": float(np.sqrt(p * (1 - p) / row["n"])),
+        }
+        for _, row in rows.iterrows()
+        for arm in ("base", "rlvr")
+        for p in [row[f"{arm}_accuracy"]]
+    ]
+    paired = ablations[ablations["metric"] == "brier_difference"]
+    errors += [
+        {
+            "dataset": row["dataset"],
+            "n": int(row["n"]),
+            "quantity": f"Brier, {row['arm'].replace('_', ' ')}",
+            "se": (row["ci_high"] - row["ci_low"]) / (2 * 1.96),
+        }
+        for _, row in paired.iterrows()
+    ]
+    return pd.DataFrame(errors)
+
+
+def _swap_start(swap: pd.DataFrame) -> pd.DataFrame:
+    """arXiv 2607.04332: the start, and after training on correctness with the confidence in the output."""
+    names = {"SFT (XML)": "start", "Correctness-only": "correctness"}
+    metrics = ["accuracy", "mean_confidence", "ece", "brier", "auroc"]
+    rows = swap[(swap["setting"] == "split: all") & swap["arm"].isin(names) & swap["metric"].isin(metrics)]
+    wide = rows.pivot(index="dataset", columns=["arm", "metric"], values="value")
+    return pd.DataFrame(
+        {
+            f"{name}_{metric.removeprefix('mean_')}": wide[arm, metric]
+            for arm, name in names.items()
+            for metric in metrics
+        }
+    ).reset_index()
+
+
+def _side_by_side(rows: pd.DataFrame, keys: list[str], names: dict[str, str]) -> pd.DataFrame:
+    """ECE of two arms side by side; `higher` where it is higher for the second."""
+    rows = rows[rows["arm"].isin(names) & (rows["metric"] == "ece")]
+    wide = rows.pivot(index=keys, columns="arm", values="value")[list(names)].rename(columns=names)
+    first, second = names.values()
+    return wide.assign(higher=wide[second] > wide[first]).reset_index().rename_axis(columns=None)
+
+
+# --- What follows from the reward alone -----------------------------------------------------------
+
+
+def theory(
+    questions: int = 100_000, tabular_questions: int = 600, tabular_steps: int = 1000
+) -> dict[str, pd.DataFrame]:
+    """Payoffs, optimum, gradients and the Bayes frontier, computed and not copied."""
+    exact = witnesses.posterior(witnesses.sample_questions(questions, np.random.default_rng(1)))
+    return {
+        "payoff": payoff(),
+        "vertex": vertex(exact[exact.max(1).argsort()[len(exact) // 3]]),
+        "sharpening": sharpening(exact[:20_000]),
+        "frontier": frontier(exact),
+        "confidence_gradient": confidence_gradient(),
+        "tabular": tabular(exact[:tabular_questions], tabular_steps),
+    }
+
+
+def payoff(thresholds: tuple[float, ...] = THRESHOLDS, grid: int = 1000) -> pd.DataFrame:
+    """Expected reward of answering against abstaining (0), in exact fractions.
+
+    Columns: t, p, answer_reward, answers (whether answering pays more than abstaining).
+    """
+    rows = []
+    for t in map(Fraction, map(str, thresholds)):
+        penalty = t / (1 - t)
+        for k in range(grid + 1):
+            p = Fraction(k, grid)
+            reward = p - (1 - p) * penalty
+            rows.append((float(t), float(p), float(reward), reward > 0))
+    return pd.DataFrame(rows, columns=["t", "p", "answer_reward", "answers"])
+
+
+def vertex(posterior: np.ndarray) -> pd.DataFrame:
+    """Expected binary reward of answer distributions on one question with this posterior [suspects].
+
+    The last row is what a linear program over the simplex finds. Columns: distribution, expected_reward,
+    answer_prob (of the modal answer).
+    """
+    from scipy.optimize import linprog
+
+    n, order = len(posterior), posterior.argsort()[::-1]
+    best = linprog(-posterior, A_eq=np.ones((1, n)), b_eq=[1.0], bounds=(0, 1)).x
+    candidates = {
+        "uniform": np.full(n, 1 / n),
+        "matches the posterior": posterior,
+        "posterior squared": posterior**2 / (posterior**2).sum(),
+        "all on the second best": np.eye(n)[order[1]],
+        "all on the best": np.eye(n)[order[0]],
+        "found by linear programming": best,
+    }
+    return pd.DataFrame(
+        [(name, d @ posterior, d[order[0]]) for name, d in candidates.items()],
+        columns=["distribution", "expected_reward", "answer_prob"],
+    )
+
+
+def sharpening(posterior: np.ndarray) -> pd.DataFrame:
+    """What happens to calibration as an answer distribution proportional to posterior^k is sharpened.
+
+    `posterior` [questions, suspects]. Columns: sharpness k, expected_reward (accuracy of a drawn answer),
+    accuracy (of the modal answer), answer_prob, ece (of its probability), error (1 - accuracy). Powers
+    leave ties between suspects alone, and so does the reward; the last row (k infinite) breaks them too.
+    """
+    rng = np.random.default_rng(2)
+    truth = witnesses.draw(posterior, rng)
+    modal = posterior.argmax(1)
+    correct = modal == truth
+    rows = []
+    for k in (1, 1.5, 2, 3, 5, 8, 16, 64):
+        d = _softmax(k * np.log(posterior), 1)
+        prob = d[np.arange(len(d)), modal]
+        rows.append(
+            (k, (d * posterior).sum(1).mean(), correct.mean(), prob.mean(), ece(prob.clip(0, 1), correct))
+        )
+    rows.append((np.inf, posterior.max(1).mean(), correct.mean(), 1.0, ece(np.ones(len(modal)), correct)))
+    table = pd.DataFrame(rows, columns=["sharpness", "expected_reward", "accuracy", "answer_prob", "ece"])
+    return table.assign(error=1 - table["accuracy"])
+
+
+def frontier(posterior: np.ndarray) -> pd.DataFrame:
+    """Answer only above a posterior of t, and then the most likely suspect: the best that can be done.
+
+    Columns: t, coverage, selective_accuracy, right_per_100, wrong_per_100. `posterior` [questions, suspects].
+    """
+    best = posterior.max(1)
+    rows = []
+    for t in (*np.arange(0, 0.951, 0.05).round(2), 0.975):
+        answered = best > t
+        right = best[answered].sum() / len(best)
+        rows.append(
+            (t, answered.mean(), right / answered.mean(), 100 * right, 100 * (answered.mean() - right))
+        )
+    return pd.DataFrame(
+        rows, columns=["t", "coverage", "selective_accuracy", "right_per_100", "wrong_per_100"]
+    )
+
+
+def stated(belief: np.ndarray, bias: float = 0.10, sd: float = 0.20) -> np.ndarray:
+    """P(confidence token | belief) of a crowd that states belief + N(bias, sd) in tenths: [..., 11]."""
+    from scipy.stats import norm
+
+    edges = (np.arange(10) + 0.5) / 10
+    below = norm.cdf((edges - belief[..., None] - bias) / sd)
+    return np.diff(below, prepend=0, append=1, axis=-1)
+
+
+# One question for the enumeration: one suspect likely, one possible, six unlikely.
+TOY_POSTERIOR = np.array([0.6, 0.22, 0.03, 0.03, 0.03, 0.03, 0.03, 0.03])
+
+
+def confidence_gradient(posterior: np.ndarray = TOY_POSTERIOR) -> pd.DataFrame:
+    """Expected policy gradient of the binary reward on the confidence logits of one question, by enumeration.
+
+    Sums over every answer, confidence and truth. With the answer first there is one softmax over confidences
+    for each answer; the rows are those of the modal answer, `largest` is over all answers. Columns: order,
+    confidence, probability, accuracy (P(right | q)), gradient, noise (s.d. of one document's gradient),
+    largest (absolute gradient).
+    """
+    n = len(posterior)
+    stating = stated(posterior)  # [answers, 11]
+    joint = posterior[:, None] * stating  # the policy: answer drawn from the belief, then the confidence
+    score = np.eye(11)[None] - stating[:, None]  # [answer, drawn q, logit]: d log pi(q | answer) / d logit
+    reward = np.eye(n)  # [answer, truth]
+    advantage = reward - (posterior[:, None] * reward).sum(0)  # minus the mean reward, given the truth
+    weight = np.einsum("aq,t->aqt", joint, posterior)
+    first = np.einsum("aqt,at,aql->al", weight, advantage, score)
+    second = np.einsum("aqt,at,aql->al", weight, advantage**2, score**2)
+    modal = posterior.argmax()
+    rows = [
+        pd.DataFrame(
+            {
+                "order": "answer first",
+                "confidence": CONFIDENCES,
+                "probability": stating[modal],
+                "accuracy": posterior[modal],
+                "gradient": first[modal],
+                "noise": np.sqrt(second[modal]),
+                "largest": np.abs(first).max(),
+            }
+        )
+    ]
+    marginal = joint.sum(0)
+    score = np.eye(11) - marginal  # [drawn q, logit]
+    first = np.einsum("aqt,at,ql->l", weight, advantage, score)
+    second = np.einsum("aqt,at,ql->l", weight, advantage**2, score**2)
+    rows.append(
+        pd.DataFrame(
+            {
+                "order": "confidence first",
+                "confidence": CONFIDENCES,
+                "probability": marginal,
+                "accuracy": (joint * posterior[:, None]).sum(0) / marginal,
+                "gradient": first,
+                "noise": np.sqrt(second),
+                "largest": np.abs(first).max(),
+            }
+        )
+    )
+    return pd.concat(rows, ignore_index=True)
+
+
+def tabular(posterior: np.ndarray, steps: int = 1000, step_size: float = 0.5) -> pd.DataFrame:
+    """Exact policy gradient with one table of logits a question, confidence first, expert crowd: no network.
+
+    Prediction for `rlvr_conf_first`. Columns: reward, step, stated_mean, accuracy_sampled, gap, ece (of whole
+    drawn documents). `posterior` [questions, suspects].
+    """
+    n = len(posterior)
+    joint = posterior[:, :, None] * stated(posterior)  # [question, answer, q]
+    brier = -(posterior[:, :, None] * (CONFIDENCES - 1) ** 2 + (1 - posterior[:, :, None]) * CONFIDENCES**2)
+    binary = np.repeat(posterior[:, :, None], 11, axis=2)
+    rows = []
+    for name, value in (("binary", binary), ("binary + Brier", binary + brier)):
+        q_logits = np.log(joint.sum(1))
+        a_logits = np.log(joint / joint.sum(1, keepdims=True))
+        for step in range(steps + 1):
+            q = _softmax(q_logits, 1)
+            a = _softmax(a_logits, 1)
+            if step in (0, 10, 30, 100, 300, 1000, steps):
+                right = (a * binary).sum(1)
+                accuracy, mean = (q * right).sum() / n, (q * CONFIDENCES).sum() / n
+                by_value = np.abs((q * (right - CONFIDENCES)).sum(0)).sum() / n
+                rows.append((name, step, mean, accuracy, mean - accuracy, by_value))
+            given_q = (a * value).sum(1)
+            q_gradient = q * (given_q - (q * given_q).sum(1, keepdims=True))
+            a_gradient = q[:, None] * a * (value - given_q[:, None])
+            q_logits += step_size * q_gradient
+            a_logits += step_size * a_gradient
+    return pd.DataFrame(rows, columns=["reward", "step", "stated_mean", "accuracy_sampled", "gap", "ece"])
+
+
+def _softmax(logits: np.ndarray, axis: int) -> np.ndarray:
+    e = np.exp(logits - logits.max(axis, keepdims=True))
+    return e / e.sum(axis, keepdims=True)
+
+
+# --- The world ------------------------------------------------------------------------------------
+
+TRAINING = ["reward", "frac_reward_zero_std", "entropy", "clipped_ratio", "mean_length"]
+TRAJECTORY = [
+    "accuracy_greedy",
+    "accuracy_sampled",
+    "answer_prob_mean",
+    "answer_ece",
+    "q_mean_mean",
+    "q_mean_ece",
+    "q_mean_abs_posterior",
+    "sampled_confidence",
+    "sampled_gap",
+]
+DRAWN = {"expert": ("base", "rlvr", "shuffled_correct"), "expert_conf_first": ("base", "rlvr_conf_first")}
+
+
+def world(results) -> dict[str, pd.DataFrame]:
+    """What the trained models did, from the evaluation steps; a table without a finished step is left out."""
+
+    def collect(table: str, *groups: dict[str, tuple[str, ...]]) -> pd.DataFrame:
+        frames = [
+            results.collect(setting, list(arms), table) for group in groups for setting, arms in group.items()
+        ]
+        return pd.concat([f for f in frames if len(f)] or [pd.DataFrame()], ignore_index=True)
+
+    keys = ["setting", "arm", "kind"]
+    tables = {
+        "summary": collect("summary", ARMS, VARIANTS),
+        "reliability": _pool(
+            collect("reliability", DRAWN),
+            [*keys, "bin_low", "bin_high"],
+            ["mean_confidence", "accuracy", "floor_low", "floor_high"],
+        ),
+        "density": _total(collect("density", DRAWN), [*keys, "posterior_bin", "value_bin"]),
+        "posterior_bins": _pool(
+            collect("posterior_bins", ARMS),
+            ["setting", "arm", "bin_low", "bin_high"],
+            ["accuracy", "q_mean", "answer_prob", "idk_rate"],
+        ),
+        "trajectory": collect(
+            "trajectory",
+            {
+                "expert": ("rlvr", "shuffled_correct"),
+                "expert_conf_first": ("rlvr_conf_first", "shuffled_conf_first"),
+            },
+        ),
+        "training": _training(results),
+    }
+    if len(tables["trajectory"]):
+        tables["trajectory"] = tables["trajectory"][["setting", "arm", "seed", "step", *TRAJECTORY]]
+    return {name: table for name, table in tables.items() if len(table)}
+
+
+def _pool(frame: pd.DataFrame, keys: list[str], values: list[str]) -> pd.DataFrame:
+    """Means over seeds, weighted by the number of items."""
+    if frame.empty:
+        return frame
+    weighted = frame[values].mul(frame["n"], axis=0).where(frame["n"] > 0)
+    sums = pd.concat([frame[keys], frame[["n"]], weighted], axis=1).groupby(keys, sort=False).sum(min_count=1)
+    return sums[values].div(sums["n"].where(sums["n"] > 0), axis=0).assign(n=sums["n"]).reset_index()
+
+
+def _total(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    if frame.empty:
+        return frame
+    table = frame.groupby(keys, sort=False)["n"].sum().reset_index()
+    return table[table["n"] > 0]
+
+
+def _training(results) -> pd.DataFrame:
+    """Training logs, mean and s.d. over seeds of the reward; what the rest of the columns say, as means."""
+    frames = [
+        results.log(setting, [arm for arm in arms if arm != "base"])
+        for group in (ARMS, VARIANTS)
+        for setting, arms in group.items()
+    ]
+    log = pd.concat([f for f in frames if len(f)] or [pd.DataFrame()], ignore_index=True)
+    if log.empty:
+        return log
+    columns = [c for c in TRAINING if c in log]
+    return log.groupby(["setting", "arm", "step"], sort=False)[columns].mean().reset_index()

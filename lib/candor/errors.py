@@ -1,0 +1,13 @@
+"""What Candor says when something is wrong that a person can put right."""
+
+
+class CandorError(Exception):
+    """A message for a person: one sentence, what is wrong and what to do."""
+
+
+class DivergedError(CandorError):
+    """A training became infinite or not a number."""
+
+
+class CorruptError(CandorError):
+    """A result does not match its checksum."""

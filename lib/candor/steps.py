@@ -1,0 +1,381 @@
+"""A step: something that is trained, collected or computed once, and its folder of results.
+
+A step's key is `world/setting/name`; with a seed and a scale it names one folder,
+`results/<scale>/steps/<world>/<setting>/<name>/<seed>/`, with named tables (parquet), `model/` if it trained one
+(safetensors) and `run.json` (configuration, versions, commit, hardware, seconds, peak memory, checksums).
+
+A step is stale when its fingerprint differs: its resolved settings, the fingerprints of what it needs, and the
+code that it really uses. That code is found by reading, not by running: starting from the step's function, every
+name that it mentions is followed to its definition inside candor. Comments, docstrings and formatting do not count.
+"""
+
+from __future__ import annotations
+
+import ast
+import errno
+import hashlib
+import importlib
+import json
+import os
+import platform
+import re
+import resource
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from candor.config import ROOT, Config
+from candor.errors import CandorError, CorruptError
+
+PACKAGE = Path(__file__).parent
+_NAME = re.compile(r"[a-z0-9_]+")
+
+
+class MissingError(CandorError):
+    """A result that has not been computed yet."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is made, as data.
+
+    `make` names a function `module:function` that takes a `Context` and returns its tables by name. `uses` names
+    further code that the function reaches only through `options` (rewards by name). `settings` are the keys of the
+    world's configuration that the step depends on; `seeds` says which list of the scale's seeds it runs on.
+    """
+
+    key: str
+    make: str
+    needs: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    settings: tuple[str, ...] = ()
+    uses: tuple[str, ...] = ()
+    seeds: str = "seeds"
+    trains: bool = False
+
+    def __post_init__(self) -> None:
+        parts = self.key.split("/")
+        if len(parts) != 3 or not all(_NAME.fullmatch(part) for part in parts):
+            raise ValueError(f"A step's key is world/setting/name in a-z, 0-9 and _, not {self.key!r}.")
+
+    @property
+    def world(self) -> str:
+        return self.key.split("/")[0]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished step on disk."""
+
+    folder: Path
+    run: dict
+
+    def table(self, name: str) -> pd.DataFrame:
+        """The table of that name."""
+        if name not in self.run["tables"]:
+            raise MissingError(f"{self.folder} has no table {name!r}, only {', '.join(self.run['tables'])}.")
+        return pd.read_parquet(self.folder / f"{name}.parquet")
+
+    @property
+    def model(self) -> Path:
+        """Folder of the trained model."""
+        return self.folder / "model"
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a step's function is given."""
+
+    step: Step
+    seed: int
+    settings: Config  # of the step's world
+    folder: Path  # to be filled; becomes the step's folder when everything is there
+    needs: Mapping[str, Result]
+    progress: Callable[[int, int], None]
+
+    def need(self, name: str) -> Result:
+        """The needed step of that name (the last part of its key)."""
+        return next(result for key, result in self.needs.items() if key.split("/")[-1] == name)
+
+
+# --- Which code a step uses -----------------------------------------------------------------------
+
+
+@cache
+def _definitions(module: str) -> tuple[dict[str, ast.AST], dict[str, str]]:
+    """Top-level definitions of a candor module, and what its imports from candor stand for."""
+    path = PACKAGE.parent / (module.replace(".", "/") + ".py")
+    if not path.exists():
+        path = PACKAGE.parent / module.replace(".", "/") / "__init__.py"
+    tree = ast.parse(path.read_text())
+    defined: dict[str, ast.AST] = {}
+    imported: dict[str, str] = {}
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            defined[node.name] = node
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            for name in (n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)):
+                defined[name] = node
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("candor"):
+            for alias in node.names:
+                imported[alias.asname or alias.name] = f"{node.module}:{alias.name}"
+    return defined, imported
+
+
+def _is_module(name: str) -> bool:
+    path = PACKAGE.parent / name.replace(".", "/")
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
+
+
+def _bare(node: ast.AST) -> str:
+    """The code of a definition without docstrings, comments and layout."""
+    node = ast.parse(ast.unparse(node))
+    for part in ast.walk(node):
+        body = getattr(part, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            if isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
+                part.body = body[1:]
+    return ast.dump(node)
+
+
+def code_used(*references: str) -> dict[str, str]:
+    """Every definition inside candor that `references` (`module:name`) reach, with its bare code."""
+    found: dict[str, str] = {}
+    queue = list(references)
+    while queue:
+        reference = queue.pop()
+        module, name = reference.split(":")
+        if reference in found:
+            continue
+        defined, imported = _definitions(module)
+        if name not in defined:
+            if name in imported:
+                queue.append(imported[name])
+            continue
+        node = defined[name]
+        found[reference] = _bare(node)
+        for part in ast.walk(node):
+            if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
+                target = imported.get(part.value.id, "").replace(":", ".")
+                if target and _is_module(target):
+                    queue.append(f"{target}:{part.attr}")
+            if isinstance(part, ast.Name):
+                if part.id in defined:
+                    queue.append(f"{module}:{part.id}")
+                elif part.id in imported and not _is_module(imported[part.id].replace(":", ".")):
+                    queue.append(imported[part.id])
+    return found
+
+
+@cache
+def _code_digest(references: tuple[str, ...]) -> str:
+    return _digest(sorted(code_used(*references).items()))
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def fingerprint(step: Step, seed: int, steps: Mapping[str, Step], config: Config) -> str:
+    """Sixteen hexadecimal digits that change when the step would give something else."""
+    return _digest(
+        {
+            "key": step.key,
+            "seed": seed,
+            "options": dict(step.options),
+            "settings": resolved(step, config).to_dict(),
+            "code": _code_digest((step.make, *step.uses)),
+            "needs": {key: fingerprint(steps[key], seed, steps, config) for key in step.needs},
+        }
+    )
+
+
+def resolved(step: Step, config: Config) -> Config:
+    """The part of the scale's configuration that the step depends on."""
+    world = config["world"][step.world]
+    return Config({key: world[key] for key in step.settings})
+
+
+# --- Folders --------------------------------------------------------------------------------------
+
+
+def results_root() -> Path:
+    """`results/` of this checkout, or `$CANDOR_RESULTS`."""
+    return Path(os.environ.get("CANDOR_RESULTS", ROOT / "results"))
+
+
+def folder_of(key: str, seed: int, scale: str) -> Path:
+    return results_root() / scale / "steps" / key / str(seed)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read(key: str, seed: int, scale: str, *, check: bool = True) -> Result:
+    """The finished step, its checksums verified.
+
+    Raises: `MissingError` if it was never finished, `CorruptError` naming the file that was truncated or edited.
+    """
+    folder = folder_of(key, seed, scale)
+    try:
+        run = json.loads((folder / "run.json").read_text())
+        files = run["files"]
+    except FileNotFoundError:
+        raise MissingError(
+            f"{key} with seed {seed} has not been computed at scale {scale}: run `make replicate SCALE={scale}`."
+        ) from None
+    except (json.JSONDecodeError, KeyError, UnicodeDecodeError):
+        raise CorruptError(_corrupt(folder / "run.json", scale)) from None
+    if check:
+        for name, digest in files.items():
+            path = folder / name
+            if not path.exists() or _sha256(path) != digest:
+                raise CorruptError(_corrupt(path, scale))
+    return Result(folder, run)
+
+
+def _corrupt(path: Path, scale: str) -> str:
+    return (
+        f"{path} does not match its checksum (truncated or edited by hand): "
+        f"run `python -m candor repair --scale {scale}` to recompute it."
+    )
+
+
+def state(key: str, seed: int, scale: str, wanted: str) -> str:
+    """"done", "missing", "stale" or "corrupt", for the fingerprint that is wanted."""
+    try:
+        result = read(key, seed, scale)
+    except MissingError:
+        return "missing"
+    except CorruptError:
+        return "corrupt"
+    return "done" if result.run.get("fingerprint") == wanted else "stale"
+
+
+# --- Running --------------------------------------------------------------------------------------
+
+
+def run(
+    key: str,
+    seed: int,
+    steps: Mapping[str, Step],
+    config: Config,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Result, bool]:
+    """Load the step if it is there and fresh, otherwise make it; returns it and whether it was made.
+
+    A step is made in a folder beside its place and moved there when it is whole, so that an interruption at any
+    moment leaves either the old result or the new one. Raises: `CorruptError` if the result there does not match
+    its checksum, `CandorError` in one sentence for a full disk or a folder that cannot be written.
+    """
+    if key not in steps:
+        raise CandorError(f"There is no step {key!r}: `python -m candor list` shows them.")
+    step, scale = steps[key], config["scale"]
+    wanted = fingerprint(step, seed, steps, config)
+    now = state(key, seed, scale, wanted)
+    if now == "corrupt":
+        read(key, seed, scale)
+    if now == "done":
+        return read(key, seed, scale, check=False), False
+    needs = {need: run(need, seed, steps, config)[0] for need in step.needs}
+    final = folder_of(key, seed, scale)
+    partial = final.with_name(f"{seed}.partial-{os.getpid()}")
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        for old in final.parent.glob(f"{seed}.partial-*"):
+            shutil.rmtree(old, ignore_errors=True)
+        partial.mkdir()
+        start = time.perf_counter()
+        module, function = step.make.split(":")
+        make = getattr(importlib.import_module(module), function)
+        tables = make(Context(step, seed, resolved(step, config), partial, needs, progress))
+        for name, table in tables.items():
+            table.to_parquet(partial / f"{name}.parquet", index=False)
+        _write_run(step, seed, scale, wanted, config, partial, tables, time.perf_counter() - start)
+        if final.exists():
+            shutil.rmtree(final)
+        partial.rename(final)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise _disk_error(error, final) or error from None
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return read(key, seed, scale, check=False), True
+
+
+def _disk_error(error: OSError, place: Path) -> CandorError | None:
+    sentences = {
+        errno.ENOSPC: f"The disk is full, so {place} was not written: free some space and run the command again.",
+        errno.EDQUOT: f"Your disk quota is used up, so {place} was not written: free some space and run again.",
+        errno.EROFS: f"{place} lies on a read-only disk: set CANDOR_RESULTS to a folder that can be written.",
+        errno.EACCES: f"{place} cannot be written: change its permissions or set CANDOR_RESULTS to another folder.",
+    }
+    if error.errno not in sentences and "No space left" in str(error):
+        return CandorError(sentences[errno.ENOSPC])
+    return CandorError(sentences[error.errno]) if error.errno in sentences else None
+
+
+def _write_run(step, seed, scale, wanted, config, folder, tables, seconds) -> None:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    run = {
+        "key": step.key,
+        "seed": seed,
+        "scale": scale,
+        "fingerprint": wanted,
+        "options": dict(step.options),
+        "settings": resolved(step, config).to_dict(),
+        "needs": list(step.needs),
+        **provenance(),
+        "seconds": round(seconds, 2),
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "tables": {name: {"rows": len(table), "columns": list(table.columns)} for name, table in tables.items()},
+        "files": {str(path.relative_to(folder)): _sha256(path) for path in files},
+    }
+    (folder / "run.json").write_text(json.dumps(run, indent=1, default=str) + "\n")
+
+
+@cache
+def provenance() -> dict[str, Any]:
+    """Commit, versions and hardware of this run."""
+    from importlib.metadata import version
+
+    def git(*arguments: str) -> str:
+        result = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+        return result.stdout.strip()
+
+    packages = ("torch", "transformers", "trl", "datasets", "numpy", "pandas")
+    return {
+        "commit": git("rev-parse", "--short=12", "HEAD") or "unknown",
+        "modified": bool(git("status", "--porcelain", "--untracked-files=no", "--", "lib", "config")),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "hardware": {"cpu": _cpu(), "cores": os.cpu_count(), "gpu": _gpu()},
+    }
+
+
+def _cpu() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor() or platform.machine()
+    match = re.search(r"model name\s*:\s*(.+)", text)
+    return match[1].strip() if match else platform.machine()
+
+
+def _gpu() -> str | None:
+    import sys
+
+    torch = sys.modules.get("torch")  # asked only where it is loaded anyway
+    return torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None

@@ -1,0 +1,251 @@
+"""The house in order: one environment, one bibliography, nothing private, nothing opaque, nothing too big."""
+
+import ast
+import csv
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+
+import pytest
+import yaml
+from candor.config import ROOT
+
+BINARY = {".png", ".safetensors", ".parquet"}
+MEGABYTE = 2**20
+
+
+def tracked(*suffixes: str) -> list[Path]:
+    """Files under version control that exist, all or those with the suffixes."""
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listing.returncode:
+        pytest.skip("not a git checkout")
+    paths = [ROOT / name for name in listing.stdout.split("\0") if name]
+    return [path for path in paths if path.is_file() and (not suffixes or path.suffix in suffixes)]
+
+
+def text_of(path: Path) -> str:
+    """A file's text; of a notebook, all of it but embedded images."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".ipynb":
+        return text
+    notebook = json.loads(text)
+    for output in (output for cell in notebook["cells"] for output in cell.get("outputs", [])):
+        for kind in [kind for kind in output.get("data", {}) if kind.startswith("image/")]:
+            del output["data"][kind]
+    return json.dumps(notebook, ensure_ascii=False)
+
+
+def cells(path: Path) -> list[str]:
+    """Sources of a notebook's code cells, without the lines that only IPython understands."""
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    code = ("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code")
+    return [re.sub(r"(?m)^\s*[%!].*$", "", source) for source in code]
+
+
+# --- One environment --------------------------------------------------------------------------------
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def lock_lines() -> list[str]:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    return [line for line in lines if not line.startswith("#")]
+
+
+def locked() -> dict[str, str]:
+    return dict(line.split("==") for line in lock_lines())
+
+
+def test_lock_pins_every_package_and_names_no_place():
+    for line in lock_lines():
+        assert re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", line), line
+    names = [normal(name) for name in locked()]
+    assert len(names) == len(set(names))
+    assert not [name for name in names if name.startswith("nvidia")]
+    assert locked()["torch"] == "2.13.0"
+
+
+def test_conda_environment_is_the_lock():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    conda = [part for part in environment["dependencies"] if isinstance(part, str)]
+    [pip] = [part["pip"] for part in environment["dependencies"] if isinstance(part, dict)]
+    assert "python=3.11" in conda
+    assert pip == ["-r requirements.lock", "-e ."]
+    own = {normal(re.split("[=<>]", part)[0]) for part in conda}
+    assert own == {"python", "make", "pip"}, (
+        "packages belong into requirements.lock, or they may disagree with it"
+    )
+    assert 'requires-python = "==3.11.*"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_this_environment_is_the_lock():
+    installed = {name: version(name).split("+")[0] for name in locked()}
+    assert installed == locked()
+
+
+def imports_of(source: str) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def test_every_import_is_locked():
+    names = {normal(name) for name in locked()}
+    providers = packages_distributions()
+    own = {"candor"} | {path.stem for path in (ROOT / "tests").rglob("*.py")}
+    for path in tracked(".py", ".ipynb"):
+        imported = set()
+        for source in cells(path) if path.suffix == ".ipynb" else [path.read_text()]:
+            imported |= imports_of(source)
+        for module in imported - own - sys.stdlib_module_names:
+            assert {normal(name) for name in providers.get(module, [])} & names, (
+                f"{path}: {module} is not locked"
+            )
+
+
+# --- One bibliography -------------------------------------------------------------------------------
+
+
+def bibliography() -> dict[str, str]:
+    text = (ROOT / "references.bib").read_text()
+    entries = re.findall(r"^@\w+\{([^,\s]+),\n(.*?)^\}", text, flags=re.M | re.S)
+    assert len(entries) == len(re.findall(r"^@", text, flags=re.M)), "an entry that cannot be read"
+    assert len(dict(entries)) == len(entries), "a key is used twice"
+    return dict(entries)
+
+
+def test_bibliography_is_well_formed():
+    for key, entry in bibliography().items():
+        assert re.fullmatch(r"[a-z]+\d{4}[a-z0-9]*", key), key
+        assert entry.count("{") == entry.count("}"), key
+        fields = re.findall(r"^  (\w+) = \{.+\},$", entry, flags=re.M)
+        assert len(fields) == len(entry.strip().splitlines()), key
+        assert {"title", "author", "year"} <= set(fields), key
+
+
+def test_every_citation_is_in_the_bibliography():
+    known = set(bibliography())
+    key = re.compile(r"\b[a-z]{3,}(?:19|20)\d\d[a-z]*\b")
+    for path in tracked(".py", ".ipynb", ".md"):
+        if path == Path(__file__):
+            continue
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".ipynb":
+            text = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
+        assert set(key.findall(text)) <= known, path
+
+
+def test_every_published_number_has_a_source():
+    known = {*bibliography(), "witnesses"}
+    tables = sorted((ROOT / "data" / "published").glob("*.csv"))
+    assert tables
+    for path in tables:
+        with path.open(encoding="utf-8", newline="") as file:
+            assert {row["source"] for row in csv.DictReader(file)} <= known, path
+
+
+# --- Nothing private, nothing opaque, nothing too big -----------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"(?<![\w.:/~-])/(?:home|root|work|mnt|opt|scratch|Users|tmp)/\w",  # somebody's machine
+        r"\b[A-Z]:\\\\?Users",
+        r"\bfiles\.pythonhosted\.|\bpypi\.(?:org|python)|\bdownload\.pytorch\.|\bindex[-_]url\b|\bfind-links\b",
+        r"\bhf_[A-Za-z0-9]{20,}|\bAKIA[0-9A-Z]{16}\b|-----BEGIN [A-Z ]*PRIVATE KEY",  # secrets
+    ],
+)
+def test_nothing_speaks_of_a_machine(pattern):
+    for path in tracked():
+        if path != Path(__file__) and path.suffix not in BINARY:
+            found = re.search(pattern, text_of(path))
+            assert not found, f"{path.relative_to(ROOT)}: {found[0]}"
+
+
+def test_no_pickles():
+    opaque = {".pkl", ".pickle", ".bin", ".pt", ".pth", ".ckpt", ".joblib", ".npy", ".npz"}
+    assert not tracked(*opaque), "weights are safetensors, tables are CSV"
+
+
+def test_sizes():
+    for path in tracked():
+        limit = 4 * MEGABYTE if path.suffix == ".ipynb" else 2 * MEGABYTE
+        assert path.stat().st_size <= limit, path
+    for folder in (ROOT / "data" / "reference").glob("*/"):
+        total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        assert total <= 2 * MEGABYTE, f"{folder.name}: reference tables of a claim should stay below 2 MB"
+
+
+def test_json_and_yaml_parse():
+    for path in tracked(".json", ".ipynb"):
+        json.loads(path.read_text(encoding="utf-8"))
+    for path in tracked(".yaml", ".yml", ".cff"):
+        list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+
+
+def test_licence_is_the_text_of_apache():
+    digest = hashlib.sha256((ROOT / "LICENSE").read_bytes()).hexdigest()
+    assert digest == "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
+
+
+def test_citation_file():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    assert f'version = "{citation["version"]}"' in (ROOT / "pyproject.toml").read_text()
+    assert all("name" in author for author in citation["authors"]), "the authors are an entity"
+
+
+# --- The commands -----------------------------------------------------------------------------------
+
+
+def make(*arguments: str) -> subprocess.CompletedProcess:
+    quiet = {
+        key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    }
+    return subprocess.run(
+        ["make", "--no-print-directory", *arguments],
+        cwd=ROOT,
+        env=quiet,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_make_alone_lists_every_target():
+    listed = make()
+    assert listed.returncode == 0
+    phony = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), flags=re.M)[1].split()
+    for target in phony:
+        assert f"make {target} " in listed.stdout, target
+
+
+def test_replicate_passes_its_arguments_on():
+    ready = ("--assume-old=requirements.lock", "--assume-old=pyproject.toml")
+    dry = make("--dry-run", *ready, "replicate", "SCALE=smoke", "CLAIM=brier_fix", "CORES=1")
+    assert "-m candor replicate --scale smoke --claim brier_fix --cores 1" in dry.stdout
+    assert "--claim" not in make("--dry-run", *ready, "replicate").stdout
+
+
+def test_another_python_is_refused_in_a_sentence():
+    refused = make("--always-make", "environment", "PYTHON=no-such-python")
+    assert refused.returncode
+    assert "Candor needs Python 3.11, and 'no-such-python' is not one" in refused.stderr
+
+
+def test_ci_runs_the_tests():
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert "set -euo pipefail" in script.read_text() and "make test" in script.read_text()
