@@ -26,9 +26,7 @@ def tables():
         bins.append(table.assign(seed=seed))
         counts = np.histogram2d(confidence, confidence**2, np.arange(21) / 20)[0]
         i, j = counts.nonzero()
-        grids.append(
-            pd.DataFrame({"posterior_bin": i / 20, "value_bin": j / 20, "n": counts[i, j], "seed": seed})
-        )
+        grids.append(pd.DataFrame({"posterior_bin": i / 20, "value_bin": j / 20, "n": counts[i, j], "seed": seed}))
         steps.append(pd.DataFrame({"step": [0, 50, 100], "ece": rng.random(3), "seed": seed}))
     verdicts = pd.DataFrame({"statement": list("abcdef"), "verdict": list(figures.VERDICTS)})
     return {
@@ -146,9 +144,7 @@ def test_looks_tell_the_arms_apart_without_colour():
     main = [look(arm) for arm in ("base", "rlvr", "rlcr", "shuffled", "ideal", "classifier", "constant")]
     assert len({shown.color for shown in main}) == len({shown.marker for shown in main}) == len(main)
     every = [(str(shown.linestyle), shown.color, shown.marker) for shown in figures.LOOKS.values()]
-    family = {
-        arm: shown for arm, shown in figures.LOOKS.items() if not arm.startswith(("abstain", "shuffled"))
-    }
+    family = {arm: shown for arm, shown in figures.LOOKS.items() if not arm.startswith(("abstain", "shuffled"))}
     assert len(every) >= 30
     assert len({shown.label for shown in family.values()}) == len(family)
 

@@ -79,9 +79,7 @@ def test_conda_environment_is_the_lock():
     assert "python=3.11" in conda
     assert pip == ["-r requirements.lock", "-e ."]
     own = {normal(re.split("[=<>]", part)[0]) for part in conda}
-    assert own == {"python", "make", "pip"}, (
-        "packages belong into requirements.lock, or they may disagree with it"
-    )
+    assert own == {"python", "make", "pip"}, "packages belong into requirements.lock, or they may disagree with it"
     assert 'requires-python = "==3.11.*"' in (ROOT / "pyproject.toml").read_text()
 
 
@@ -109,9 +107,7 @@ def test_every_import_is_locked():
         for source in cells(path) if path.suffix == ".ipynb" else [path.read_text()]:
             imported |= imports_of(source)
         for module in imported - own - sys.stdlib_module_names:
-            assert {normal(name) for name in providers.get(module, [])} & names, (
-                f"{path}: {module} is not locked"
-            )
+            assert {normal(name) for name in providers.get(module, [])} & names, f"{path}: {module} is not locked"
 
 
 # --- One bibliography -------------------------------------------------------------------------------
@@ -211,9 +207,7 @@ def test_citation_file():
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess:
-    quiet = {
-        key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
-    }
+    quiet = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
     return subprocess.run(
         ["make", "--no-print-directory", *arguments],
         cwd=ROOT,

@@ -95,9 +95,7 @@ def load(scale: str, root: Path | None = None, overrides: Mapping[str, Any] | No
     schema = json.loads(_read(root / "config" / "schema.json"))
     if scale not in scales(root):
         known = ", ".join(scales(root))
-        raise ConfigError(
-            f"There is no scale {scale!r} (no file config/{scale}.yaml): choose one of {known}."
-        )
+        raise ConfigError(f"There is no scale {scale!r} (no file config/{scale}.yaml): choose one of {known}.")
     source = f"config/{scale}.yaml" + (" with overrides" if overrides else "")
     data = _merge(_parse(path), overrides or {})
     errors = jsonschema.Draft202012Validator(schema).iter_errors(data)
@@ -106,9 +104,7 @@ def load(scale: str, root: Path | None = None, overrides: Mapping[str, Any] | No
         raise ConfigError(_sentence(first, source))
     data = _fill(data, schema, schema)
     if data["scale"] != scale:
-        raise ConfigError(
-            f"{source} says scale: {data['scale']}, but its name says {scale}: make them agree."
-        )
+        raise ConfigError(f"{source} says scale: {data['scale']}, but its name says {scale}: make them agree.")
     if data["few_seeds"] is None:
         data["few_seeds"] = data["seeds"]
     return Config(data)

@@ -285,9 +285,7 @@ def density_panel(
     """
     edges, half = np.arange(n_bins + 1) / n_bins, 0.5 / n_bins
     # From the left edges to the middles, where no rounding moves a count to its neighbour.
-    grid, _, _ = np.histogram2d(
-        table.value_bin + half, table.posterior_bin + half, (edges, edges), weights=table.n
-    )
+    grid, _, _ = np.histogram2d(table.value_bin + half, table.posterior_bin + half, (edges, edges), weights=table.n)
     middle = edges[:-1] + half
     shades = LinearSegmentedColormap.from_list(arm, [PAPER, color(arm), BLACK])
     share = np.ma.masked_equal(grid / max(grid.sum(), 1), 0)
@@ -326,9 +324,7 @@ def interval_dots(
         shown = look(arm)
         if values.size > 1:
             # All seeds sit a little below the mean, so that a narrow interval does not hide them.
-            ax.plot(
-                values, np.full(values.size, row + 0.22), "o", color=shown.color, alpha=0.55, markersize=2.8
-            )
+            ax.plot(values, np.full(values.size, row + 0.22), "o", color=shown.color, alpha=0.55, markersize=2.8)
             ax.hlines(row, *t_interval(values), color=shown.color, linewidth=1.8)
         if values.size:
             ax.plot(values.mean(), row, shown.marker, color=shown.color, markersize=6.5, markeredgewidth=1.4)
@@ -347,9 +343,7 @@ def interval_dots(
     return ax
 
 
-def seed_band(
-    ax: Axes, table: pd.DataFrame, x: str, y: str, arm: str, *, marks: int = 6, **kwargs: Any
-) -> Axes:
+def seed_band(ax: Axes, table: pd.DataFrame, x: str, y: str, arm: str, *, marks: int = 6, **kwargs: Any) -> Axes:
     """Mean over seeds of column `y` along column `x`, with its 95 % t interval shaded.
 
     `table` has a row a seed and x; about `marks` markers along the line tell arms apart in grey.
@@ -393,9 +387,7 @@ def point_label(
 ) -> Annotation:
     """Text beside a point, `dx`, `dy` in points; it ends at the point where `dx` is negative."""
     side = "left" if dx > 0 else "right" if dx < 0 else "center"
-    return ax.annotate(
-        text, point, (dx, dy), textcoords="offset points", ha=side, va="center", color=ink, fontsize=8
-    )
+    return ax.annotate(text, point, (dx, dy), textcoords="offset points", ha=side, va="center", color=ink, fontsize=8)
 
 
 def label_lines(ax: Axes, *, gap: float = 10) -> None:
@@ -489,9 +481,7 @@ class Plot:
             "line": inspect.getsourcelines(self.draw)[1],
         }
 
-    def save(
-        self, tables: Mapping[str, pd.DataFrame], stem: Path, provenance: Mapping[str, Any]
-    ) -> list[Path]:
+    def save(self, tables: Mapping[str, pd.DataFrame], stem: Path, provenance: Mapping[str, Any]) -> list[Path]:
         """Draws and saves it, with its tables and origin beside `provenance` (commit, scale, source)."""
         known = {"tables": list(self.tables), **self.origin, **provenance}
         return save(self(tables), stem, caption=self.caption, alt=self.alt, provenance=known)

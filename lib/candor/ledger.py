@@ -36,9 +36,7 @@ LEDGER_COLUMNS = (
     "claim criterion evidence scale statement estimator band value unit ci_low ci_high n seeds passes "
     "paper_value verdict note"
 ).split()
-CHECK_COLUMNS = (
-    "claim criterion check scale band value unit ci_low ci_high n seeds passes per_seed verdict".split()
-)
+CHECK_COLUMNS = "claim criterion check scale band value unit ci_low ci_high n seeds passes per_seed verdict".split()
 VERDICT_COLUMNS = "claim part evidence scale statement criteria verdict note".split()
 
 
@@ -257,8 +255,7 @@ def judge(claim: Claim, tables: Tables, scale: str) -> tuple[pd.DataFrame, pd.Da
         verdict, note = NOT_ATTEMPTED, "mechanics only"
     verdicts.append(("overall", "published and world", claim.statement, "", verdict, note))
     verdicts = [
-        dict(zip(VERDICT_COLUMNS, (claim.name, part, evidence, scale, *rest)))
-        for part, evidence, *rest in verdicts
+        dict(zip(VERDICT_COLUMNS, (claim.name, part, evidence, scale, *rest))) for part, evidence, *rest in verdicts
     ]
     return (
         pd.DataFrame(ledger, columns=LEDGER_COLUMNS),

@@ -253,7 +253,7 @@ def _corrupt(path: Path, scale: str) -> str:
 
 
 def state(key: str, seed: int, scale: str, wanted: str) -> str:
-    """"done", "missing", "stale" or "corrupt", for the fingerprint that is wanted."""
+    """ "done", "missing", "stale" or "corrupt", for the fingerprint that is wanted."""
     try:
         result = read(key, seed, scale)
     except MissingError:

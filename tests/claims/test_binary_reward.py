@@ -106,9 +106,7 @@ class FakeResults:
     def log(self, setting, arms):
         steps = np.arange(10, 401, 10)
         frame = pd.DataFrame({"step": steps, "reward": 1.2 - 0.1 * np.exp(-steps / 80), "entropy": 0.5})
-        frame = frame.assign(
-            frac_reward_zero_std=0.9 - 0.3 * np.exp(-steps / 80), clipped_ratio=0.01, mean_length=6.0
-        )
+        frame = frame.assign(frac_reward_zero_std=0.9 - 0.3 * np.exp(-steps / 80), clipped_ratio=0.01, mean_length=6.0)
         parts = [frame.assign(setting=setting, arm=arm, seed=seed) for arm in arms for seed in self.seeds]
         return pd.concat(parts or [pd.DataFrame()], ignore_index=True)
 
@@ -241,9 +239,7 @@ def test_headline_values():
     columns = ["base_accuracy", "rlvr_accuracy", "base_ece", "rlvr_ece"]
     np.testing.assert_allclose(inside[columns].to_numpy(float), [0.397, 0.630, 0.535, 0.370], atol=5e-4)
     np.testing.assert_allclose(outside[columns].to_numpy(float), [0.533, 0.539, 0.400, 0.460], atol=6e-4)
-    np.testing.assert_allclose(
-        outside[["base_brier", "rlvr_brier"]].to_numpy(float), [0.413, 0.460], atol=6e-4
-    )
+    np.testing.assert_allclose(outside[["base_brier", "rlvr_brier"]].to_numpy(float), [0.413, 0.460], atol=6e-4)
     assert outside.datasets == 6
     letters = published()["answer_letters"].set_index("arm").value
     assert letters["pretrained"] == 0.007 and letters["after PPO post-training"] == 0.074
@@ -264,9 +260,7 @@ def test_confidence_in_the_trained_text():
         "HotpotQA": (0.900, 0.992, 0.604, 0.510),
     }
     for dataset, values in printed.items():
-        row = swap.loc[
-            dataset, ["start_confidence", "correctness_confidence", "start_auroc", "correctness_auroc"]
-        ]
+        row = swap.loc[dataset, ["start_confidence", "correctness_confidence", "start_auroc", "correctness_auroc"]]
         np.testing.assert_allclose(row.to_numpy(float), values, atol=6e-4)
     assert (swap.correctness_ece < swap.start_ece).sum() == 3
 
@@ -289,15 +283,11 @@ def test_row_mix():
 def test_noise():
     errors = published()["sampling_error"]
     accuracy = errors[errors.quantity.str.startswith("accuracy")].se
-    assert accuracy.min() == pytest.approx(0.008, abs=5e-4) and accuracy.max() == pytest.approx(
-        0.023, abs=5e-4
-    )
+    assert accuracy.min() == pytest.approx(0.008, abs=5e-4) and accuracy.max() == pytest.approx(0.023, abs=5e-4)
     floor = published()["floor"].set_index("n").loc[1000]
     assert (floor.ece_floor_mean, floor.ece_floor_p95) == (0.028, 0.044)
     base = published()["conventions"].query("arm == 'base' and dataset == 'CommonsenseQA'").iloc[0]
-    found = base[
-        ["ece_as_released", "ece_10_bins_closed_right", "ece_15_bins_closed_left", "ece_one_bin_per_value"]
-    ]
+    found = base[["ece_as_released", "ece_10_bins_closed_right", "ece_15_bins_closed_left", "ece_one_bin_per_value"]]
     np.testing.assert_allclose(found.to_numpy(float), [0.0037, 0.0252, 0.0252, 0.0255], atol=6e-5)
 
 

@@ -19,9 +19,7 @@ def forecasts(draw, min_size=1):
     n = draw(st.integers(min_size, 60))
     grid = draw(st.sampled_from([None, 10, 4]))
     values = st.floats(0, 1) if grid is None else st.integers(0, grid).map(lambda i: i / grid)
-    return draw(arrays(float, n, elements=values)), draw(
-        arrays(float, n, elements=st.sampled_from([0.0, 1.0]))
-    )
+    return draw(arrays(float, n, elements=values)), draw(arrays(float, n, elements=st.sampled_from([0.0, 1.0])))
 
 
 def calibrated(n, seed=0):
@@ -295,9 +293,7 @@ def test_temperature_agrees_with_another_optimiser():
     def loss(inverse):
         return log_loss(labels, special.softmax(logits * inverse, axis=1), labels=[0, 1, 2])
 
-    inverse = optimize.minimize(loss, [1.0], method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-12}).x[
-        0
-    ]
+    inverse = optimize.minimize(loss, [1.0], method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-12}).x[0]
     assert c.fit_temperature(logits, labels) == pytest.approx(1 / inverse, rel=1e-4)
 
 

@@ -172,13 +172,7 @@ class BrierParts(NamedTuple):
 
     @property
     def brier(self) -> float:
-        return (
-            self.reliability
-            - self.resolution
-            + self.uncertainty
-            + self.within_variance
-            - self.within_covariance
-        )
+        return self.reliability - self.resolution + self.uncertainty + self.within_variance - self.within_covariance
 
 
 def brier_decomposition(confidence: ArrayLike, correct: ArrayLike, n_bins: int = N_BINS) -> BrierParts:
@@ -396,9 +390,7 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     if slope(1 / high) < 0 < slope(1 / low):
         return float(1 / optimize.brentq(slope, 1 / high, 1 / low))
     bound = high if slope(1 / high) >= 0 else low
-    warnings.warn(
-        f"The best temperature lies beyond {bound:g}, the limit of the search.", RuntimeWarning, stacklevel=2
-    )
+    warnings.warn(f"The best temperature lies beyond {bound:g}, the limit of the search.", RuntimeWarning, stacklevel=2)
     return bound
 
 

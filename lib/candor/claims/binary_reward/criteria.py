@@ -47,17 +47,13 @@ def together(name: str, count: int, *checks: Check) -> Check:
     """Whether every one of `checks` holds on the same `count` of five seeds."""
 
     def share(tables: Tables) -> float:
-        columns = pd.concat(
-            [check.estimate(tables).map(check.band.holds) for check in checks], axis=1
-        ).dropna()
+        columns = pd.concat([check.estimate(tables).map(check.band.holds) for check in checks], axis=1).dropna()
         return columns.all(axis=1).mean()
 
     return Check(name, share, Band(low=count / 5), unit="share of seeds")
 
 
-def counted(
-    name: str, table: str, mask: Callable[[pd.DataFrame], pd.Series], rows: str, passing: Band
-) -> Check:
+def counted(name: str, table: str, mask: Callable[[pd.DataFrame], pd.Series], rows: str, passing: Band) -> Check:
     """How many rows of a published table satisfy `mask`, among those that the query `rows` selects."""
 
     def count(tables: Tables) -> Estimate:
@@ -131,16 +127,13 @@ _REPAIR = (
     Check(
         "ECE of the answer probability, after / before one temperature, held out",
         lambda tables: (
-            value("rlvr", "answer_ece_heldout_after")(tables)
-            / value("rlvr", "answer_ece_heldout_before")(tables)
+            value("rlvr", "answer_ece_heldout_after")(tables) / value("rlvr", "answer_ece_heldout_before")(tables)
         ),
         Band(high=0.5),
         count=4,
         unit="ratio",
     ),
-    Check(
-        "fitted temperature", value("rlvr", "temperature_answer"), Band(low=1.0), count=4, unit="temperature"
-    ),
+    Check("fitted temperature", value("rlvr", "temperature_answer"), Band(low=1.0), count=4, unit="temperature"),
     Check(
         "share of questions with answer probability > .999",
         value("rlvr", "answer_saturated"),
@@ -272,9 +265,7 @@ CRITERIA = (
         (
             Check("rlvr", value("rlvr", "answer_ece"), Band(low=0.20), count=5),
             Check("base", value("base", "answer_ece"), Band(high=0.03)),
-            Check(
-                "rlvr minus shuffled_correct", minus("rlvr", "shuffled_correct", "answer_ece"), Band(low=0.10)
-            ),
+            Check("rlvr minus shuffled_correct", minus("rlvr", "shuffled_correct", "answer_ece"), Band(low=0.10)),
         ),
         paper_value="GPT-4, answer letters: ECE .007 -> .074",
     ),
@@ -431,9 +422,7 @@ CLAIM = Claim(
     name="binary_reward",
     number=1,
     title="Binary correctness rewards, guessing and calibration",
-    statement=(
-        "Binary correctness rewards make overconfident guessing the dominant strategy and hurt calibration."
-    ),
+    statement=("Binary correctness rewards make overconfident guessing the dominant strategy and hurt calibration."),
     paper="damani2025rlcr",
     citation=(
         "Damani, Puri, Slocum, Shenfeld, Choshen, Kim, Andreas: Beyond Binary Rewards: Training LMs to "

@@ -25,9 +25,7 @@ def check_1(pays_above: Callable[[float], float], penalty: Callable[[float], flo
                 "It looks as if abstaining were worth p. Whoever abstains gets 0, whatever p is: compare with 0."
             )
         if all(close(p, k) for p, k in zip(found[:3], ks[:3])):
-            return wrong(
-                "The point is not k itself: solve p - (1 - p) k > 0 for p; a k of 3 must not give 3."
-            )
+            return wrong("The point is not k itself: solve p - (1 - p) k > 0 for p; a k of 3 must not give 3.")
         if all(close(p, 1 / (1 + k)) for p, k in zip(found, ks)):
             return wrong("That is the largest probability of being *wrong* at which answering still pays.")
         return wrong(
@@ -92,16 +90,12 @@ def check_2(my_ece: Callable[..., float]) -> Feedback:
     gap, n = _bin_gaps("left")
     naive, m = _bin_gaps("left", np.linspace(0, 1, 11))
     mistakes = {
-        "The bins are averaged without weights. A bin counts as much as it has items: weight by n_b / n.": np.abs(
-            gap
-        )[n > 0].mean(),
-        "The empty bins are in the mean. Weights are n_b / n, so that an empty bin weighs nothing.": np.abs(
-            gap
-        ).sum()
+        "The bins are averaged without weights. A bin counts as much as it has items: weight by n_b / n.": np.abs(gap)[
+            n > 0
+        ].mean(),
+        "The empty bins are in the mean. Weights are n_b / n, so that an empty bin weighs nothing.": np.abs(gap).sum()
         / 10,
-        "Take the absolute value in each bin, before the sum: signed gaps cancel.": abs(
-            (gap * n).sum() / n.sum()
-        ),
+        "Take the absolute value in each bin, before the sum: signed gaps cancel.": abs((gap * n).sum() / n.sum()),
         "That is the root of the mean squared gap. ECE is the mean absolute gap.": np.sqrt(
             (gap**2 * n).sum() / n.sum()
         ),
@@ -165,29 +159,21 @@ def check_3(gradient: Callable[..., np.ndarray]) -> Feedback:
             "confidence, and the score function has mean zero. With the Brier term the same code is not zero."
         )
     if np.allclose(other, 0):
-        return wrong(
-            "It is zero for a reward that does depend on the confidence, too: you have not used `reward`."
-        )
+        return wrong("It is zero for a reward that does depend on the confidence, too: you have not used `reward`.")
     if np.allclose(other * answers[:, None], exact(brier), atol=1e-9):
         return wrong("You conditioned on the answer: weight each row by the probability that it is sampled.")
     if (np.abs(other).sum(1) > 0).sum() == 1:
-        return wrong(
-            "You conditioned on one sampled answer: sum over all of them, each with its probability."
-        )
+        return wrong("You conditioned on one sampled answer: sum over all of them, each with its probability.")
     if np.allclose(other, answers[:, None] * confidences * brier, atol=1e-9):
         return wrong(
             "The score of a softmax logit is 1[q = l] - pi(l), not 1[q = l]: a larger logit takes probability "
             "from all the others."
         )
-    return wrong(
-        "Sum over answers a and confidences q: pi(a) pi(q|a) reward(a, q) (1[q = l] - pi(l|a)), for each l."
-    )
+    return wrong("Sum over answers a and confidences q: pi(a) pi(q|a) reward(a, q) (1[q = l] - pi(l|a)), for each l.")
 
 
 @check
-def check_4(
-    change_of_confidence: float, change_of_accuracy: float, cause: str, blocks: pd.DataFrame
-) -> Feedback:
+def check_4(change_of_confidence: float, change_of_accuracy: float, cause: str, blocks: pd.DataFrame) -> Feedback:
     """HotpotQA, base to RLVR: the two changes whose difference is the change of the gap, and which of them
     ("confidence" or "accuracy") made ECE fall. `blocks` is the table of that name."""
     rows = blocks.set_index(["family", "domain"])
@@ -202,9 +188,7 @@ def check_4(
         if all(map(close, found, (outside["change_confidence"], outside["change_accuracy"]))):
             return wrong("These are the means out of domain; the question is about HotpotQA itself.")
         if any(close(f, row["rlvr_ece"] - row["base_ece"]) for f in found):
-            return wrong(
-                "That is the change of ECE. Take it apart: mean confidence and accuracy, RLVR minus base."
-            )
+            return wrong("That is the change of ECE. Take it apart: mean confidence and accuracy, RLVR minus base.")
         return wrong("Take RLVR minus base, once for the mean stated confidence and once for accuracy.")
     word = str(cause).lower()
     if "accura" in word and "confid" not in word and "calib" not in word:

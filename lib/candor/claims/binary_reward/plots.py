@@ -183,9 +183,7 @@ def seeds(tables: Tables) -> Figure:
         ax.set_title(title)
     axes[1, 0].axvline(0, color=f.INK, linewidth=0.8)
     if "bayes_accuracy" in summary:
-        axes[1, 1].axvline(
-            summary["bayes_accuracy"].mean(), color=f.INK, linewidth=0.8, linestyle=(0, (5, 2))
-        )
+        axes[1, 1].axvline(summary["bayes_accuracy"].mean(), color=f.INK, linewidth=0.8, linestyle=(0, (5, 2)))
     return figure
 
 
@@ -247,9 +245,7 @@ def training(tables: Tables) -> Figure:
         ):
             rows = _rows(table, setting=setting, arm=arm)
             if len(rows):
-                ax.plot(
-                    rows["step"], rows[measure], **f.line(arm, markevery=max(1, len(rows) // 5), markersize=4)
-                )
+                ax.plot(rows["step"], rows[measure], **f.line(arm, markevery=max(1, len(rows) // 5), markersize=4))
         ax.set_title(titles[measure])
     for ax in axes[1]:
         ax.set_xlabel("training step")
@@ -277,9 +273,7 @@ def abstention(tables: Tables) -> Figure:
         right.plot((part["bin_low"] + part["bin_high"]) / 2, part["idk_rate"], **f.line(arm))
         if T_OF.get(arm):
             right.axvline(T_OF[arm], color=f.color(arm), linewidth=0.8, linestyle=(0, (1, 1.5)))
-    left.set(
-        xlabel="share of questions answered", ylabel="accuracy when answering", title="risk and coverage"
-    )
+    left.set(xlabel="share of questions answered", ylabel="accuracy when answering", title="risk and coverage")
     right.set(xlabel="exact posterior of the best answer", ylabel="share of IDK", title="who abstains when")
     right.set(xlim=(0, 1), ylim=(-0.02, 1.02))
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=6)
@@ -375,8 +369,7 @@ FIGURES: dict[str, Plot] = {
     "training": Plot(
         training,
         ("training",),
-        "What the trainer logs, mean over seeds. A group whose completions all earn the same gives no "
-        "signal.",
+        "What the trainer logs, mean over seeds. A group whose completions all earn the same gives no signal.",
         "Four panels of lines over training steps: reward, share of groups without a signal, entropy, "
         "share of completions cut off at the length limit.",
     ),

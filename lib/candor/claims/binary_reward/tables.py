@@ -84,11 +84,7 @@ def _cells(released: pd.DataFrame) -> pd.DataFrame:
     rows = released[released["arm"].isin(["base", "rlvr"]) & released["metric"].isin(metrics)]
     wide = rows.pivot(index=["setting", "dataset", "n"], columns=["arm", "metric"], values="value")
     cells = pd.DataFrame(
-        {
-            f"{arm}_{metric.removeprefix('mean_')}": wide[arm, metric]
-            for arm in ("base", "rlvr")
-            for metric in metrics
-        }
+        {f"{arm}_{metric.removeprefix('mean_')}": wide[arm, metric] for arm in ("base", "rlvr") for metric in metrics}
     ).reset_index()
     trained = {
         "HotpotQA": ("HotpotQA", "HotpotQA-Modified"),
@@ -106,13 +102,9 @@ def _cells(released: pd.DataFrame) -> pd.DataFrame:
 
 def _released(released: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     """Base, RLVR and RLCR on every data set, a row each: what a reliability diagram would be made of."""
-    rows = released[released["arm"].isin(["base", "rlvr", "rlcr"])].assign(
-        family=released["setting"].map(FAMILIES)
-    )
+    rows = released[released["arm"].isin(["base", "rlvr", "rlcr"])].assign(family=released["setting"].map(FAMILIES))
     keys = ["family", "dataset", "n", "arm"]
-    wide = rows.pivot(index=keys, columns="metric", values="value")[
-        ["accuracy", "mean_confidence", "ece", "brier"]
-    ]
+    wide = rows.pivot(index=keys, columns="metric", values="value")[["accuracy", "mean_confidence", "ece", "brier"]]
     return wide.reset_index().rename_axis(columns=None).merge(cells[["family", "dataset", "domain"]])
 
 
@@ -120,9 +112,7 @@ def _with_changes(frame: pd.DataFrame) -> pd.DataFrame:
     """gap = mean confidence - accuracy; its change is the change of confidence less that of accuracy."""
     confidence = frame["rlvr_confidence"] - frame["base_confidence"]
     accuracy = frame["rlvr_accuracy"] - frame["base_accuracy"]
-    return frame.assign(
-        change_confidence=confidence, change_accuracy=accuracy, change_gap=confidence - accuracy
-    )
+    return frame.assign(change_confidence=confidence, change_accuracy=accuracy, change_gap=confidence - accuracy)
 
 
 def _cell_counts(cells: pd.DataFrame) -> pd.DataFrame:
@@ -193,17 +183,13 @@ def _elicitation(ablations: pd.DataFrame) -> pd.DataFrame:
         & ablations["metric"].isin(["ece", "brier"])
     ]
     return (
-        rows.pivot(index=["dataset", "metric"], columns="arm", values="value")
-        .reset_index()
-        .rename_axis(columns=None)
+        rows.pivot(index=["dataset", "metric"], columns="arm", values="value").reset_index().rename_axis(columns=None)
     )
 
 
 def _conventions(ablations: pd.DataFrame) -> pd.DataFrame:
     """ECE of base and RLVR under the binning conventions, and how many distinct confidences they state."""
-    rows = ablations[
-        ablations["location"].str.startswith("re-analysis") & ablations["arm"].isin(["base", "rlvr"])
-    ]
+    rows = ablations[ablations["location"].str.startswith("re-analysis") & ablations["arm"].isin(["base", "rlvr"])]
     return (
         rows.pivot(index=["dataset", "arm", "n"], columns="metric", values="value")
         .reset_index()
@@ -222,9 +208,7 @@ def _sampling_error(cells: pd.DataFrame, ablations: pd.DataFrame) -> pd.DataFram
 
     Where every confidence is 1, RLVR's Brier and ECE are 1 - accuracy and share its standard error.
     """
-    rows = cells[
-        cells["dataset"].isin(["CommonsenseQA", "GPQA", "MATH-500"]) & (cells["family"] == "HotpotQA")
-    ]
+    rows = cells[cells["dataset"].isin(["CommonsenseQA", "GPQA", "MATH-500"]) & (cells["family"] == "HotpotQA")]
     errors = [
         {
             "dataset": row["dataset"],
@@ -344,9 +328,7 @@ def sharpening(posterior: np.ndarray) -> pd.DataFrame:
     for k in (1, 1.5, 2, 3, 5, 8, 16, 64):
         d = _softmax(k * np.log(posterior), 1)
         prob = d[np.arange(len(d)), modal]
-        rows.append(
-            (k, (d * posterior).sum(1).mean(), correct.mean(), prob.mean(), ece(prob.clip(0, 1), correct))
-        )
+        rows.append((k, (d * posterior).sum(1).mean(), correct.mean(), prob.mean(), ece(prob.clip(0, 1), correct)))
     rows.append((np.inf, posterior.max(1).mean(), correct.mean(), 1.0, ece(np.ones(len(modal)), correct)))
     table = pd.DataFrame(rows, columns=["sharpness", "expected_reward", "accuracy", "answer_prob", "ece"])
     return table.assign(error=1 - table["accuracy"])
@@ -362,12 +344,8 @@ def frontier(posterior: np.ndarray) -> pd.DataFrame:
     for t in (*np.arange(0, 0.951, 0.05).round(2), 0.975):
         answered = best > t
         right = best[answered].sum() / len(best)
-        rows.append(
-            (t, answered.mean(), right / answered.mean(), 100 * right, 100 * (answered.mean() - right))
-        )
-    return pd.DataFrame(
-        rows, columns=["t", "coverage", "selective_accuracy", "right_per_100", "wrong_per_100"]
-    )
+        rows.append((t, answered.mean(), right / answered.mean(), 100 * right, 100 * (answered.mean() - right)))
+    return pd.DataFrame(rows, columns=["t", "coverage", "selective_accuracy", "right_per_100", "wrong_per_100"])
 
 
 def stated(belief: np.ndarray, bias: float = 0.10, sd: float = 0.20) -> np.ndarray:
@@ -490,9 +468,7 @@ def world(results) -> dict[str, pd.DataFrame]:
     """What the trained models did, from the evaluation steps; a table without a finished step is left out."""
 
     def collect(table: str, *groups: dict[str, tuple[str, ...]]) -> pd.DataFrame:
-        frames = [
-            results.collect(setting, list(arms), table) for group in groups for setting, arms in group.items()
-        ]
+        frames = [results.collect(setting, list(arms), table) for group in groups for setting, arms in group.items()]
         return pd.concat([f for f in frames if len(f)] or [pd.DataFrame()], ignore_index=True)
 
     keys = ["setting", "arm", "kind"]

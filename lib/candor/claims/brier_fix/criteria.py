@@ -45,9 +45,7 @@ def value(arm: str, measure: str, setting: str = "expert", **rows: object) -> Es
 
 def minus(arm: str, other: str, measure: str, setting: str = "expert", **rows: object) -> Estimator:
     """Difference of two arms on the same seed (the same base, the same questions)."""
-    return lambda tables: (
-        seeds(tables, arm, measure, setting, **rows) - seeds(tables, other, measure, setting, **rows)
-    )
+    return lambda tables: seeds(tables, arm, measure, setting, **rows) - seeds(tables, other, measure, setting, **rows)
 
 
 def ratio(arm: str, other: str, measure: str, setting: str = "expert") -> Estimator:
@@ -199,8 +197,7 @@ CRITERIA = (
         "world",
         "the value of trying is the gap between right and wrong: V'(p) = f(p) - g(p); "
         "a bounded proper rule is not enough",
-        "central differences of V on p = .01 ... .99, seven rules; a rule is hackable if its gap is negative "
-        "somewhere",
+        "central differences of V on p = .01 ... .99, seven rules; a rule is hackable if its gap is negative somewhere",
         "<= 1e-3; 2 x Brier hackable, log with weight .2176 at clip .01 not",
         (
             Check(
@@ -254,8 +251,7 @@ CRITERIA = (
         "P3",
         "published",
         "the gain is more than a lower constant",
-        "out-of-domain mean Brier: RLCR's answers with one constant confidence (its in-domain accuracy), "
-        "minus RLCR",
+        "out-of-domain mean Brier: RLCR's answers with one constant confidence (its in-domain accuracy), minus RLCR",
         "> 0 in 2 of 2 model families",
         (
             Check("families with a gain", counted("constant", lambda c: c["beats_constant"] > 0), exactly(2)),
@@ -264,9 +260,7 @@ CRITERIA = (
                 for family in ("HotpotQA", "Big-Math")
             ),
             *(
-                Check(
-                    f"share explained, {family}-trained", cell("constant", "share_explained", family=family)
-                )
+                Check(f"share explained, {family}-trained", cell("constant", "share_explained", family=family))
                 for family in ("HotpotQA", "Big-Math")
             ),
         ),
@@ -320,9 +314,7 @@ CRITERIA = (
         "<= .08 and <= half of rlvr's in 5/5; ECE <= .035 in 4/5",
         (
             Check("distance to the posterior", value("rlcr", "q_mean_abs_posterior"), Band(high=0.08), 5),
-            Check(
-                "distance, relative to rlvr", ratio("rlcr", "rlvr", "q_mean_abs_posterior"), Band(high=0.5), 5
-            ),
+            Check("distance, relative to rlvr", ratio("rlcr", "rlvr", "q_mean_abs_posterior"), Band(high=0.5), 5),
             Check("ECE", value("rlcr", "q_mean_ece"), Band(high=0.035), 4),
         ),
         paper_value="ECE .030 on HotpotQA",
@@ -362,9 +354,7 @@ CRITERIA = (
         "accuracy >= +.03 and ECE <= half of base, both in the same 4/5",
         both(
             4,
-            Check(
-                "accuracy minus base", minus("rlcr", "base", "accuracy_greedy", "naive"), Band(low=0.03), 4
-            ),
+            Check("accuracy minus base", minus("rlcr", "base", "accuracy_greedy", "naive"), Band(low=0.03), 4),
             Check("ECE, relative to base", ratio("rlcr", "base", "q_mean_ece", "naive"), Band(high=0.5), 4),
         ),
         paper_value="accuracy .397 -> .621, ECE .535 -> .030 on HotpotQA",
@@ -412,8 +402,7 @@ CRITERIA = (
         "W7",
         "world",
         "a limit: dividing by the group's spread breaks it, dividing by the batch's does not",
-        "expert crowd, minus rlcr without division on the same seed: mean |q_mean - .5|; "
-        "mean |q_mean - posterior|",
+        "expert crowd, minus rlcr without division on the same seed: mean |q_mean - .5|; mean |q_mean - posterior|",
         "group >= +.05, both in 5/5; batch within .02",
         tuple(
             Check(f"{scaling} s.d.: {name}", minus(f"rlcr_{scaling}_std", "rlcr", measure), band, count)
@@ -496,8 +485,7 @@ CRITERIA = (
         "models",
         "the released 7B RLCR checkpoint behaves as printed",
         "HotpotQA, n = 1,000; ECE on CommonsenseQA against RLVR's",
-        "accuracy .621 +- .03, ECE <= .06, Brier .21 +- .02, AUROC .69 +- .05; CommonsenseQA: ECE above "
-        "RLVR's",
+        "accuracy .621 +- .03, ECE <= .06, Brier .21 +- .02, AUROC .69 +- .05; CommonsenseQA: ECE above RLVR's",
     ),
     Criterion(
         "M3",
@@ -583,8 +571,7 @@ CLAIM = Claim(
     number=5,
     title="The Brier score as second reward term",
     statement=(
-        "Adding the Brier score as second reward term lets accuracy and calibration improve jointly, with a "
-        "guarantee."
+        "Adding the Brier score as second reward term lets accuracy and calibration improve jointly, with a guarantee."
     ),
     paper="damani2025rlcr",
     citation=(
