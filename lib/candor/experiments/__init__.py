@@ -1,0 +1,55 @@
+"""Worlds and corpora as data: what is trained, collected and evaluated, and how to read it back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+
+import pandas as pd
+
+from candor.config import Config
+from candor.steps import MissingError, Step, read
+
+
+@cache
+def steps() -> dict[str, Step]:
+    """All steps of all worlds and corpora, by key; what a step needs comes before it."""
+    from candor.experiments import witnesses
+
+    return dict(witnesses.STEPS)
+
+
+class Results:
+    """The finished steps of a scale, as tables over seeds; what has not been computed is left out."""
+
+    def __init__(self, config: Config):
+        self.config = config
+
+    def collect(self, setting: str, arms: Iterable[str], table: str, world: str = "witnesses") -> pd.DataFrame:
+        """Table `table` of the evaluations of `arms`, with the columns setting, arm and seed in front."""
+        return self._stack(setting, arms, table, world, "eval_")
+
+    def log(self, setting: str, arms: Iterable[str], world: str = "witnesses") -> pd.DataFrame:
+        """Training logs of `arms`, with the columns setting, arm and seed in front."""
+        return self._stack(setting, arms, "log", world, "")
+
+    def _stack(self, setting, arms, table, world, prefix) -> pd.DataFrame:
+        frames = []
+        for arm in arms:
+            key = f"{world}/{setting}/{prefix}{arm}"
+            step = steps().get(key)
+            for seed in seeds_of(step, self.config) if step else ():
+                try:
+                    frame = read(key, seed, self.config["scale"]).table(table)
+                except MissingError:
+                    continue
+                frame.insert(0, "setting", setting)
+                frame.insert(1, "arm", arm)
+                frame.insert(2, "seed", seed)
+                frames.append(frame)
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def seeds_of(step: Step, config: Config) -> tuple[int, ...]:
+    """The seeds that a step runs on at this scale."""
+    return config[step.seeds]

@@ -96,7 +96,8 @@ class _Recorder(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "reward" not in (logs or {}):
             return
-        row = {"step": state.global_step, "loss": logs.get("loss")}
+        # What is left when training ends comes with the mean loss of the run instead of the last one.
+        row = {"step": state.global_step, "loss": logs.get("loss", logs.get("train_loss"))}
         row |= {ours: float(logs[theirs]) for theirs, ours in _LOGGED.items() if theirs in logs}
         row |= {k.split("/")[1]: float(v) for k, v in logs.items() if k.startswith("rewards/") and k.endswith("/mean")}
         self.rows.append(row | {"seconds": time.perf_counter() - self.start})

@@ -215,7 +215,7 @@ def documents(n: int, crowd: Crowd, rng: np.random.Generator) -> np.ndarray:
     return tokens
 
 
-_STREAMS = {"documents": 0, "train": 1, "eval": 2, "free": 3}
+_STREAMS = {"documents": 0, "train": 1, "eval": 2, "free": 3, "classifier": 4}
 
 
 def stream(split: str, seed: int) -> np.random.Generator:
