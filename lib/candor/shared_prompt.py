@@ -115,4 +115,4 @@ def branch_hidden(model, prompt_ids, tails):
     hidden = model.model(
         input_ids=ids, attention_mask=floats, position_ids=place.expand(n, -1), use_cache=False
     ).last_hidden_state
-    return hidden[:, width - 1], hidden[:, width:].reshape(n, count, length, -1)[:, :, -1]
+    return hidden[:, width - 1], hidden[:, width:].reshape(n, count, length, hidden.shape[-1])[:, :, -1]

@@ -7,6 +7,7 @@ same evaluation on the same questions (`experiments/evaluation.py`).
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 
 import numpy as np
@@ -127,6 +128,7 @@ def arm(context: Context) -> dict[str, pd.DataFrame]:
         snapshot_every=settings.snapshot_every,
         progress=context.progress,
     )
+    shutil.rmtree(context.folder / "trainer", ignore_errors=True)  # the trainer makes it and leaves it empty
     models.save_decoder(model, tokenizer, context.folder / "model")
     return {"log": log}
 
