@@ -249,7 +249,41 @@ def provenance_footer(evidence) -> HTML:
     )
 
 
+def scales_table() -> HTML:
+    """What each scale does and needs, from `config/`."""
+    from candor import config
+
+    needs = {"models": "one GPU, the papers' data sets"}
+    rows = []
+    for name in config.scales():
+        settings = config.load(name)
+        seeds = f"{len(settings.seeds)} seed{'s' * (len(settings.seeds) > 1)}"
+        hardware = next((text for kind, text in needs.items() if kind in settings.evidence), "two CPU cores")
+        rows.append([f"<code>{name}</code>", ", ".join(settings.evidence), seeds, hardware])
+    return HTML(_grid(("scale", "evidence", "every trained arm", "needs"), rows))
+
+
 # --- Training in a cell ---------------------------------------------------------------------------
+
+
+LIVE_BASE = ROOT / "data" / "live" / "base"
+
+
+def live_start(live: bool):
+    """The small base that live cells train, as (model, tokenizer); None after one sentence that says why not.
+
+    It comes with the project: the expert crowd's base of a tuning seed, never one that a verdict rests on.
+    """
+    if not live:
+        say("*Live training is off in this copy: set `live = True` in the first cell and run all cells again.*")
+        return None
+    if not LIVE_BASE.exists():
+        say("*The small base model for live training is missing: restore the folder `data/live/base`.*")
+        return None
+    from candor.training import models
+
+    models.quiet()
+    return models.load_decoder(LIVE_BASE)
 
 
 @contextmanager
