@@ -32,12 +32,13 @@ VERDICTS = (*_ORDER, REPORTED)
 
 FULL_SEEDS = 5
 
-LEDGER_COLUMNS = (
-    "claim criterion evidence scale statement estimator band value unit ci_low ci_high n seeds passes "
-    "paper_value verdict note"
-).split()
-CHECK_COLUMNS = "claim criterion check scale band value unit ci_low ci_high n seeds passes per_seed verdict".split()
-VERDICT_COLUMNS = "claim part evidence scale statement criteria verdict note".split()
+_MEASURED = ("value", "unit", "ci_low", "ci_high", "n", "seeds", "passes")
+LEDGER_COLUMNS = [
+    *("claim", "criterion", "evidence", "scale", "statement", "estimator", "band", *_MEASURED),
+    *("paper_value", "verdict", "note"),
+]
+CHECK_COLUMNS = ["claim", "criterion", "check", "scale", "band", *_MEASURED, "per_seed", "verdict"]
+VERDICT_COLUMNS = ["claim", "part", "evidence", "scale", "statement", "criteria", "verdict", "note"]
 
 
 @dataclass(frozen=True)
@@ -239,7 +240,7 @@ def judge(claim: Claim, tables: Tables, scale: str) -> tuple[pd.DataFrame, pd.Da
                 "statement": criterion.statement,
                 "estimator": criterion.estimator,
                 "band": criterion.band,
-                **{k: head.get(k, "") for k in ("value", "unit", "ci_low", "ci_high", "n", "seeds", "passes")},
+                **{k: head.get(k, "") for k in _MEASURED},
                 "paper_value": criterion.paper_value,
                 "verdict": verdict,
                 "note": note if isinstance(note, str) else "",

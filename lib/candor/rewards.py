@@ -98,11 +98,13 @@ def shuffled(reward: Callable, group: int, seed: int) -> Callable:
 
 
 def rolled(rule: str, group: int) -> Callable:
-    """Null: S(q, c) with the outcomes c of the next question's group in place of the own ones."""
+    """Null: S(q, c) with the outcomes c of the previous question's group in place of the own ones."""
     rule_of, worst = RULES[rule]
 
     def rolled_score(prompts, completions, truth, **_) -> list[float]:
         n = _groups(prompts, group)
+        if n < 2:
+            raise ValueError("Outcomes can only be borrowed where a step has two questions or more.")
         graded = grade(completions, truth)
         outcomes = np.roll(graded["correct"].to_numpy().reshape(n, group), 1, axis=0).ravel()
         values = rule_of(graded["confidence"].to_numpy(), outcomes)

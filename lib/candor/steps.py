@@ -140,10 +140,8 @@ def _bare(node: ast.AST) -> str:
     """The code of a definition without docstrings, comments and layout."""
     node = ast.parse(ast.unparse(node))
     for part in ast.walk(node):
-        body = getattr(part, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-            if isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
-                part.body = body[1:]
+        if isinstance(part, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(part, clean=False) is not None:
+            part.body = part.body[1:]
     return ast.dump(node)
 
 
@@ -230,13 +228,15 @@ def read(key: str, seed: int, scale: str, *, check: bool = True) -> Result:
     folder = folder_of(key, seed, scale)
     try:
         run = json.loads((folder / "run.json").read_text())
-        files = run["files"]
+        files, own = run["files"], run.pop("checksum")
     except FileNotFoundError:
         raise MissingError(
             f"{key} with seed {seed} has not been computed at scale {scale}: run `make replicate SCALE={scale}`."
         ) from None
-    except (json.JSONDecodeError, KeyError, UnicodeDecodeError):
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
         raise CorruptError(_corrupt(folder / "run.json", scale)) from None
+    if own != _digest(run):
+        raise CorruptError(_corrupt(folder / "run.json", scale))
     if check:
         for name, digest in files.items():
             path = folder / name
@@ -304,28 +304,30 @@ def run(
         for name, table in tables.items():
             table.to_parquet(partial / f"{name}.parquet", index=False)
         _write_run(step, seed, scale, wanted, config, partial, tables, time.perf_counter() - start)
-        if final.exists():
-            shutil.rmtree(final)
-        partial.rename(final)
-    except OSError as error:
+        if final.exists():  # moved aside whole: half a folder would look like a corrupt result
+            final.rename(stale := final.with_name(f"{seed}.partial-{os.getpid()}-old"))
+            partial.rename(final)
+            shutil.rmtree(stale, ignore_errors=True)
+        else:
+            partial.rename(final)
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise _disk_error(error, final) or error from None
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        if sentence := _disk_error(error, final):
+            raise CandorError(sentence) from None
         raise
     return read(key, seed, scale, check=False), True
 
 
-def _disk_error(error: OSError, place: Path) -> CandorError | None:
+def _disk_error(error: BaseException, place: Path) -> str | None:
     sentences = {
         errno.ENOSPC: f"The disk is full, so {place} was not written: free some space and run the command again.",
         errno.EDQUOT: f"Your disk quota is used up, so {place} was not written: free some space and run again.",
         errno.EROFS: f"{place} lies on a read-only disk: set CANDOR_RESULTS to a folder that can be written.",
         errno.EACCES: f"{place} cannot be written: change its permissions or set CANDOR_RESULTS to another folder.",
     }
-    if error.errno not in sentences and "No space left" in str(error):
-        return CandorError(sentences[errno.ENOSPC])
-    return CandorError(sentences[error.errno]) if error.errno in sentences else None
+    if "No space left" in str(error):  # safetensors and pyarrow have their own exceptions
+        return sentences[errno.ENOSPC]
+    return sentences.get(error.errno) if isinstance(error, OSError) else None
 
 
 def _write_run(step, seed, scale, wanted, config, folder, tables, seconds) -> None:
@@ -344,6 +346,7 @@ def _write_run(step, seed, scale, wanted, config, folder, tables, seconds) -> No
         "tables": {name: {"rows": len(table), "columns": list(table.columns)} for name, table in tables.items()},
         "files": {str(path.relative_to(folder)): _sha256(path) for path in files},
     }
+    run["checksum"] = _digest(run)
     (folder / "run.json").write_text(json.dumps(run, indent=1, default=str) + "\n")
 
 

@@ -436,9 +436,8 @@ def test_exercise_1():
 
 def test_exercise_2():
     def binned(closed="left", edges=None):
-        confidence, correct = ex.forecasts()
         gap, n = ex._bin_gaps(closed, edges)
-        return gap, n / len(confidence)
+        return gap, n / n.sum()
 
     def by(formula, edges=None):
         return lambda confidence, correct, closed: formula(*binned(closed, edges))

@@ -291,7 +291,7 @@ def vote(joint: joints.Joint, truth: np.ndarray, rng: np.random.Generator) -> pd
             "max_confidence": np.where(ballots, weight, -1.0).max(1),
         }
         # A vote whose weights are all 0 still names its answer: below any positive weight, above no vote.
-        scores["weighted"] += 1e-6 * scores["majority"]
+        scores["weighted"] += 1e-6 * ballots.any(1)
         ties = rng.random((n, suspects)) * 1e-9
         right = {rule: (score + ties).argmax(1) == truth for rule, score in scores.items()}
         diversity = ballots.any(1).sum(1).mean()

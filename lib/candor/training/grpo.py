@@ -13,6 +13,7 @@ at the same seed, log-probabilities equal to float rounding: `tests/training/tes
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -101,7 +102,7 @@ class _Recorder(TrainerCallback):
         row |= {ours: float(logs[theirs]) for theirs, ours in _LOGGED.items() if theirs in logs}
         row |= {k.split("/")[1]: float(v) for k, v in logs.items() if k.startswith("rewards/") and k.endswith("/mean")}
         self.rows.append(row | {"seconds": time.perf_counter() - self.start})
-        if not all(pd.notna(row[k]) for k in ("loss", "grad_norm") if k in row):
+        if not all(math.isfinite(row[k]) for k in ("loss", "grad_norm") if k in row):
             raise DivergedError(
                 f"The loss stopped being finite at step {state.global_step}: lower the learning rate or the reward."
             )
@@ -182,8 +183,10 @@ def train(
         )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    trainer.train()
-    if not all(torch.isfinite(p).all() for p in model.parameters()):
-        raise DivergedError("The weights stopped being finite: lower the learning rate or the reward.")
+    try:
+        trainer.train()
+    finally:  # the sampler fails on weights that are not finite before a loss is logged: say why
+        if not all(torch.isfinite(p).all() for p in model.parameters()):
+            raise DivergedError("The weights stopped being finite: lower the learning rate or the reward.")
     model.eval()
     return pd.DataFrame(recorder.rows)

@@ -237,7 +237,7 @@ def prompts(split: str, seed: int, n: int, variant: Variant = TRAINING_WORLD, co
 
     questions = sample_questions(n, stream(split, seed), variant)
     rows = [text(tokens) for tokens in prompt_tokens(questions, confidence_first)]
-    exact = posterior(questions).astype(np.float32)
+    exact = posterior(questions, variant.reliability).astype(np.float32)
     return Dataset.from_dict({"prompt": rows, "truth": questions.guilty, "posterior": list(exact)})
 
 

@@ -411,10 +411,8 @@ def overall(verdict: Verdicts) -> tuple[str, str]:
         return PARTLY, f"(i) to (iii) hold, (iv) does not: {orders}"
     parts = {p.id: p.rule(verdict)[0] if p.rule else worst([verdict[c] for c in p.criteria]) for p in PARTS}
     words = set(parts.values())
-    if words & {REPLICATED, PARTLY}:
-        word = PARTLY
-    else:
-        word = INCONCLUSIVE if INCONCLUSIVE in words else NOT_REPLICATED
+    middling = INCONCLUSIVE if INCONCLUSIVE in words else NOT_REPLICATED
+    word = PARTLY if words & {REPLICATED, PARTLY} else middling
     return word, "by parts: " + ", ".join(f"{part} {v}" for part, v in parts.items())
 
 
