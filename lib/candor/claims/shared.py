@@ -1,0 +1,98 @@
+"""What the claims about `witnesses` and about the RLCR paper's released numbers do alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from candor.experiments.evaluation import TENTHS
+
+Groups = Mapping[str, Sequence[str]]  # setting -> arms
+
+# --- The released numbers of Damani et al. 2025 -----------------------------------------------------
+
+FAMILIES = {"trained on HotpotQA-Modified": "HotpotQA", "trained on Big-Math-Digits": "Big-Math"}
+IN_DOMAIN = {"HotpotQA": ("HotpotQA", "HotpotQA-Modified"), "Big-Math": ("Big-Math-Digits", "GSM8K", "MATH-500")}
+METRICS = ("accuracy", "mean_confidence", "ece", "brier", "auroc")
+
+
+def arm_name(arm: str) -> str:
+    """`rlvr+bce_classifier` -> `classifier`, `sft+rlcr` -> `sft_rlcr`: names that can begin a column."""
+    return "classifier" if arm == "rlvr+bce_classifier" else arm.replace("+", "_")
+
+
+def cells(released: pd.DataFrame, arms: Iterable[str], metrics: Iterable[str] = METRICS) -> pd.DataFrame:
+    """A row a model family and data set. Columns: family, dataset, domain (in, out), n, and `<arm>_<metric>`.
+
+    NaN where an arm was not released for a family.
+    """
+    metrics = tuple(metrics)
+    rows = released[released["metric"].isin(metrics)].assign(arm=released["arm"].map(arm_name))
+    wide = rows.pivot(index=["setting", "dataset", "n"], columns=["arm", "metric"], values="value")
+    columns = {f"{a}_{m.removeprefix('mean_')}": wide[a, m] for a in arms for m in metrics if (a, m) in wide}
+    table = pd.DataFrame(columns).reset_index()
+    table.insert(0, "family", table.pop("setting").map(FAMILIES))
+    inside = [dataset in IN_DOMAIN[family] for family, dataset in zip(table["family"], table["dataset"])]
+    table.insert(2, "domain", np.where(inside, "in", "out"))
+    return table.sort_values(["family", "domain"], ascending=[False, True], kind="stable", ignore_index=True)
+
+
+def floor(ablations: pd.DataFrame) -> pd.DataFrame:
+    """ECE of a perfectly calibrated forecaster (ece_floor_mean, ece_floor_p95), by number n of items."""
+    rows = ablations[ablations["location"] == "simulation"]
+    return rows.pivot(index="n", columns="metric", values="value").reset_index().rename_axis(columns=None)
+
+
+# --- The witnesses world ----------------------------------------------------------------------------
+
+
+def stated(belief: np.ndarray, bias: float = 0.10, sd: float = 0.20) -> np.ndarray:
+    """P(confidence token | belief) of a crowd that states belief + N(bias, sd) in tenths: [..., 11]."""
+    from scipy.stats import norm
+
+    edges = TENTHS[:-1] + 0.05
+    return np.diff(norm.cdf((edges - belief[..., None] - bias) / sd), prepend=0, append=1, axis=-1)
+
+
+# --- Finished steps -> tables -----------------------------------------------------------------------
+
+
+def collect(results, table: str, *groups: Groups) -> pd.DataFrame:
+    """`results.collect` over several settings, one frame; empty if nothing has been computed."""
+    return _stack(results.collect(s, list(arms), table) for group in groups for s, arms in group.items())
+
+
+def training(results, columns: Sequence[str], *groups: Groups) -> pd.DataFrame:
+    """Training logs as means over seeds: setting, arm, step, and those of `columns` that were logged."""
+    log = _stack(
+        results.log(setting, [arm for arm in arms if arm != "base"])
+        for group in groups
+        for setting, arms in group.items()
+    )
+    if log.empty:
+        return log
+    present = [c for c in columns if c in log]
+    return log.groupby(["setting", "arm", "step"], sort=False)[present].mean().reset_index()
+
+
+def pool(frame: pd.DataFrame, keys: list[str], values: list[str]) -> pd.DataFrame:
+    """Means over seeds of `values`, weighted by the number of items n, which is added up."""
+    if frame.empty:
+        return frame
+    weighted = frame[values].mul(frame["n"], axis=0).where(frame["n"] > 0)
+    sums = pd.concat([frame[keys], frame[["n"]], weighted], axis=1).groupby(keys, sort=False).sum(min_count=1)
+    return sums[values].div(sums["n"].where(sums["n"] > 0), axis=0).assign(n=sums["n"]).reset_index()
+
+
+def total(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Counts n added up over seeds; empty cells are left out."""
+    if frame.empty:
+        return frame
+    table = frame.groupby(keys, sort=False)["n"].sum().reset_index()
+    return table[table["n"] > 0]
+
+
+def _stack(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat([f for f in frames if len(f)] or [pd.DataFrame()], ignore_index=True)
