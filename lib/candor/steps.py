@@ -36,6 +36,8 @@ from candor.errors import CandorError, CorruptError
 
 PACKAGE = Path(__file__).parent
 _NAME = re.compile(r"[a-z0-9_]+")
+# Carries a step and does not shape what it makes: its edits make nothing stale.
+_MACHINERY = {"candor.steps", "candor.config", "candor.errors"}
 
 
 class MissingError(CandorError):
@@ -152,7 +154,7 @@ def code_used(*references: str) -> dict[str, str]:
     while queue:
         reference = queue.pop()
         module, name = reference.split(":")
-        if reference in found:
+        if reference in found or module in _MACHINERY:
             continue
         defined, imported = _definitions(module)
         if name not in defined:
