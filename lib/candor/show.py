@@ -17,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from IPython.display import HTML, Image, Markdown, display
 from numpy.typing import ArrayLike
@@ -47,7 +48,7 @@ def number(value: float, digits: int = 3, *, sign: bool = False) -> str:
 
 
 def interval(values: ArrayLike, digits: int = 3, *, sign: bool = False) -> str:
-    """Mean over seeds and its 95 % t-interval, such as "0.271 [0.262, 0.280]".
+    """Mean over seeds and its 95 % t-interval (none for one seed), such as "0.271 [0.262, 0.280]".
 
     >>> interval([0.25, 0.27, 0.29], 2)
     '0.27 [0.22, 0.32]'
@@ -55,8 +56,10 @@ def interval(values: ArrayLike, digits: int = 3, *, sign: bool = False) -> str:
     values = pd.Series(values, dtype=float).dropna()
     if values.empty:
         return "–"
-    low, high = t_interval(values.to_numpy())
     mean = number(values.mean(), digits, sign=sign)
+    if len(values) < 2:
+        return mean
+    low, high = t_interval(values.to_numpy())
     return f"{mean} [{number(low, digits, sign=sign)}, {number(high, digits, sign=sign)}]"
 
 
@@ -105,19 +108,33 @@ def over_seeds(
 # --- Tables and figures ---------------------------------------------------------------------------
 
 
+_TERMS = ("ECE", "AUROC", "RLVR", "RLCR", "SFT", "DPO", "KL", "BCE", "IDK")
+
+
+def heading(name: str) -> str:
+    """A column's or an arm's name as people write it.
+
+    >>> heading("rlvr_ece"), heading("change_accuracy"), heading("brier")
+    ('RLVR ECE', 'change accuracy', 'Brier')
+    """
+    words = name.replace("_", " ").replace("brier", "Brier").split(" ")
+    return " ".join(word.upper() if word.upper() in _TERMS else word for word in words)
+
+
 def table(frame: pd.DataFrame, digits: int = 3, *, title: str = "") -> None:
     """Show a small table: numbers with fixed digits, whole numbers whole, no index, an optional title above."""
 
     def cell(value: Any) -> str:
         if isinstance(value, str):
-            return html.escape(value)
-        if isinstance(value, bool) or type(value).__name__ == "bool":
+            return html.escape(heading(value) if value.islower() and " " not in value else value)
+        if isinstance(value, bool | np.bool_):
             return "yes" if value else "no"
         if pd.isna(value):
             return "–"
-        return number(value, 0 if float(value).is_integer() and not isinstance(value, float) else digits)
+        whole = isinstance(value, int | np.integer) or (abs(value) > 1 and float(value).is_integer())
+        return f"{value:,.0f}".replace("-", "−") if whole else number(value, digits)
 
-    text = pd.DataFrame({str(column): [cell(v) for v in frame[column]] for column in frame})
+    text = pd.DataFrame({heading(str(column)): [cell(v) for v in frame[column]] for column in frame})
     caption = f"<p><b>{html.escape(title)}</b></p>" if title else ""
     display(HTML(caption + text.to_html(index=False, border=0, escape=False)))
 
@@ -249,18 +266,26 @@ def provenance_footer(evidence) -> HTML:
     )
 
 
+_NEEDS = {
+    "smoke": "two CPU cores, minutes; mechanics only, never a verdict",
+    "laptop": "two CPU cores, hours",
+    "gpu": "one GPU, days; the papers' data sets",
+    "paper": "four to six GPUs of 80 GB, days; the papers' data sets",
+}
+
+
 def scales_table() -> HTML:
-    """What each scale does and needs, from `config/`."""
+    """What each scale does, from `config/`, and what it needs."""
     from candor import config
 
-    needs = {"models": "one GPU, the papers' data sets"}
     rows = []
-    for name in config.scales():
+    for name in sorted(config.scales(), key=lambda s: [*_NEEDS, s].index(s)):
         settings = config.load(name)
-        seeds = f"{len(settings.seeds)} seed{'s' * (len(settings.seeds) > 1)}"
-        hardware = next((text for kind, text in needs.items() if kind in settings.evidence), "two CPU cores")
-        rows.append([f"<code>{name}</code>", ", ".join(settings.evidence), seeds, hardware])
-    return HTML(_grid(("scale", "evidence", "every trained arm", "needs"), rows))
+        seeds = [f"world: {len(settings.seeds)}"]
+        if "models" in settings.evidence:
+            seeds.append(f"models: {len(settings.models.seeds)}")
+        rows.append([f"<code>{name}</code>", ", ".join(settings.evidence), "; ".join(seeds), _NEEDS.get(name, "")])
+    return HTML(_grid(("scale", "evidence", "seeds of each trained arm", "needs"), rows))
 
 
 # --- Training in a cell ---------------------------------------------------------------------------
@@ -289,9 +314,11 @@ def live_start(live: bool):
 @contextmanager
 def progress(title: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar for a training loop: `with progress("training") as tick: train(..., progress=tick)`."""
-    from tqdm.auto import tqdm
+    import sys
 
-    with tqdm(desc=title, total=1, unit="step") as bar:
+    from tqdm import tqdm
+
+    with tqdm(desc=title, total=1, unit="step", file=sys.stdout, bar_format="{l_bar}{bar:30}{r_bar}") as bar:
 
         def tick(done: int, total: int) -> None:
             bar.total = total
