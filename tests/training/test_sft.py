@@ -1,0 +1,97 @@
+"""Base training: the loss falls, padding does not count, divergence is caught."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from candor.errors import DivergedError
+from candor.training import models, sft
+from candor.worlds import witnesses as world
+
+
+def decoder(seed=0):
+    models.quiet()
+    torch.manual_seed(seed)
+    return models.new_decoder(len(world.VOCABULARY), world.PAD, world.EOS, hidden_size=32, layers=2, heads=4, mlp=64)
+
+
+def documents(n):
+    return world.documents(n, world.CROWDS["expert"], world.stream("documents", 0))
+
+
+def test_the_loss_falls_from_ignorance(tmp_path):
+    model, ticks = decoder(), []
+    log = sft.train(
+        model,
+        documents(100 * 64),
+        batch_size=64,
+        lr=8e-3,
+        pad=world.PAD,
+        log_every=30,
+        progress=lambda step, total: ticks.append((step, total)),
+    )
+    assert log["step"].tolist() == [30, 60, 90, 100] == [step for step, _ in ticks]
+    assert {total for _, total in ticks} == {100}
+    first = sft.next_token_loss(decoder(), torch.as_tensor(documents(64))).item()
+    assert first == pytest.approx(math.log(len(world.VOCABULARY)), rel=0.05)
+    assert log["loss"].iloc[-1] < log["loss"].iloc[0] < 0.6 * first
+    assert not model.training
+
+
+def test_the_loss_is_the_mean_over_real_tokens():
+    model, batch = decoder().eval(), torch.as_tensor(documents(16))
+    total, count = 0.0, 0
+    for row in batch:
+        real = row[row != world.PAD][None]
+        log_probs = model(input_ids=real).logits[0, :-1].log_softmax(-1)
+        total -= log_probs.gather(1, real[0, 1:, None]).sum().item()
+        count += real.shape[1] - 1
+    assert len({int((row != world.PAD).sum()) for row in batch}) > 1
+    assert sft.next_token_loss(model, batch).item() == pytest.approx(total / count, abs=1e-5)
+    wider = torch.nn.functional.pad(batch, (0, 5), value=world.PAD)
+    assert sft.next_token_loss(model, wider).item() == pytest.approx(total / count, abs=1e-5)
+
+
+def test_every_document_is_used_once_and_the_loss_can_be_replaced():
+    tokens, seen = documents(40), []
+
+    def loss(model, batch, rows):
+        seen.append((batch.numpy(), rows))
+        return sft.next_token_loss(model, batch)
+
+    sft.train(decoder(), tokens, batch_size=8, lr=1e-3, pad=world.PAD, loss=loss)
+    assert [rows for _, rows in seen] == [slice(i, i + 8) for i in range(0, 40, 8)]
+    for batch, rows in seen:
+        np.testing.assert_array_equal(batch, tokens[rows, : batch.shape[1]])
+        assert (tokens[rows, batch.shape[1] :] == world.PAD).all()
+
+
+def test_the_same_seed_gives_the_same_model():
+    logs = [sft.train(decoder(), documents(640), batch_size=64, lr=4e-3, pad=world.PAD)["loss"] for _ in range(2)]
+    assert logs[0].equals(logs[1])
+
+
+def test_divergence_is_one_sentence():
+    model = decoder()
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    with pytest.raises(DivergedError, match=r"^The loss became nan at step 2: lower the learning rate\.$"):
+        sft.train(model, documents(64), batch_size=16, lr=1e-3, pad=world.PAD, log_every=2)
+
+
+def test_a_saved_decoder_comes_back(tmp_path):
+    model = decoder().eval()
+    models.save_decoder(model, world.tokenizer(), tmp_path)
+    assert (tmp_path / "model.safetensors").exists() and not list(tmp_path.glob("*.bin"))
+    loaded, tokenizer = models.load_decoder(tmp_path)
+    assert all(torch.equal(v, model.state_dict()[k]) for k, v in loaded.state_dict().items())
+    assert loaded.lm_head.weight is loaded.model.embed_tokens.weight
+    assert sum(p.numel() for p in loaded.parameters()) == sum(p.numel() for p in model.parameters())
+    assert tokenizer.pad_token_id == loaded.config.pad_token_id == world.PAD
+    assert tokenizer.eos_token_id == loaded.config.eos_token_id == world.EOS
+
+
+def test_the_house_decoder_has_134k_parameters():
+    model = models.new_decoder(len(world.VOCABULARY), world.PAD, world.EOS, hidden_size=64, layers=2, heads=4, mlp=256)
+    assert round(sum(p.numel() for p in model.parameters()) / 1000) in (134, 135)
