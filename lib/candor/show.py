@@ -86,6 +86,16 @@ def evidence(claim: str | None, scale: str = "laptop", source: str = "auto"):
         return SimpleNamespace(tables={}, label=str(error), provenance={}, source="nothing", **nothing)
 
 
+def together(evidences, **replaced: pd.DataFrame) -> SimpleNamespace:
+    """The ledgers, checks and verdicts of several claims as one evidence; `replaced` takes the place of a frame."""
+    evidences = list(evidences)
+    frames = {}
+    for name in ("ledger", "checks", "verdicts"):
+        parts = [getattr(e, name) for e in evidences if len(getattr(e, name))]
+        frames[name] = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    return SimpleNamespace(**(frames | replaced))
+
+
 def over_seeds(
     summary: pd.DataFrame, setting: str, arms: Sequence[str], measures: Mapping[str, str], digits: int = 3
 ) -> pd.DataFrame:
@@ -168,7 +178,7 @@ def badge(verdict: str) -> str:
     return f'<span style="{style}">{sign}&nbsp;{verdict}</span>'
 
 
-def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """An HTML table of cells that are HTML already, aligned to the left and wrapped."""
     left = 'style="text-align: left; vertical-align: top"'
     top = "".join(f"<th {left}>{h}</th>" for h in head)
@@ -186,7 +196,7 @@ def claim_card(claim: Claim) -> HTML:
         f"<p><b>Claim {claim.number}.</b> “{e(claim.statement)}”</p><p>{e(claim.citation)}</p>"
         f"<p>Parts that get separate verdicts:</p><ul>{parts}</ul></div>"
         f"<details><summary>The {len(rows)} criteria, declared before anything ran</summary>"
-        + _grid(("", "evidence", "statement", "estimator", "passes if"), rows)
+        + grid(("", "evidence", "statement", "estimator", "passes if"), rows)
         + "</details>"
     )
 
@@ -206,7 +216,7 @@ def _strip(verdicts: pd.DataFrame) -> str:
         first = [html.escape(row.claim)] if several else []
         texts = map(html.escape, (row.statement, row.criteria, row.note))
         rows.append([*first, name, badge(row.verdict), *texts])
-    return _grid((["claim"] if several else []) + ["part", "verdict", "statement", "criteria", "note"], rows)
+    return grid((["claim"] if several else []) + ["part", "verdict", "statement", "criteria", "note"], rows)
 
 
 def value_of(row) -> str:
@@ -238,7 +248,7 @@ def ledger_table(evidence, criteria: Sequence[str] | None = None) -> HTML:
         rest = [html.escape("" if pd.isna(t) else str(t)) for t in (row.passes, row.paper_value, row.note)]
         rows.append([*first, f"<b>{row.criterion}</b>", *text, value_of(row), *rest[:2], badge(row.verdict), rest[2]])
     head = ["", "statement", "passes if", "value [95 %]", "seeds", "the paper", "verdict", "note"]
-    return HTML(_grid((["claim"] if several else []) + head, rows))
+    return HTML(grid((["claim"] if several else []) + head, rows))
 
 
 def checks_table(evidence, criterion: str | None = None) -> HTML:
@@ -252,7 +262,7 @@ def checks_table(evidence, criterion: str | None = None) -> HTML:
     for row in checks.itertuples():
         text = ["" if pd.isna(t) else html.escape(str(t)) for t in (row.check, row.band, row.passes, row.per_seed)]
         rows.append([f"<b>{row.criterion}</b>", text[0], text[1], value_of(row), *text[2:], badge(row.verdict)])
-    return HTML(_grid(("", "check", "band", "value [95 %]", "seeds", "each seed", "verdict"), rows))
+    return HTML(grid(("", "check", "band", "value [95 %]", "seeds", "each seed", "verdict"), rows))
 
 
 def provenance_footer(evidence) -> HTML:
@@ -285,7 +295,7 @@ def scales_table() -> HTML:
         if "models" in settings.evidence:
             seeds.append(f"models: {len(settings.models.seeds)}")
         rows.append([f"<code>{name}</code>", ", ".join(settings.evidence), "; ".join(seeds), _NEEDS.get(name, "")])
-    return HTML(_grid(("scale", "evidence", "seeds of each trained arm", "needs"), rows))
+    return HTML(grid(("scale", "evidence", "seeds of each trained arm", "needs"), rows))
 
 
 # --- Training in a cell ---------------------------------------------------------------------------
