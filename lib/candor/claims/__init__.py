@@ -1,0 +1,44 @@
+"""The claims, in order of their numbers: each is a package with criteria, tables, plots and exercises."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from candor.errors import CandorError
+
+if TYPE_CHECKING:
+    from candor.ledger import Claim
+
+NAMES = ("binary_reward", "brier_fix")
+
+
+@dataclass(frozen=True)
+class ClaimModules:
+    """A claim: what was declared, and the modules with its tables, plots and exercises."""
+
+    name: str
+    claim: Claim
+
+    @property
+    def tables(self) -> ModuleType:
+        return importlib.import_module(f"candor.claims.{self.name}.tables")
+
+    @property
+    def plots(self) -> ModuleType:
+        return importlib.import_module(f"candor.claims.{self.name}.plots")
+
+    @property
+    def exercises(self) -> ModuleType:
+        return importlib.import_module(f"candor.claims.{self.name}.exercises")
+
+
+@cache
+def load(name: str) -> ClaimModules:
+    """The claim of that name; `CandorError` naming the known ones if there is none."""
+    if name not in NAMES:
+        raise CandorError(f"There is no claim {name!r}: choose one of {', '.join(NAMES)}.")
+    return ClaimModules(name, importlib.import_module(f"candor.claims.{name}.criteria").CLAIM)

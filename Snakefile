@@ -1,0 +1,240 @@
+"""The whole replication as one graph: steps, tables, ledger, figures, notebooks, report.
+
+    snakemake                                                 everything at laptop scale
+    snakemake --config scale=smoke claim=binary_reward        one claim, mechanics only
+
+What there is to do is said in `lib/candor/graph.py`; this file says how it hangs together. Fingerprints go through
+`params`, because Snakemake does not see an edit in an imported module; inputs that only order jobs are `ancient`.
+"""
+
+from pathlib import Path
+
+from candor import graph
+from candor.claims import load
+from candor.replicate import hold
+
+PLAN = graph.plan(config.get("scale", "laptop"), config.get("claim"))
+BATCHES = PLAN.batches(int(config.get("batch", graph.BATCH)))
+SCALE = PLAN.scale
+# A path below the checkout stays relative, so that it can be moved.
+OUT = PLAN.folder.relative_to(Path.cwd()) if PLAN.folder.is_relative_to(Path.cwd()) else PLAN.folder
+NOTEBOOKS = [path.stem for path in graph.notebooks(PLAN.claims)]
+FIGURES = {claim: list(load(claim).plots.FIGURES) for claim in PLAN.claims}
+
+
+def marker(name, seed):
+    return f"{OUT}/batches/{seed}/{name}.json"
+
+
+def batch_of(wildcards):
+    return BATCHES[wildcards.batch, int(wildcards.seed)]
+
+
+def markers_for(claim):
+    keys = set(PLAN.keys(claim))
+    return [marker(*where) for where, batch in BATCHES.items() if keys & set(batch.keys)]
+
+
+wildcard_constraints:
+    batch="[a-z0-9_]+",
+    seed="[0-9]+",
+    claim="[a-z0-9_]+",
+    figure="[a-z0-9_]+",
+    notebook="[a-z0-9_]+",
+
+
+report: "lib/candor/report/workflow.rst"
+
+
+localrules:
+    all,
+    evidence,
+
+
+onstart:
+    # Held until Snakemake ends, however it ends.
+    LOCK = hold(PLAN.folder)
+
+
+rule all:
+    """Everything that this scale can show."""
+    input:
+        f"{OUT}/report.html",
+
+
+rule evidence:
+    """Everything but the report."""
+    input:
+        [marker(*where) for where in BATCHES],
+        f"{OUT}/ledger.csv",
+        [f"{OUT}/figures/{claim}/{figure}.svg" for claim, names in FIGURES.items() for figure in names],
+        [f"{OUT}/notebooks/{notebook}.html" for notebook in NOTEBOOKS],
+
+
+rule steps:
+    """Train, collect or evaluate a batch of one seed's steps; those that are done are skipped."""
+    input:
+        lambda wildcards: [ancient(marker(need, wildcards.seed)) for need in batch_of(wildcards).needs],
+    output:
+        f"{OUT}/batches/{{seed}}/{{batch}}.json",
+    log:
+        f"{OUT}/logs/steps/{{seed}}/{{batch}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/steps/{{seed}}/{{batch}}.tsv"
+    params:
+        wanted=lambda wildcards: " ".join(batch_of(wildcards).keys),
+        fingerprints=lambda wildcards: PLAN.fingerprints(batch_of(wildcards).keys, int(wildcards.seed)),
+        scale=SCALE,
+    threads: 1
+    priority: lambda wildcards: 1000 - batch_of(wildcards).rank
+    resources:
+        gpu=lambda wildcards: int(batch_of(wildcards).gpu),
+        mem_mb=lambda wildcards: 64000 if batch_of(wildcards).gpu else 2000,
+        runtime=lambda wildcards: 1440 if batch_of(wildcards).gpu else 120,
+    shell:
+        "python -m candor steps --scale {params.scale} --seed {wildcards.seed} --marker {output} --log {log} "
+        "{params.wanted} > {log} 2>&1"
+
+
+rule tables:
+    """The small tables of a claim, from the published numbers, from theory and from its steps."""
+    input:
+        lambda wildcards: [ancient(path) for path in markers_for(wildcards.claim)],
+    output:
+        f"{OUT}/tables/{{claim}}/provenance.json",
+    log:
+        f"{OUT}/logs/tables/{{claim}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/tables/{{claim}}.tsv"
+    params:
+        digest=lambda wildcards: PLAN.tables_digest(wildcards.claim),
+        scale=SCALE,
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=2000,
+        runtime=30,
+    shell:
+        "python -m candor tables --scale {params.scale} --claim {wildcards.claim} > {log} 2>&1"
+
+
+rule ledger:
+    """Criteria held against the tables: values, intervals, verdicts."""
+    input:
+        [f"{OUT}/tables/{claim}/provenance.json" for claim in PLAN.claims],
+    output:
+        report(
+            f"{OUT}/ledger.csv", category="Ledger", caption="lib/candor/report/ledger.rst", labels={"table": "criteria"}
+        ),
+        report(
+            f"{OUT}/checks.csv", category="Ledger", caption="lib/candor/report/ledger.rst", labels={"table": "bands"}
+        ),
+        report(
+            f"{OUT}/verdicts.csv",
+            category="Ledger",
+            caption="lib/candor/report/ledger.rst",
+            labels={"table": "verdicts"},
+        ),
+        f"{OUT}/provenance.json",
+    log:
+        f"{OUT}/logs/ledger.log",
+    benchmark:
+        f"{OUT}/benchmarks/ledger.tsv"
+    params:
+        digests={claim: graph.criteria_digest(claim) for claim in PLAN.claims},
+        scale=SCALE,
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=1000,
+        runtime=10,
+    shell:
+        "python -m candor ledger --scale {params.scale} > {log} 2>&1"
+
+
+rule figures:
+    """One figure of a claim, from its tables."""
+    input:
+        f"{OUT}/tables/{{claim}}/provenance.json",
+    output:
+        svg=report(
+            f"{OUT}/figures/{{claim}}/{{figure}}.svg",
+            category="Figures",
+            subcategory="{claim}",
+            caption="lib/candor/report/figure.rst",
+            labels={"figure": "{figure}"},
+        ),
+        png=f"{OUT}/figures/{{claim}}/{{figure}}.png",
+        about=f"{OUT}/figures/{{claim}}/{{figure}}.json",
+    log:
+        f"{OUT}/logs/figures/{{claim}}/{{figure}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/figures/{{claim}}/{{figure}}.tsv"
+    params:
+        digest=lambda wildcards: graph.figure_digest(wildcards.claim, wildcards.figure),
+        caption=lambda wildcards: load(wildcards.claim).plots.FIGURES[wildcards.figure].caption,
+        scale=SCALE,
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=1000,
+        runtime=10,
+    shell:
+        "python -m candor figures --scale {params.scale} --claim {wildcards.claim} --figure {wildcards.figure} "
+        "> {log} 2>&1"
+
+
+rule notebook:
+    """A notebook, executed on the evidence of this scale, and as a page for the report."""
+    input:
+        f"{OUT}/ledger.csv",
+        source=ancient("notebooks/{notebook}.ipynb"),
+    output:
+        executed=f"{OUT}/notebooks/{{notebook}}.ipynb",
+        page=report(
+            f"{OUT}/notebooks/{{notebook}}.html",
+            category="Notebooks",
+            caption="lib/candor/report/notebook.rst",
+            labels={"notebook": "{notebook}"},
+        ),
+    log:
+        f"{OUT}/logs/notebooks/{{notebook}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/notebooks/{{notebook}}.tsv"
+    params:
+        digest=lambda wildcards, input: graph.notebook_digest(Path(input.source)),
+        given=lambda wildcards, input: " ".join(
+            f"-p {name} {value}"
+            for name, value in graph.notebook_parameters(
+                Path(input.source), scale=SCALE, source="auto", live=SCALE != "smoke"
+            ).items()
+        ),
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=2000,
+        runtime=30,
+    shell:
+        "papermill {input.source} {output.executed} {params.given} --cwd notebooks --no-progress-bar > {log} 2>&1 && "
+        "jupyter nbconvert --to html --log-level ERROR {output.executed} >> {log} 2>&1"
+
+
+rule report:
+    """Snakemake's own report of all this: figures with captions, ledger, notebooks, and how they were made."""
+    input:
+        rules.evidence.input,
+    output:
+        f"{OUT}/report.html",
+    log:
+        f"{OUT}/logs/report.log",
+    benchmark:
+        f"{OUT}/benchmarks/report.tsv"
+    params:
+        config=" ".join(f"{key}={value}" for key, value in config.items()),
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=2000,
+        runtime=10,
+    shell:
+        "snakemake evidence --report {output} --nolock --config {params.config} > {log} 2>&1"

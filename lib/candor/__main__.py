@@ -1,0 +1,134 @@
+"""The command line: `python -m candor COMMAND --help`. The graph's jobs call it, and so do the targets of `make`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+# jsonschema takes 1.5 s longer to import where it finds this optional checker of addresses, and every job is a process.
+sys.modules.setdefault("rfc3987_syntax", None)
+
+from candor.errors import CandorError  # noqa: E402
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence."""
+
+    def error(self, message: str) -> None:
+        self.exit(2, f"candor: {message[:1].upper()}{message[1:]}. `python -m candor --help` shows the commands.\n")
+
+
+def _seed(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a seed is a whole number, such as 11, not {text!r}") from None
+
+
+def _cores(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a number of cores is a whole number from 1, not {text!r}")
+    return int(text)
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands; each knows the function that it calls."""
+    top = _Parser(prog="candor", description="Published claims about RLHF and overconfidence, replicated.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    def command(function, text: str, *options: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(function.__name__.strip("_"), help=text, description=text)
+        made.set_defaults(function=function)
+        if "scale" in options:
+            made.add_argument("--scale", default="laptop", help="smoke, laptop (the default), gpu or paper")
+        if "claim" in options:
+            made.add_argument("--claim", default=None, help="one claim; all if not given")
+        if "cores" in options:
+            made.add_argument("--cores", type=_cores, default=os.cpu_count(), help="processes at once")
+        return made
+
+    command(_list, "Show scales, claims and steps", "scale", "claim")
+    command(replicate, "Compute, judge and draw everything", "scale", "claim", "cores")
+    made = command(steps, "Make some steps of one seed; those that are done are skipped", "scale")
+    made.add_argument("--seed", type=_seed, required=True)
+    made.add_argument("--marker", type=Path, help="written when all are done")
+    made.add_argument("--log", default="", help="where the output goes, to be named if a step fails")
+    made.add_argument("keys", nargs="+", metavar="KEY", help="world/setting/name")
+    command(tables, "Make the tables of a claim from its steps", "scale", "claim")
+    command(ledger, "Hold the criteria against the tables", "scale")
+    made = command(figures, "Draw figures from the tables of the scale, or from data/reference", "scale", "claim")
+    made.add_argument("--figure", default=None, help="one figure of the claim")
+    return top
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    from candor import claims, config, graph
+
+    plan = graph.plan(arguments.scale, arguments.claim)
+    print("Scales:", ", ".join(config.scales()))
+    print("Claims:")
+    for name in plan.claims:
+        print(f"  {name}: {claims.load(name).claim.title}")
+    print(f"Steps at scale {plan.scale}, in the order in which they run:")
+    seeds: dict[str, list[str]] = {}
+    for key, seed in plan.runs():
+        seeds.setdefault(key, []).append(str(seed))
+    for key, those in seeds.items():
+        print(f"  {key}  (seeds {', '.join(those)})")
+
+
+def replicate(arguments: argparse.Namespace) -> None:
+    from candor import graph
+    from candor.replicate import replicate
+
+    replicate(graph.plan(arguments.scale, arguments.claim), arguments.cores, arguments.claim)
+
+
+def steps(arguments: argparse.Namespace) -> None:
+    from candor import graph, jobs
+
+    jobs.batch(graph.plan(arguments.scale), arguments.seed, arguments.keys, arguments.marker, arguments.log)
+
+
+def tables(arguments: argparse.Namespace) -> None:
+    from candor import graph, jobs
+
+    plan = graph.plan(arguments.scale, arguments.claim)
+    for claim in plan.claims:
+        jobs.tables(plan, claim)
+
+
+def ledger(arguments: argparse.Namespace) -> None:
+    from candor import evidence, graph, jobs
+    from candor.replicate import show_ledger
+
+    plan = graph.plan(arguments.scale)
+    jobs.judge(plan)
+    show_ledger(evidence.load_ledgers(plan.folder))
+
+
+def figures(arguments: argparse.Namespace) -> None:
+    from candor import graph, jobs
+
+    for path in jobs.figures(graph.plan(arguments.scale, arguments.claim), arguments.claim, arguments.figure):
+        print(path)
+
+
+def main(words: list[str] | None = None) -> int:
+    """Exit code 0, or 2 after one sentence on what is wrong."""
+    arguments = parser().parse_args(words)
+    try:
+        arguments.function(arguments)
+    except CandorError as error:
+        print(f"candor: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("candor: Stopped; what is finished is kept.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,200 @@
+"""What a replication consists of, as data: which steps, in which batches and order, made of what.
+
+The Snakefile turns this into rules, `replicate` watches it; nothing here runs anything. A job is a batch, some steps
+of one world's setting and one seed, because importing the trainers costs a process 6 s and 0.5 GB.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from candor import claims, config, experiments, steps
+from candor.config import ROOT, Config
+from candor.errors import CandorError
+
+PUBLISHED = ROOT / "data" / "published"
+REFERENCE = ROOT / "data" / "reference"
+NOTEBOOKS = ROOT / "notebooks"
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some steps of one setting and seed; `rank` 0 runs first, `needs` names other batches of the same seed."""
+
+    name: str
+    seed: int
+    keys: tuple[str, ...]
+    needs: tuple[str, ...]
+    rank: int
+    gpu: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A scale and its claims, with the steps they need."""
+
+    config: Config
+    claims: tuple[str, ...]
+
+    @property
+    def scale(self) -> str:
+        return self.config["scale"]
+
+    @property
+    def folder(self) -> Path:
+        """Where everything of this scale goes."""
+        return steps.results_root() / self.scale
+
+    def keys(self, claim: str) -> list[str]:
+        """Keys of the steps that a claim reads at this scale, those that decide its verdict first."""
+        known, evidence = experiments.steps(), self.config["evidence"]
+        wanted = claims.load(claim).tables.NEEDS
+        if unknown := [key for key in wanted if key not in known]:
+            raise CandorError(f"Claim {claim} needs the step {unknown[0]!r}, which no world declares.")
+        return [key for key in wanted if ("world" if _small(known[key], self.config) else "models") in evidence]
+
+    def runs(self) -> dict[tuple[str, int], str]:
+        """Every (step, seed) that is needed, in the order in which it should run, and the claim it is for.
+
+        What no verdict rests on (`few_seeds`) comes last; otherwise the claims take turns, each in its own order.
+        """
+        known = experiments.steps()
+        ranked = []
+        for name in self.claims:
+            keys = self.keys(name)
+            ranked += [(known[key].seeds != "seeds", i / len(keys), name, key) for i, key in enumerate(keys)]
+        found: dict[tuple[str, int], str] = {}
+
+        def add(key: str, seed: int, claim: str) -> None:
+            for need in known[key].needs:
+                add(need, seed, claim)
+            found.setdefault((key, seed), claim)
+
+        for _, _, name, key in sorted(ranked, key=lambda r: r[:2]):
+            for seed in experiments.seeds_of(known[key], self.config):
+                add(key, seed, name)
+        return found
+
+    def batches(self, size: int = BATCH) -> dict[tuple[str, int], Batch]:
+        """The runs cut into batches, by (name, seed)."""
+        known, runs = experiments.steps(), list(self.runs())
+        rank_of = {key: i for i, key in enumerate(dict.fromkeys(key for key, _ in runs))}
+        groups: dict[tuple[str, int], list[str]] = {}
+        for key, seed in runs:
+            groups.setdefault((key.rsplit("/", 1)[0].replace("/", "_"), seed), []).append(key)
+        cut = {
+            (f"{group}_{start // size + 1:02d}", seed): tuple(keys[start : start + size])
+            for (group, seed), keys in groups.items()
+            for start in range(0, len(keys), size)
+        }
+        home = {(key, seed): name for (name, seed), keys in cut.items() for key in keys}
+        return {
+            (name, seed): Batch(
+                name,
+                seed,
+                keys,
+                tuple(sorted({home[need, seed] for key in keys for need in known[key].needs} - {name})),
+                rank_of[keys[0]],
+                not _small(known[keys[0]], self.config),
+            )
+            for (name, seed), keys in cut.items()
+        }
+
+    def fingerprints(self, keys: tuple[str, ...] | list[str], seed: int) -> dict[str, str]:
+        """Fingerprint of each step for one seed."""
+        known = experiments.steps()
+        return {key: steps.fingerprint(known[key], seed, known, self.config) for key in keys}
+
+    def tables_digest(self, claim: str) -> str:
+        """Changes when a claim's tables would: its steps, the code of its tables, the published numbers."""
+        known = experiments.steps()
+        keys = self.keys(claim)
+        parts = [f"candor.claims.{claim}.tables:{part}" for part in ("published", "theory", "world", "models")]
+        return _digest(
+            [steps.code_used(*parts, "candor.experiments:Results"), _published(), self.config["evidence"]],
+            {
+                f"{key} {seed}": steps.fingerprint(known[key], seed, known, self.config)
+                for key in keys
+                for seed in experiments.seeds_of(known[key], self.config)
+            },
+        )
+
+
+def plan(scale: str = "laptop", claim: str | None = None) -> Plan:
+    """What a scale and, if given, one claim of it consist of; `CandorError` for an unknown scale or claim."""
+    settings = config.load(scale)
+    if claim:
+        claims.load(claim)
+    return Plan(settings, (claim,) if claim else tuple(name for name in claims.NAMES if name in settings["claims"]))
+
+
+def _small(step: steps.Step, settings: Config) -> bool:
+    """Whether the step belongs to a small world, not to a pretrained model."""
+    return step.world in settings["world"]
+
+
+# --- What else can be stale ------------------------------------------------------------------------
+
+
+def criteria_digest(claim: str) -> str:
+    """Changes when a claim's criteria do, or how they are judged."""
+    return _digest(steps.code_used(f"candor.claims.{claim}.criteria:CLAIM", "candor.ledger:write"))
+
+
+def figure_digest(claim: str, name: str) -> str:
+    """Changes when a figure would look different, given the same tables."""
+    plot = claims.load(claim).plots.FIGURES[name]
+    code = steps.code_used(
+        f"{plot.draw.__module__}:{plot.draw.__qualname__}",
+        "candor.figures:style",
+        "candor.figures:save",
+        "candor.figures:Plot",
+    )
+    return _digest(code, plot.caption, plot.alt, plot.tables)
+
+
+def notebook_digest(path: Path) -> str:
+    """Changes when a notebook's cells do, not when it is executed."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return _digest(["".join(cell["source"]) for cell in cells])
+
+
+def notebooks(of: tuple[str, ...] = claims.NAMES) -> list[Path]:
+    """The notebooks of these claims and those of no claim, in reading order."""
+    others = set(claims.NAMES) - set(of)
+    return [path for path in sorted(NOTEBOOKS.glob("*.ipynb")) if path.stem.split("_", 1)[-1] not in others]
+
+
+def notebook_parameters(path: Path, **given: object) -> dict[str, object]:
+    """`given`, after checking that the notebook's cell tagged `parameters` sets every name (papermill only logs)."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    tagged = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", ())]
+    names = {
+        target.id
+        for source in tagged
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    if unknown := set(given) - names:
+        raise CandorError(
+            f"notebooks/{path.name} has no parameter {sorted(unknown)[0]!r}: its cell tagged parameters sets "
+            f"{', '.join(sorted(names)) or 'nothing'}."
+        )
+    return given
+
+
+@cache
+def _published() -> str:
+    return _digest([[path.name, path.read_text(encoding="utf-8")] for path in sorted(PUBLISHED.glob("*.csv"))])
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,175 @@
+"""What the jobs of the graph do: a batch of steps, the tables of a claim, the ledger, figures.
+
+Each leaves small traces in `results/<scale>/progress/` from which `replicate` shows how far things are: one file a
+process for what it is doing, and one line an event in `events.jsonl` for what was finished or failed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+
+import pandas as pd
+
+from candor import claims, evidence, experiments, graph, ledger, steps
+from candor.errors import CandorError
+
+# --- Traces -----------------------------------------------------------------------------------------
+
+
+def write(path: Path, content: Mapping) -> None:
+    """A small JSON file that nobody ever sees half written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(json.dumps(content) + "\n")
+    draft.replace(path)
+
+
+def tell(folder: Path, **event: object) -> None:
+    """One line in the record of events; short lines appended by several processes do not mix."""
+    place = folder / "progress" / "events.jsonl"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("a") as file:
+        file.write(json.dumps(event) + "\n")
+
+
+@contextmanager
+def told(folder: Path, job: str, log: str) -> Iterator[None]:
+    """Records what made a job fail, and raises it as one sentence."""
+    try:
+        yield
+    except CandorError as error:
+        tell(folder, failed=job, why=str(error), log=log)
+        raise
+    except OSError as error:
+        sentence = steps._disk_error(error, folder)
+        tell(folder, failed=job, why=str(sentence or error), log=log)
+        if sentence is None:
+            raise
+        raise sentence from None
+    except Exception as error:
+        tell(folder, failed=job, why=f"{type(error).__name__}: {error}", log=log)
+        raise
+
+
+# --- Jobs -------------------------------------------------------------------------------------------
+
+
+def batch(plan: graph.Plan, seed: int, keys: list[str], marker: Path | None = None, log: str = "") -> None:
+    """Make the steps that are not done yet, one after the other, then write the marker."""
+    known = experiments.steps()
+    fingerprints = {}
+    doing = plan.folder / "progress" / f"{socket.gethostname()}-{os.getpid()}.json"
+    try:
+        for key in keys:
+            started = time.time()
+            last = 0.0
+
+            def progress(done: int, total: int, key: str = key, started: float = started) -> None:
+                nonlocal last
+                if time.time() - last > 0.5 or done == total:
+                    last = time.time()
+                    write(doing, {"key": key, "seed": seed, "done": done, "total": total, "started": started})
+
+            progress(0, 1)
+            with told(plan.folder, f"{key}, seed {seed}", log):
+                result, made = steps.run(key, seed, known, plan.config, progress=progress)
+            fingerprints[key] = result.run["fingerprint"]
+            if made:
+                print(f"{key}, seed {seed}: {result.run['seconds']:.1f} s", flush=True)
+            memory = result.run["peak_memory_mb"]
+            tell(plan.folder, done=key, seed=seed, made=made, seconds=result.run["seconds"], memory=memory)
+    finally:
+        doing.unlink(missing_ok=True)
+    if marker:
+        write(marker, fingerprints)
+
+
+def tables(plan: graph.Plan, claim: str) -> None:
+    """The tables of a claim, as CSV."""
+    modules, kinds = claims.load(claim), plan.config["evidence"]
+    results = experiments.Results(plan.config)
+    found: dict[str, pd.DataFrame] = {}
+    sources = {
+        "published": [lambda: modules.tables.published(graph.PUBLISHED), modules.tables.theory],
+        "world": [lambda: modules.tables.world(results)],
+        "models": [lambda: modules.tables.models(results)],
+    }
+    with told(plan.folder, f"tables of {claim}", f"{plan.folder}/logs/tables/{claim}.log"):
+        for kind in kinds:
+            for make in sources[kind]:
+                made = make()
+                if twice := set(made) & set(found):
+                    raise CandorError(f"Claim {claim} makes the table {sorted(twice)[0]} twice: rename one.")
+                found |= made
+        digest = plan.tables_digest(claim)
+        evidence.write_tables(found, plan.folder / "tables" / claim, claim=claim, scale=plan.scale, made_from=digest)
+
+
+def judge(plan: graph.Plan) -> None:
+    """The ledger of every claim whose tables are there, and the provenance of the whole run."""
+    with told(plan.folder, "ledger", f"{plan.folder}/logs/ledger.log"):
+        there = [name for name in claims.NAMES if (plan.folder / "tables" / name / "provenance.json").exists()]
+        if not there:
+            raise CandorError(f"There are no tables at scale {plan.scale}: run `make replicate SCALE={plan.scale}`.")
+        pairs = [(claims.load(name).claim, evidence.read_tables(plan.folder / "tables" / name)) for name in there]
+        ledger.write(pairs, plan.scale, plan.folder)
+        write(plan.folder / "provenance.json", provenance(plan))
+
+
+def provenance(plan: graph.Plan) -> dict:
+    """Where the results of a scale come from, and what they cost, read from the finished steps."""
+    runs, costs = [], {}
+    for key, seed in plan.runs():
+        try:
+            run = steps.read(key, seed, plan.scale, check=False).run
+        except steps.MissingError:
+            continue
+        runs.append(run)
+        costs.setdefault(key, {})[str(seed)] = run["seconds"]
+    commits = Counter(run["commit"] for run in runs)
+    origin = runs[-1] if runs else steps.provenance()
+    return {
+        "scale": plan.scale,
+        "date": date.today().isoformat(),
+        "commit": commits.most_common(1)[0][0] if commits else origin["commit"],
+        "commits": dict(commits),
+        "modified": any(run["modified"] for run in runs),
+        "versions": origin["versions"],
+        "hardware": origin["hardware"],
+        "seeds": list(plan.config["seeds"]),
+        "config": plan.config.to_dict(),
+        "core_minutes": round(sum(run["seconds"] for run in runs) / 60, 1),
+        "peak_memory_mb": max((run["peak_memory_mb"] for run in runs), default=0),
+        "seconds": costs,
+    }
+
+
+def figures(plan: graph.Plan, claim: str | None = None, figure: str | None = None, source: str = "auto") -> list[Path]:
+    """Draw a figure, those of a claim, or all: from the tables of the scale, or else the reference's."""
+    with told(plan.folder, f"figures of {claim}", f"{plan.folder}/logs/figures/{claim}/{figure}.log"):
+        return [path for name in ([claim] if claim else plan.claims) for path in _figures(plan, name, figure, source)]
+
+
+def _figures(plan: graph.Plan, claim: str, figure: str | None, source: str) -> list[Path]:
+    plots = claims.load(claim).plots.FIGURES
+    if figure and figure not in plots:
+        raise CandorError(f"Claim {claim} has no figure {figure!r}: choose one of {', '.join(plots)}.")
+    folder = plan.folder / "tables" / claim
+    own = source == "auto" and (folder / "provenance.json").exists()
+    tables = evidence.read_tables(folder if own else graph.REFERENCE / claim)
+    about = {"commit": steps.provenance()["commit"], "scale": plan.scale, "source": "results" if own else "reference"}
+    drawn = []
+    for name in [figure] if figure else plots:
+        try:
+            drawn += plots[name].save(tables, plan.folder / "figures" / claim / name, about)[:1]
+        except KeyError as error:
+            raise CandorError(f"The figure {name} of {claim} cannot be drawn: {error.args[0]}") from None
+    return drawn
