@@ -33,7 +33,7 @@ replicate: $(READY) ## Compute, judge and draw everything at SCALE, for one CLAI
 	$(CANDOR) replicate --scale $(SCALE) $(if $(CLAIM),--claim $(CLAIM)) --cores $(CORES)
 
 report: $(READY) ## Write the report of what has been computed at SCALE
-	$(CANDOR) report --scale $(SCALE) --cores $(CORES)
+	$(CANDOR) report --scale $(SCALE) $(if $(CLAIM),--claim $(CLAIM))
 
 notebooks: $(READY) ## Execute all notebooks again from data/reference, live cells off
 	$(CANDOR) notebooks --cores $(CORES)
@@ -55,7 +55,7 @@ test: $(READY) ## Lint, format check, workflow lint, and all tests (including th
 	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PY) -m pytest
 
 clean: ## Remove smoke results and caches; results of other scales and .venv stay
-	rm -rf results/smoke .snakemake .ruff_cache .pytest_cache .hypothesis
+	rm -rf results/smoke .snakemake/log .ruff_cache .pytest_cache .hypothesis
 	find lib tests notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 $(READY): requirements.lock pyproject.toml

@@ -81,6 +81,8 @@ rule steps:
         f"{OUT}/logs/steps/{{seed}}/{{batch}}.log",
     benchmark:
         f"{OUT}/benchmarks/steps/{{seed}}/{{batch}}.tsv"
+    conda:
+        "environment.yml"
     params:
         wanted=lambda wildcards: " ".join(batch_of(wildcards).keys),
         fingerprints=lambda wildcards: PLAN.fingerprints(batch_of(wildcards).keys, int(wildcards.seed)),
@@ -106,6 +108,8 @@ rule tables:
         f"{OUT}/logs/tables/{{claim}}.log",
     benchmark:
         f"{OUT}/benchmarks/tables/{{claim}}.tsv"
+    conda:
+        "environment.yml"
     params:
         digest=lambda wildcards: PLAN.tables_digest(wildcards.claim),
         scale=SCALE,
@@ -140,6 +144,8 @@ rule ledger:
         f"{OUT}/logs/ledger.log",
     benchmark:
         f"{OUT}/benchmarks/ledger.tsv"
+    conda:
+        "environment.yml"
     params:
         digests={claim: graph.criteria_digest(claim) for claim in PLAN.claims},
         scale=SCALE,
@@ -170,6 +176,8 @@ rule figures:
         f"{OUT}/logs/figures/{{claim}}/{{figure}}.log",
     benchmark:
         f"{OUT}/benchmarks/figures/{{claim}}/{{figure}}.tsv"
+    conda:
+        "environment.yml"
     params:
         digest=lambda wildcards: graph.figure_digest(wildcards.claim, wildcards.figure),
         caption=lambda wildcards: load(wildcards.claim).plots.FIGURES[wildcards.figure].caption,
@@ -201,6 +209,8 @@ rule notebook:
         f"{OUT}/logs/notebooks/{{notebook}}.log",
     benchmark:
         f"{OUT}/benchmarks/notebooks/{{notebook}}.tsv"
+    conda:
+        "environment.yml"
     params:
         digest=lambda wildcards, input: graph.notebook_digest(Path(input.source)),
         given=lambda wildcards, input: " ".join(
@@ -229,6 +239,8 @@ rule report:
         f"{OUT}/logs/report.log",
     benchmark:
         f"{OUT}/benchmarks/report.tsv"
+    conda:
+        "environment.yml"
     params:
         config=" ".join(f"{key}={value}" for key, value in config.items()),
     threads: 1

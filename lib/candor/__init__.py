@@ -1,3 +1,50 @@
 """Candor: six published claims about RLHF and overconfidence, replicated."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from candor.steps import Result
+
 __version__ = "0.1.0"
+
+
+def step(key: str, seed: int = 11, scale: str = "laptop") -> Result:
+    """The finished step, loaded where it is there and fresh, else made here and now, with a progress bar.
+
+    What it needs is made first. Raises `CandorError` in one sentence for an unknown step or scale, a seed that is not
+    a whole number, a full disk, a training that diverged.
+
+    >>> step("witnesses/expert/rlcr", seed=11).table("log")  # doctest: +SKIP
+    """
+    from candor import config, experiments, graph, steps
+    from candor.errors import CandorError
+
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise CandorError(f"A seed is a whole number, such as 11, not {seed!r}.")
+    settings, known = config.load(scale), experiments.steps()
+    graph.check_keys([key])
+    needed: list[str] = []
+
+    def collect(name: str) -> None:
+        for need in known[name].needs:
+            collect(need)
+        if name not in needed:
+            needed.append(name)
+
+    collect(key)
+    for name in needed:
+        wanted = steps.fingerprint(known[name], seed, known, settings)
+        if steps.state(name, seed, scale, wanted) == "done":
+            continue
+        from tqdm.auto import tqdm
+
+        with tqdm(total=1, desc=f"{name}, seed {seed}") as bar:
+
+            def progress(done: int, total: int, bar: tqdm = bar) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            steps.run(name, seed, known, settings, progress=progress)
+    return steps.read(key, seed, scale)

@@ -60,6 +60,13 @@ def parser() -> argparse.ArgumentParser:
     command(ledger, "Hold the criteria against the tables", "scale")
     made = command(figures, "Draw figures from the tables of the scale, or from data/reference", "scale", "claim")
     made.add_argument("--figure", default=None, help="one figure of the claim")
+    command(notebooks, "Execute the notebooks again, in place, from data/reference with live cells off", "cores")
+    command(report, "Write Snakemake's report of what has been computed", "scale", "claim")
+    command(verify, "Compare your results with data/reference", "scale")
+    command(repair, "Make again what does not match its checksum", "scale", "cores")
+    made = command(fetch, "Put data sets and weights of the models path onto this machine", "scale")
+    made.add_argument("names", nargs="+", metavar="NAME", help="data sets, or models, outputs, all")
+    command(reference, "Make the finished run the project's reference: data/reference and figures", "scale")
     return top
 
 
@@ -116,6 +123,52 @@ def figures(arguments: argparse.Namespace) -> None:
         print(path)
 
 
+def notebooks(arguments: argparse.Namespace) -> None:
+    from candor.publish import execute_notebooks
+
+    execute_notebooks(arguments.cores)
+
+
+def report(arguments: argparse.Namespace) -> None:
+    from candor import graph
+    from candor.replicate import report
+
+    print(report(graph.plan(arguments.scale, arguments.claim), arguments.claim))
+
+
+def verify(arguments: argparse.Namespace) -> None:
+    from candor import graph
+    from candor.publish import verify
+
+    print(verify(graph.plan(arguments.scale)))
+
+
+def repair(arguments: argparse.Namespace) -> None:
+    from candor import graph
+    from candor.replicate import repair, replicate
+
+    plan = graph.plan(arguments.scale)
+    removed = repair(plan)
+    print(f"To be made again: {'; '.join(removed)}." if removed else "Every result matches its checksum.")
+    if removed:
+        replicate(plan, arguments.cores)
+
+
+def fetch(arguments: argparse.Namespace) -> None:
+    from candor import config
+    from candor.fetch import fetch
+
+    fetch(arguments.names, config.load(arguments.scale), print)
+
+
+def reference(arguments: argparse.Namespace) -> None:
+    from candor import graph
+    from candor.publish import promote
+
+    for path in promote(graph.plan(arguments.scale)):
+        print(path)
+
+
 def main(words: list[str] | None = None) -> int:
     """Exit code 0, or 2 after one sentence on what is wrong."""
     arguments = parser().parse_args(words)
@@ -124,6 +177,8 @@ def main(words: list[str] | None = None) -> int:
     except CandorError as error:
         print(f"candor: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("candor: Stopped; what is finished is kept.", file=sys.stderr)
         return 130

@@ -134,6 +134,17 @@ def plan(scale: str = "laptop", claim: str | None = None) -> Plan:
     return Plan(settings, (claim,) if claim else tuple(name for name in claims.NAMES if name in settings["claims"]))
 
 
+def check_keys(keys: list[str]) -> None:
+    """Raises `CandorError` naming what there is instead, if a step is unknown."""
+    known = experiments.steps()
+    for key in keys:
+        if key not in known:
+            near = [name for name in known if name.rsplit("/", 1)[0] == key.rsplit("/", 1)[0]]
+            settings = sorted({name.rsplit("/", 1)[0] for name in known})
+            there = f"there are {', '.join(near)}" if near else f"its settings are {', '.join(settings)}"
+            raise CandorError(f"There is no step {key!r}: {there} (`python -m candor list` shows all).")
+
+
 def _small(step: steps.Step, settings: Config) -> bool:
     """Whether the step belongs to a small world, not to a pretrained model."""
     return step.world in settings["world"]

@@ -6,13 +6,14 @@ process for what it is doing, and one line an event in `events.jsonl` for what w
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import date
 from pathlib import Path
 
@@ -64,8 +65,15 @@ def told(folder: Path, job: str, log: str) -> Iterator[None]:
 
 def batch(plan: graph.Plan, seed: int, keys: list[str], marker: Path | None = None, log: str = "") -> None:
     """Make the steps that are not done yet, one after the other, then write the marker."""
-    known = experiments.steps()
-    fingerprints = {}
+    graph.check_keys(keys)
+    with _alone(marker) if marker else nullcontext():
+        fingerprints = _make(plan, seed, keys, log)
+        if marker:
+            write(marker, fingerprints)
+
+
+def _make(plan: graph.Plan, seed: int, keys: list[str], log: str) -> dict[str, str]:
+    known, fingerprints = experiments.steps(), {}
     doing = plan.folder / "progress" / f"{socket.gethostname()}-{os.getpid()}.json"
     try:
         for key in keys:
@@ -88,8 +96,16 @@ def batch(plan: graph.Plan, seed: int, keys: list[str], marker: Path | None = No
             tell(plan.folder, done=key, seed=seed, made=made, seconds=result.run["seconds"], memory=memory)
     finally:
         doing.unlink(missing_ok=True)
-    if marker:
-        write(marker, fingerprints)
+    return fingerprints
+
+
+@contextmanager
+def _alone(marker: Path) -> Iterator[None]:
+    """Waits until no other process makes this batch: one may have outlived the graph that started it."""
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    with marker.with_name(f".{marker.stem}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def tables(plan: graph.Plan, claim: str) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from candor import claims, evidence, experiments, graph, steps
+from candor import claims, evidence, experiments, graph, jobs, steps
 from candor.config import ROOT
 from candor.errors import CandorError
 
@@ -153,7 +153,17 @@ def replicate(plan: graph.Plan, cores: int, claim: str | None = None, until: str
                 ) from None
         if process.returncode:
             raise CandorError(_failure(plan, log))
-        _show_end(plan, watch, time.time() - start)
+        seconds = round(time.time() - start)
+        _remember(plan, seconds=seconds, cores=cores, steps=len(watch.made), peak_memory_mb=watch.memory)
+        _show_end(plan, watch, seconds)
+
+
+def _remember(plan: graph.Plan, **session: float) -> None:
+    """Adds to `sessions.json` what this session took; the runs of a scale may have come from several."""
+    path = plan.folder / "sessions.json"
+    known = json.loads(path.read_text()) if path.exists() else []
+    if session["steps"] or not known:
+        jobs.write(path, [*known, session])
 
 
 def _command(plan: graph.Plan, cores: int, claim: str | None, until: str) -> list[str]:
@@ -187,6 +197,25 @@ def _stop(process: subprocess.Popen) -> None:
             continue
     for member in psutil.wait_procs(family, timeout=10)[1]:
         member.kill()
+
+
+def report(plan: graph.Plan, claim: str | None = None) -> Path:
+    """Snakemake's own report of what is there, as one page; returns its place."""
+    place = plan.folder / "report.html"
+    settings = [f"scale={plan.scale}"] + ([f"claim={claim}"] if claim else [])
+    if not (plan.folder / "ledger.csv").exists():
+        raise CandorError(f"Nothing has been computed at scale {plan.scale}: run `make replicate SCALE={plan.scale}`.")
+    command = ["snakemake", "evidence", "--report", str(place), "--nolock", "--config", *settings]
+    made = subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, env=_environment(plan), capture_output=True, text=True, check=False
+    )
+    if made.returncode:
+        lines = [line for line in (made.stdout + made.stderr).splitlines() if line.strip()]
+        raise CandorError(
+            f"The report needs everything at scale {plan.scale}, so run `make replicate SCALE={plan.scale}` "
+            f"(Snakemake says: {lines[-1] if lines else 'nothing'})."
+        )
+    return place
 
 
 def _failure(plan: graph.Plan, log: Path) -> str:

@@ -1,0 +1,135 @@
+"""What the project keeps of a run: reference tables, committed figures, notebooks; a run held against them."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+
+from candor import claims, evidence, experiments, graph, jobs, steps
+from candor.config import ROOT
+from candor.errors import CandorError
+from candor.ledger import missing_criteria
+
+# --- Reference --------------------------------------------------------------------------------------
+
+
+def promote(plan: graph.Plan) -> list[Path]:
+    """Copies a finished run's tables, ledger and provenance to `data/reference/`, its figures to `figures/`.
+
+    Raises `CandorError` if a step, a table or a figure of the run is missing or stale.
+    """
+    known = experiments.steps()
+    for key, seed in plan.runs():
+        state = steps.state(key, seed, plan.scale, steps.fingerprint(known[key], seed, known, plan.config))
+        if state != "done":
+            raise CandorError(f"{key}, seed {seed}, is {state}: finish the run first, with `make replicate`.")
+    made = []
+    for claim in plan.claims:
+        source = plan.folder / "tables" / claim
+        evidence.check_tables(source)
+        if json.loads((source / "provenance.json").read_text())["made_from"] != plan.tables_digest(claim):
+            raise CandorError(f"The tables of {claim} are older than its steps: run `make replicate` first.")
+        drawn = plan.folder / "figures" / claim
+        if missing := [name for name in claims.load(claim).plots.FIGURES if not (drawn / f"{name}.svg").exists()]:
+            raise CandorError(f"The figure {missing[0]} of {claim} is missing: run `make replicate` first.")
+        for origin, place in ((source, graph.REFERENCE / claim), (drawn, ROOT / "figures" / claim)):
+            shutil.rmtree(place, ignore_errors=True)
+            shutil.copytree(origin, place)
+            made.append(place)
+    for name in evidence.LEDGERS:
+        shutil.copy(plan.folder / f"{name}.csv", graph.REFERENCE / f"{name}.csv")
+    sessions = plan.folder / "sessions.json"
+    about = jobs.provenance(plan) | {"sessions": json.loads(sessions.read_text()) if sessions.exists() else []}
+    (graph.REFERENCE / "provenance.json").write_text(json.dumps(about, indent=1) + "\n")
+    return [*made, graph.REFERENCE / "ledger.csv", graph.REFERENCE / "provenance.json"]
+
+
+def verify(plan: graph.Plan) -> str:
+    """Holds a run's ledger against the reference's; returns one sentence if they agree.
+
+    Rows with an interval agree when the value lies inside the reference's interval, or the two intervals overlap;
+    rows without one (published numbers, closed forms) when they are equal to six digits. Raises `CandorError` naming
+    the rows that are missing or differ.
+    """
+    own, kept = evidence.load_ledgers(plan.folder)["ledger"], evidence.load_ledgers(graph.REFERENCE)["ledger"]
+    wrong = [
+        f"{name} has no row for {missing}"
+        for name in plan.claims
+        for frame in (own, kept)
+        for missing in missing_criteria(claims.load(name).claim, frame)
+    ]
+    rows = own.merge(kept, on=["claim", "criterion"], suffixes=("", "_reference"))
+    if plan.scale == "smoke":  # numbers of runs mean nothing there
+        rows = rows[rows["seeds"].isna() & rows["seeds_reference"].isna()]
+    differ = [row for row in rows.itertuples() if not _agrees(row)]
+    wrong += [f"{row.claim} {row.criterion} is {row.value:.4g}, not {row.value_reference:.4g}" for row in differ]
+    if wrong:
+        raise CandorError(f"Not as in the reference: {'; '.join(wrong)}.")
+    note = " (at smoke scale only what does not rest on runs is compared)" if plan.scale == "smoke" else ""
+    return f"{len(rows)} rows of the ledger agree with the reference{note}."
+
+
+def _agrees(row) -> bool:
+    if pd.isna(row.value) or pd.isna(row.value_reference):
+        # What the reference could not do, this run may; what it did, this run has to do.
+        return bool(pd.isna(row.value_reference))
+    low, high = row.ci_low_reference, row.ci_high_reference
+    if pd.isna(low) or pd.isna(high):
+        return abs(row.value - row.value_reference) <= 1e-6 * max(1, abs(row.value_reference))
+    if low <= row.value <= high:
+        return True
+    return bool(row.ci_low <= high and row.ci_high >= low)
+
+
+# --- Notebooks --------------------------------------------------------------------------------------
+
+
+def execute_notebooks(cores: int, paths: list[Path] | None = None) -> None:
+    """Executes the committed notebooks from `data/reference` with live cells off, and keeps the outputs in them."""
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    from candor import show
+
+    def execute(path: Path) -> str | None:
+        given = graph.notebook_parameters(path, source="reference", live=False)
+        notebook = nbformat.read(path, as_version=4)
+        running = copy.deepcopy(notebook)
+        at = next(i for i, cell in enumerate(running.cells) if "parameters" in cell.metadata.get("tags", ()))
+        injected = "\n".join(f"{name} = {value!r}" for name, value in given.items())
+        running.cells.insert(at + 1, nbformat.v4.new_code_cell(injected))
+        client = NotebookClient(
+            running, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(graph.NOTEBOOKS)}}
+        )
+        try:
+            client.execute()
+        except CellExecutionError as error:
+            return f"notebooks/{path.name} failed: {error.ename}: {error.evalue}"
+        del running.cells[at + 1]
+        for cell, done in zip(notebook.cells, running.cells):
+            if cell.cell_type == "code":
+                cell.outputs, cell.execution_count = done.outputs, None
+        count = 0
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                count += 1
+                cell.execution_count = count
+                for output in cell.outputs:
+                    if output.output_type == "execute_result":
+                        output.execution_count = count
+            cell.metadata.pop("execution", None)  # times of this machine
+        show.stamp(notebook)
+        nbformat.write(notebook, path)
+        print(f"notebooks/{path.name}", flush=True)
+        return None
+
+    with ThreadPoolExecutor(cores) as pool:
+        failed = [why for why in pool.map(execute, paths or graph.notebooks()) if why]
+    if failed:
+        raise CandorError("; ".join(failed).rstrip(".") + ".")
