@@ -94,5 +94,12 @@ def total(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     return table[table["n"] > 0]
 
 
+def rows(frame: pd.DataFrame, **where: object) -> pd.DataFrame:
+    """The rows whose columns have these values."""
+    for column, value in where.items():
+        frame = frame[frame[column] == value]
+    return frame
+
+
 def _stack(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat([f for f in frames if len(f)] or [pd.DataFrame()], ignore_index=True)

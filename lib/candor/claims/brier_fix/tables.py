@@ -300,7 +300,7 @@ def best(rule: str, p: np.ndarray, q: np.ndarray, clip: float = CLIP) -> tuple[n
     return q[expected.argmax(1)], expected.max(1)
 
 
-def theory(questions: int = 100_000, tabular_questions: int = 300, group_steps: int = 600) -> dict[str, pd.DataFrame]:
+def theory(questions: int = 100_000, tabular_questions: int = 300, group_steps: int = 200) -> dict[str, pd.DataFrame]:
     """Rules, thresholds, and what ideal forecasters and exact policy gradients reach; computed, not copied."""
     exact = world_of_witnesses.posterior(
         world_of_witnesses.sample_questions(tabular_questions, np.random.default_rng(1))
@@ -471,7 +471,7 @@ GROUP = 8
 
 
 def group_scaling(
-    steps: int = 600, step_size: float = 2.0, probabilities: tuple[float, ...] = (0.1, 0.3, 0.4, 0.6, 0.7, 0.9)
+    steps: int = 200, step_size: float = 6.0, probabilities: tuple[float, ...] = (0.1, 0.3, 0.4, 0.6, 0.7, 0.9)
 ) -> pd.DataFrame:
     """Exact GRPO on the stated confidence of one certain answer, groups of 8 that share the outcome.
 

@@ -1,0 +1,526 @@
+"""The figures of claim 5. Each reads the claim's tables and nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+
+from candor import figures as f
+from candor.claims.shared import rows
+from candor.figures import Plot
+from candor.ledger import Tables
+from candor.measures.intervals import t_interval
+
+_LOSS = "#F6DDCF"  # where giving up wins
+_HALO = [withStroke(linewidth=2.6, foreground=f.PAPER)]
+_OUTLINE = [withStroke(linewidth=3.2, foreground=f.INK)]
+
+
+def _known(table: pd.DataFrame, arms: tuple[str, ...], setting: str = "expert") -> list[str]:
+    present = set(rows(table, setting=setting)["arm"])
+    return [arm for arm in arms if arm in present]
+
+
+def _legend(figure: Figure, *axes: Axes, **kwargs) -> None:
+    """One legend below the figure with every label of `axes` once."""
+    entries = {}
+    for ax in axes:
+        for handle, text in zip(*ax.get_legend_handles_labels()):
+            entries.setdefault(text, handle)
+    if entries:
+        columns = {"ncols": min(len(entries), 5)} | kwargs
+        figure.legend(entries.values(), entries.keys(), loc="outside lower center", **columns)
+
+
+# --- From the rules alone -------------------------------------------------------------------------
+
+SURFACES = ("swap_rlvr", "swap_rlcr", "swap_brier2", "swap_log1", "swap_log_k")
+
+
+def reward_surfaces(tables: Tables) -> Figure:
+    figure, axes = f.canvas(2, len(SURFACES), width=7.6, height=3.9, sharex=True, sharey="row", height_ratios=(1, 0.72))
+    levels = np.arange(-1.5, 1.01, 0.25)
+    for (top, below), rule in zip(axes.T, SURFACES):
+        curve = rows(tables["curves"], rule=rule)
+        x = curve["x"].to_numpy()
+        expected = np.outer(curve["right"], x) + np.outer(curve["wrong"], 1 - x)  # [q, p]
+        shades = top.contourf(x, x, expected, levels, cmap="cividis", extend="min")
+        top.contour(x, x, expected, [0], colors=f.PAPER, linewidths=1)
+        if curve["wrong"].nunique() > 1:
+            top.plot((0, 1), (0, 1), color=f.PAPER, linewidth=1.8, linestyle=(0, (3, 2)), path_effects=_OUTLINE)
+        top.set_title(f.label(rule))
+        below.axhline(0, color=f.INK, linewidth=0.8)
+        below.plot(x, curve["value"], **f.line(rule, marker=""))
+        giving_up = curve["wrong"].iloc[0]
+        losing = x[curve["value"].to_numpy() < giving_up - 1e-9]
+        if losing.size and losing.max() > 0.01:  # a clip moves g(0) by a hair: that is no region
+            limit = losing.max() + 0.005
+            below.axvspan(0, limit, color=_LOSS, zorder=0, linewidth=0)
+            below.text(limit / 2, 0.92, "give up", ha="center", va="top", color=f.VERMILION, fontsize=8)
+            top.axvline(limit, color=f.PAPER, linewidth=1.2)
+        below.set(xlabel="p (right)", ylim=(-0.4, 1.02))
+        below.set_xticks((0, 0.5, 1), ("0", ".5", "1"))
+        top.set_yticks((0, 0.5, 1), ("0", ".5", "1"))
+    axes[0, 0].set_ylabel("q, stated")
+    axes[1, 0].set_ylabel("V(p), best reward")
+    bar = figure.colorbar(shades, ax=axes[0], pad=0.015, aspect=14)
+    bar.set_label("expected reward")
+    bar.set_ticks((-1.5, -1, -0.5, 0, 0.5, 1))
+    return figure
+
+
+GAPS = ("swap_rlvr", "swap_rlcr", "swap_log_k", "swap_brier2", "swap_log1", "swap_brier_only", "swap_log_only")
+
+
+def gaps(tables: Tables) -> Figure:
+    figure, ax = f.canvas(width=6.2, height=3.7)
+    ax.axhspan(-3, 0, color=_LOSS, zorder=0, linewidth=0)
+    ax.axhline(0, color=f.INK, linewidth=1)
+    for rule in GAPS:
+        curve = rows(tables["curves"], rule=rule)
+        ax.plot(curve["x"], curve["gap"], **f.line(rule, markevery=(5, 15)))
+    ax.text(0.985, -2.75, "being wrong pays more than being right", ha="right", color=f.VERMILION)
+    ax.set(xlim=(0, 1), ylim=(-3, 4), xlabel="q, honest confidence", ylabel="gap f(q) - g(q) = V′(p) at p = q")
+    figure.legend(loc="outside right center", title="rule", alignment="left")
+    return figure
+
+
+# --- Published ------------------------------------------------------------------------------------
+
+COMPARED = ("base", "rlvr", "constant", "classifier", "rlcr")
+
+
+def dumbbell(tables: Tables) -> Figure:
+    cells = tables["cells"]
+    families = cells["family"].unique()
+    figure, axes = f.canvas(1, len(families), width=7.4, height=3.7, sharex=True)
+    for ax, family in zip(axes, families):
+        part = rows(cells, family=family).sort_values("rlcr_accuracy", ascending=False, ignore_index=True)
+        for y, row in part.iterrows():
+            worse = row["rlcr_brier"] > row["rlvr_brier"]
+            ax.plot(
+                (row["rlvr_brier"], row["rlcr_brier"]),
+                (y, y),
+                color=f.VERMILION if worse else f.BLUE,
+                linewidth=4.5,
+                alpha=0.28,
+                solid_capstyle="round",
+                zorder=1,
+            )
+        for arm in COMPARED:
+            shown = f.look(arm)
+            size = 9 if arm == "constant" else 6
+            ax.plot(
+                part[f"{arm}_brier"],
+                part.index,
+                shown.marker,
+                color=shown.color,
+                markersize=size,
+                markeredgewidth=2 if arm == "constant" else 0.8,
+                markerfacecolor=f.PAPER if arm == "base" else shown.color,
+                label=shown.label,
+                zorder=4 if arm == "rlcr" else 3,
+            )
+        lost = part["rlcr_brier"] > part["rlvr_brier"]
+        names = [
+            f"{row.dataset}{' (in)' if row.domain == 'in' else ''}  {row.rlcr_accuracy:.2f}"
+            for row in part.itertuples()
+        ]
+        ax.set_yticks(part.index, names)
+        for tick, bad in zip(ax.get_yticklabels(), lost):
+            tick.set(color=f.VERMILION if bad else f.INK, fontweight="bold" if bad else "normal")
+        ax.grid(axis="x", color="#EEEEEE", linewidth=0.8)
+        ax.tick_params(axis="y", length=0)
+        ax.spines["left"].set_visible(False)
+        ax.set(title=f"{family}-trained", xlabel="Brier score", xlim=(0, 0.92))
+        ax.set_ylim(len(part) - 0.4, -0.6)
+    _legend(figure, axes[0])
+    return figure
+
+
+def narrow_band(tables: Tables) -> Figure:
+    cells, bands = tables["cells"], tables["narrow_band"]
+    figure, axes = f.canvas(1, len(bands), width=7.2, height=3.7, sharey=True)
+    for ax, band in zip(axes, bands.itertuples()):
+        part = rows(cells, family=band.family)
+        ax.axhspan(band.confidence_low, band.confidence_high, color="#E3EDF5", zorder=0, linewidth=0)
+        x = np.array([band.accuracy_low, band.accuracy_high])
+        ax.plot(x, band.intercept + band.slope * x, color=f.BLUE, linewidth=1.2)
+        for row in part.itertuples():
+            point = (row.rlcr_accuracy, row.rlcr_confidence)
+            face = f.BLUE if row.domain == "in" else f.PAPER
+            ax.plot(*point, "^", markeredgecolor=f.BLUE, markerfacecolor=face, markersize=7, zorder=3)
+        f.unit_square(ax, "accuracy")
+        _name_points(ax, part)
+        ax.set_title(f"{band.family}-trained: slope {band.slope:.2f}")
+    axes[0].set_ylabel("mean stated confidence of RLCR")
+    return figure
+
+
+def _name_points(ax: Axes, part: pd.DataFrame) -> None:
+    """Names above and below the points in turn, from left to right, the far ones further out."""
+    for k, row in enumerate(part.sort_values("rlcr_accuracy").itertuples()):
+        up = row.rlcr_confidence > 0.56
+        near = 11 if k % 2 else 21
+        text = f.point_label(ax, (row.rlcr_accuracy, row.rlcr_confidence), row.dataset, dx=0, dy=near if up else -near)
+        text.set(path_effects=_HALO, fontsize=7.5)
+        if row.rlcr_accuracy > 0.85:
+            text.set_ha("right")
+
+
+SWAPPED = {
+    "Brier-1": "rlcr",
+    "Log-1/ln202": "swap_log_k",
+    "Brier-2": "swap_brier2",
+    "Log-1": "swap_log1",
+    "Brier Score": "swap_brier_only",
+    "Log Loss": "swap_log_only",
+}
+SPLITS = ("easy", "medium", "hard")
+
+
+def swap(tables: Tables) -> Figure:
+    table = tables["swap"]
+    datasets = [d for d in ("BigMath", "DeepMath-103K", "HotpotQA-Modified") if d in set(table["dataset"])]
+    figure, axes = f.canvas(1, len(datasets), width=7.2, height=3.0, sharey=True, squeeze=False)
+    for ax, dataset in zip(axes[0], datasets):
+        ax.axhline(1, color=f.INK, linewidth=0.8)
+        part = rows(table, dataset=dataset)
+        for name, arm in SWAPPED.items():
+            line = rows(part, arm=name).set_index("split")["relative"].reindex(SPLITS)
+            ax.plot(SPLITS, line, **f.line(arm, clip_on=False, alpha=0.9))
+        accuracy = rows(part, arm="Correctness-only").set_index("split")["accuracy"].reindex(SPLITS)
+        ax.set_xticks(range(3), [f"{s}\n({a:.2f})" for s, a in accuracy.items()])
+        ax.set(title=dataset, ylim=(-0.04, 1.08))
+    axes[0, 0].set_ylabel("accuracy, relative to\nrewarding correctness only")
+    _legend(figure, axes[0, 0], ncols=6, columnspacing=1.2)
+    return figure
+
+
+# --- The world ------------------------------------------------------------------------------------
+
+COLUMNS = ("base", "rlvr", "rlcr", "rlcr_group_std")
+KINDS = {"q_mean": "stated confidence", "answer_prob": "answer probability"}
+
+
+def density(tables: Tables) -> Figure:
+    table = rows(tables["density"], setting="expert")
+    arms = _known(table, COLUMNS)
+    width = 1.75 * len(arms) + 0.4
+    figure, axes = f.canvas(2, len(arms), width=width, height=4.2, sharex=True, sharey=True, squeeze=False)
+    for j, arm in enumerate(arms):
+        for i, (kind, name) in enumerate(KINDS.items()):
+            part = rows(table, arm=arm, kind=kind)
+            if len(part):
+                f.density_panel(axes[i, j], part, arm, xlabel="exact posterior" if i else "", ylabel="" if j else name)
+        axes[0, j].set_title(f.label(arm))
+    return figure
+
+
+CROWDS = {"expert": "expert crowd", "overconfident": "overconfident crowd", "naive": "naive crowd"}
+
+
+def joint(tables: Tables) -> Figure:
+    summary = tables["summary"]
+    crowds = [c for c in CROWDS if "base" in set(rows(summary, setting=c)["arm"])]
+    figure, axes = f.canvas(1, max(len(crowds), 1), width=7.2, height=3.2, sharex=True, sharey=True, squeeze=False)
+    for ax, crowd in zip(axes[0], crowds):
+        part = rows(summary, setting=crowd)
+        means = part.groupby("arm")[["q_mean_ece", "accuracy_greedy"]].mean()
+        if "bayes_accuracy" in part:
+            ax.axhline(part["bayes_accuracy"].mean(), color=f.INK, linewidth=0.8, linestyle=(0, (5, 2)))
+        for arm in ("rlvr", "rlcr"):
+            if arm in means.index:
+                f.arrow(ax, means.loc["base"], means.loc[arm], arm)
+        for arm in ("base", "rlvr", "rlcr"):
+            seeds = rows(part, arm=arm)
+            ax.plot(seeds["q_mean_ece"], seeds["accuracy_greedy"], ".", color=f.color(arm), alpha=0.55, markersize=4)
+            if arm in means.index:
+                ax.plot(*means.loc[arm], f.marker(arm), color=f.color(arm), markersize=7, label=f.label(arm), zorder=4)
+        ax.set(title=CROWDS[crowd], xlabel="ECE of stated confidence")
+    for ax in axes[0]:
+        ax.margins(0.12)
+        ax.set_xlim(left=0)
+    axes[0, 0].set_ylabel("greedy accuracy")
+    _legend(figure, *axes[0])
+    return figure
+
+
+WITH_CORRECTNESS = ("swap_rlvr", "swap_rlcr", "swap_log_k", "swap_brier2", "swap_log1")
+CALIBRATION_ONLY = ("swap_brier_only", "swap_log_only")
+
+
+def give_up(tables: Tables) -> Figure:
+    table = rows(tables["posterior_bins"], setting="give_up")
+    figure, axes = f.canvas(1, 2, width=7.2, height=3.4, sharey=True)
+    thresholds = tables["thresholds"].query("grid == 'continuous'").set_index("rule")["threshold"]
+    for ax, arms, title in zip(
+        axes, (WITH_CORRECTNESS, CALIBRATION_ONLY), ("correctness plus a score", "the score alone")
+    ):
+        for arm in _known(table, ("base", *arms), "give_up"):
+            part = rows(table, arm=arm)
+            part = part.assign(middle=(part["bin_low"] + part["bin_high"]) / 2)
+            f.seed_band(ax, part, "middle", "give_up_rate", arm)
+            ideal = rows(tables["tabular"], arm=arm)
+            x = (ideal["bin_low"] + ideal["bin_high"]) / 2
+            ax.plot(x, ideal["give_up_rate"], "D", markerfacecolor="none", markeredgecolor=f.color(arm), markersize=8)
+            threshold = thresholds.get(arm.removeprefix("swap_"), 0)
+            if 0.1 < threshold < 1:
+                ax.axvline(threshold, color=f.color(arm), linewidth=1, linestyle=f.look(arm).linestyle, zorder=0)
+                name = f"{threshold:.3f}".removeprefix("0")
+                f.point_label(ax, (threshold, 1), name, f.color(arm), dx=4, dy=6).set_path_effects(_HALO)
+        ax.set(title=title, xlabel="max posterior p", xlim=(0.1, 0.95), ylim=(-0.04, 1.1))
+        ax.set_xticks((0.2, 0.35, 0.5, 0.65, 0.8), (".2", ".35", ".5", ".65", ".8"))
+    axes[0].set_ylabel("share of surely wrong answers")
+    _legend(figure, *axes, ncols=4)
+    return figure
+
+
+SCALED = ("rlcr", "rlcr_batch_std", "rlcr_group_std")
+
+
+def group_scaling(tables: Tables) -> Figure:
+    figure, axes = f.canvas(1, 3, width=7.4, height=2.7, width_ratios=(1, 1, 1))
+    left = axes[0]
+    f.unit_square(left, "p (right)", "stated confidence")
+    for scaling, arm in (("none", "rlcr"), ("group", "rlcr_group_std")):
+        part = rows(tables["group_scaling"], scaling=scaling)
+        left.plot(part["p"], part["confidence"], **f.line(arm, clip_on=False))
+    left.set_title("without a network")
+    arms = _known(tables["summary"], SCALED)
+    summary = rows(tables["summary"], setting="expert")
+    for ax, (measure, title) in zip(
+        axes[1:], (("q_mean_abs_half", "|stated - .5|"), ("q_mean_abs_posterior", "|stated - posterior|"))
+    ):
+        f.interval_dots(ax, {arm: rows(summary, arm=arm)[measure] for arm in arms})
+        ax.set_title(title)
+        ax.set_xlim(left=0)
+    axes[2].set_yticklabels([])
+    return figure
+
+
+def voting(tables: Tables) -> Figure:
+    table = rows(tables["voting"], setting="expert")
+    reference, paper = tables["voting_reference"], tables["voting_published"]
+    figure, axes = f.canvas(1, 3, width=7.4, height=3.1, sharex=True)
+    accuracy, gain, diversity = axes
+    for arm in _known(table, ("base", "rlcr")):
+        part = rows(table, arm=arm)
+        weighted = rows(part, rule="weighted")
+        f.seed_band(accuracy, weighted, "votes", "accuracy", arm)
+        majority = rows(part, rule="majority").groupby("votes")["accuracy"].mean()
+        accuracy.plot(
+            majority.index,
+            majority,
+            color=f.color(arm),
+            marker=f.marker(arm),
+            markerfacecolor=f.PAPER,
+            linestyle=(0, (1, 1.5)),
+            linewidth=1.2,
+            markersize=4,
+        )
+        f.seed_band(gain, weighted, "votes", "difference", arm)
+        f.seed_band(diversity, weighted, "votes", "diversity", arm)
+    crowd = rows(reference, weights="crowd", rule="weighted")
+    for ax, column in zip(axes, ("accuracy", "difference", "diversity")):
+        ax.plot(crowd["votes"], crowd[column], **f.line("ideal", label="ideal imitator", markersize=4))
+        ax.set_xscale("log", base=2)
+        ax.set_xticks((1, 2, 4, 8, 16), ("1", "2", "4", "8", "16"))
+        ax.set_xlabel("documents a question")
+    hollow = {"markerfacecolor": "none", "markeredgecolor": f.INK}
+    gain.plot(paper["votes"], paper["weighted_gain"], "D", label="paper, 7B", **hollow)
+    gain.axhline(0, color=f.INK, linewidth=0.8)
+    accuracy.set_title("accuracy of the vote")
+    gain.set_title("weighted - majority")
+    diversity.set_title("distinct answers")
+    diversity.set_ylim(bottom=0.9)
+    _legend(figure, gain)
+    return figure
+
+
+SHIFT_NAMES = {
+    "in_domain": "none",
+    "testimonies_4_5": "4-5 testimonies",
+    "testimonies_6_8": "6-8 testimonies",
+    "only_w0_w1": "good witnesses only",
+    "only_w2_w3": "bad witnesses only",
+    "drift_mild": "mild drift",
+    "drift_strong": "strong drift",
+    "suspects_12": "12 suspects",
+}
+SHIFT_ARMS = {
+    "RL on 1-5 testimonies": ("base", "rlvr", "rlvr_classifier", "rlcr"),
+    "RL on 1-3 testimonies": ("rlvr_short", "rlvr_short_classifier", "rlcr_short"),
+}
+
+
+def shift(tables: Tables) -> Figure:
+    table = tables["shift"]
+    summary = tables["summary"].assign(shift="in_domain", ideal_brier=tables["summary"].get("bayes_brier"))
+    columns = ["setting", "arm", "seed", "shift", "q_mean_brier", "ideal_brier"]
+    both = pd.concat([rows(summary, setting="expert").reindex(columns=columns), table.reindex(columns=columns)])
+    names = [s for s in SHIFT_NAMES if s in set(both["shift"])]
+    figure, axes = f.canvas(1, 2, width=7.4, height=0.42 * len(names) + 1.3, sharex=True, sharey=True)
+    for ax, (title, arms) in zip(axes, SHIFT_ARMS.items()):
+        for y, name in enumerate(names):
+            part = rows(both, shift=name)
+            mine = part[part["arm"].isin(arms)]
+            if mine.empty:
+                continue
+            ideal = mine["ideal_brier"].mean()
+            ax.plot((ideal, ideal), (y - 0.36, y + 0.36), color=f.INK, linewidth=2, zorder=2)
+            for k, arm in enumerate(arms):
+                values = rows(mine, arm=arm)["q_mean_brier"].dropna()
+                if len(values):
+                    height = y + 0.2 * (k - (len(arms) - 1) / 2)
+                    ax.hlines(height, *t_interval(values), color=f.color(arm), linewidth=1.6)
+                    ax.plot(values.mean(), height, f.marker(arm), color=f.color(arm), markersize=5)
+            if y:
+                ax.axhline(y - 0.5, color="#EEEEEE", linewidth=0.8)
+        ax.set_yticks(range(len(names)), [SHIFT_NAMES[n] for n in names])
+        ax.tick_params(axis="y", length=0)
+        ax.spines["left"].set_visible(False)
+        ax.set(title=title, xlabel="Brier score of stated confidence", ylim=(len(names) - 0.5, -0.5))
+    handles = [
+        Line2D([], [], color=f.color(arm), marker=f.marker(arm), linestyle="", label=f.label(arm))
+        for arm in ("base", "rlvr", "classifier", "rlcr")
+    ]
+    handles.append(Line2D([], [], color=f.INK, linewidth=2, label="ideal forecaster of the training world"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=5)
+    return figure
+
+
+MEASURES = {
+    "q_mean_abs_posterior": "|stated confidence - exact posterior|",
+    "q_mean_ece": "calibration error (ECE) of stated confidence",
+    "q_mean_brier": "Brier score of stated confidence",
+    "accuracy_greedy": "accuracy of the greedy answer",
+}
+EXPERT = (
+    *("base", "rlvr", "rlvr_classifier", "rlcr", "rlcr_batch_std", "rlcr_group_std"),
+    *("rlcr_rolled_outcomes", "linear", "shuffled_reward"),
+)
+
+
+def seeds(tables: Tables) -> Figure:
+    summary = rows(tables["summary"], setting="expert")
+    arms = _known(summary, EXPERT)
+    figure, axes = f.canvas(2, 2, width=7.2, height=1.5 + 0.5 * len(arms), sharey=True)
+    references = {"q_mean_brier": "bayes_brier", "accuracy_greedy": "bayes_accuracy", "q_mean_ece": "ece_floor_mean"}
+    for ax, (measure, title) in zip(axes.flat, MEASURES.items()):
+        f.interval_dots(ax, {arm: rows(summary, arm=arm)[measure] for arm in arms})
+        ax.set_title(title)
+        if references.get(measure) in summary:
+            ax.axvline(summary[references[measure]].mean(), color=f.INK, linewidth=0.9, linestyle=(0, (5, 2)))
+    return figure
+
+
+FIGURES: dict[str, Plot] = {
+    "reward_surfaces": Plot(
+        reward_surfaces,
+        ("curves",),
+        "Expected reward of an answer that is right with probability p and stated with confidence q (top; white "
+        "line: zero; dashes: the honest q = p), and what the best q earns (bottom). Shaded: a surely wrong answer "
+        "at q = 0 earns more. Logarithms are clipped at .01.",
+        "Five columns, one a rule. Top: maps of expected reward over p and q, whose ridge is the diagonal except "
+        "for RLVR, which does not depend on q. Bottom: the best reward V(p). It rises from zero for RLVR, RLCR "
+        "and the log score with small weight; for twice Brier it dips below zero until p = .5, for the log score "
+        "until p = .65, and there giving up pays.",
+    ),
+    "gaps": Plot(
+        gaps,
+        ("curves",),
+        "What being right pays more than being wrong, at the honest confidence. Where a line is below zero "
+        "(shaded), an honest forecaster earns more by being wrong. Logarithms are clipped at .01.",
+        "Seven lines of the gap between right and wrong over the stated confidence. RLVR is constant at 1, RLCR "
+        "rises from 0 to 2, the log score with small weight stays just above zero; twice Brier is negative below "
+        ".25, the log score below .27, and both scores without a correctness term below .5.",
+    ),
+    "dumbbell": Plot(
+        dumbbell,
+        ("cells",),
+        "Brier score on 16 cells (model family and data set), sorted by accuracy (the number). The bar joins "
+        "RLVR and RLCR; red names: RLCR is worse. Constant: RLCR's answers, all stated with its in-domain accuracy.",
+        "Two panels of rows, one a data set, with markers for base, RLVR, constant, classifier and RLCR. RLCR is "
+        "left of RLVR in all rows but CommonsenseQA in both families and math-trained GSM8K; the constant lies "
+        "close to RLCR in most rows.",
+    ),
+    "narrow_band": Plot(
+        narrow_band,
+        ("cells", "narrow_band"),
+        "RLCR's mean stated confidence against its accuracy on every data set (filled: in domain), with the "
+        "fitted line. A calibrated model lies on the diagonal; these lie in a narrow band.",
+        "Two panels of eight points each. Accuracy spans .12 to .91, mean confidence only .46 to .67 and .50 to "
+        ".78; the fitted lines are much flatter than the diagonal.",
+    ),
+    "swap": Plot(
+        swap,
+        ("swap",),
+        "Qwen2.5-3B trained with other scoring rules (2607.04332): accuracy relative to rewarding correctness "
+        "only, by difficulty (accuracy of that reference in brackets). One run each.",
+        "Three panels of lines over easy, medium and hard questions. RLCR and the log score with small weight stay "
+        "near one everywhere. Twice Brier and log fall with difficulty on HotpotQA-Modified, to zero on DeepMath, "
+        "and hardly on BigMath. Both scores alone are at zero.",
+    ),
+    "density": Plot(
+        density,
+        ("density",),
+        "How often each value is given at each exact posterior of the answer; the line is the mean. A calibrated "
+        "model lies on the diagonal. Expert crowd, all seeds together.",
+        "Heat maps, a column an arm: base, RLVR, RLCR, RLCR with group scaling. Top row stated confidence, bottom "
+        "row answer probability, both against the exact posterior, with the line of means beside the diagonal.",
+    ),
+    "joint": Plot(
+        joint,
+        ("summary",),
+        "From the base (circle) to RLVR and to RLCR in three crowds; dots: seeds; dashed: accuracy of the exact "
+        "posterior. Up is more accurate, left is better calibrated: joint improvement is up and left.",
+        "Three panels of greedy accuracy against calibration error of stated confidence, with an arrow from the "
+        "base to RLVR and one from the base to RLCR.",
+    ),
+    "give_up": Plot(
+        give_up,
+        ("posterior_bins", "thresholds", "tabular"),
+        "Share of surely wrong answers (NONE) by the exact posterior of the best suspect, mean and 95 % interval "
+        "over seeds. Vertical: the closed-form threshold of the rule; diamonds: exact policy gradient, no network.",
+        "Two panels of lines over the max posterior, a line a rule. Left, rules with a correctness term, with "
+        "vertical thresholds at .5 for twice Brier and .648 for log. Right, both scores alone.",
+    ),
+    "group_scaling": Plot(
+        group_scaling,
+        ("group_scaling", "summary"),
+        "Left: where exact GRPO with groups of 8 takes the stated confidence of an answer that is right with "
+        "probability p. Right: the trained models, mean and 95 % interval over seeds.",
+        "Left: without scaling stated confidence equals p, with group scaling it goes to 0 below p = .5 and to 1 "
+        "above. Right: intervals of the distance of stated confidence from one half and from the posterior for "
+        "RLCR without division, divided by the batch's and by the group's spread.",
+    ),
+    "voting": Plot(
+        voting,
+        ("voting", "voting_reference", "voting_published"),
+        "Votes over documents drawn from the model: accuracy (weighted by stated confidence: filled; majority: "
+        "hollow, dotted), the gain of weighting, and how many distinct answers there are to choose from.",
+        "Three panels over 1 to 16 documents. Accuracy of the votes, gain of weighting over majority with the "
+        "paper's values as diamonds, and the number of distinct answers, for base, RLCR and an ideal imitator.",
+    ),
+    "shift": Plot(
+        shift,
+        ("shift", "summary"),
+        "Brier score of stated confidence under each shift, mean and 95 % interval over seeds. Black: the ideal "
+        "forecaster of the training world on the same questions, the limit of what can be reached.",
+        "Two panels of rows, one a shift, with markers for base, RLVR, classifier and RLCR and a black bar for the "
+        "ideal forecaster. Left: reinforcement learning on 1 to 5 testimonies; right: on 1 to 3 only.",
+    ),
+    "seeds": Plot(
+        seeds,
+        ("summary",),
+        "Expert crowd: mean and 95 % interval over seeds, a dot a seed. Dashed: the exact posterior on the same "
+        "questions (for ECE: what a perfectly calibrated forecaster would show).",
+        "Four panels of intervals, a row an arm: distance of stated confidence from the posterior, its calibration "
+        "error, its Brier score, and greedy accuracy.",
+    ),
+}
