@@ -105,6 +105,8 @@ def arm(context: Context) -> dict[str, pd.DataFrame]:
     model, tokenizer = models.load_decoder(context.need("base").model)
     variant = world.SHIFTS[options.get("trained_on", "in_domain")]
     dataset = world.prompts("train", context.seed, settings.train_prompts, variant, crowd.confidence_first)
+    if all(name != "oracle" for name, _ in options["reward"]):
+        dataset = dataset.remove_columns("posterior")  # the trainer carries every column along, number by number
     group = settings.num_generations
     terms, weights = reward_terms(options["reward"], group, context.seed)
     config = grpo.configuration(
@@ -394,7 +396,10 @@ _ARMS: dict[str, dict[str, dict]] = {
         "rlcr": {"reward": RLCR, "steps": "grpo_steps_naive"},
     },
     "abstaining": {f"abstain_{t:02d}": {"reward": ((f"threshold_{t}", 1.0), _ANSWER_FORMAT)} for t in (0, 50, 75, 90)},
-    "give_up": {name: {"reward": reward} for name, reward in _SWAP.items()},
+    "give_up": {
+        name: {"reward": reward, "steps": "grpo_steps_give_up", **(_FEW if name == "swap_rlvr" else {})}
+        for name, reward in _SWAP.items()
+    },
     "twelve": {
         "rlvr": {"reward": RLVR, "shift": ("suspects_12",), **_FEW},
         "rlcr": {"reward": RLCR, "shift": ("suspects_12",), **_FEW},
