@@ -310,7 +310,7 @@ def live_start(live: bool):
     It comes with the project: the expert crowd's base of a tuning seed, never one that a verdict rests on.
     """
     if not live:
-        say("*Live training is off in this copy: set `live = True` in the first cell and run all cells again.*")
+        say("*Live training was off when this was made: run all cells yourself, with `live = True` in the first.*")
         return None
     if not LIVE_BASE.exists():
         say("*The small base model for live training is missing: restore the folder `data/live/base`.*")
