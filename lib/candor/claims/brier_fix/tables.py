@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from candor.claims import shared
-from candor.experiments import evaluation, witnesses
+from candor.experiments import evaluation, language_models, witnesses
 from candor.experiments.evaluation import POSTERIOR_EDGES, TENTHS
 from candor.measures.calibration import brier, ece
 from candor.rewards import CLIP
@@ -634,3 +634,8 @@ def world(results) -> dict[str, pd.DataFrame]:
     if len(tables["trajectory"]):
         tables["trajectory"] = tables["trajectory"][["setting", "arm", "seed", "step", *TRAJECTORY]]
     return {name: table for name, table in tables.items() if len(table)}
+
+
+def models(results) -> dict[str, pd.DataFrame]:
+    """What pretrained models did; empty at a scale that asks for none."""
+    return language_models.tables(results)
