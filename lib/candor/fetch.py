@@ -8,8 +8,8 @@ into the Hub client's cache, safetensors only. It is the only module of Candor t
 
 from __future__ import annotations
 
+import errno
 import json
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
 from datetime import date
@@ -111,8 +111,8 @@ def _folder(path: Path) -> None:
 
 
 def _reaching(source: str, get: Callable):
-    """What `get` returns; one sentence if the network, or the source's gate, is in the way."""
-    import httpx
+    """What `get` returns; one sentence if the network, the source's gate or a full disk is in the way."""
+    import httpx2
     from huggingface_hub import errors
 
     try:
@@ -122,25 +122,17 @@ def _reaching(source: str, get: Callable):
             f"{source} is gated: accept its terms on its page on huggingface.co, log in with `hf auth login`, and "
             "fetch again."
         ) from None
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
+    except errors.RepositoryNotFoundError:
         raise CandorError(
             f"There is no {source} on the Hub, or you may not see it: check models in the scale."
         ) from None
-    except (
-        urllib.error.URLError,
-        httpx.HTTPError,
-        ConnectionError,
-        TimeoutError,
-        errors.OfflineModeIsEnabled,
-    ) as error:
-        raise CandorError(_offline(source, error)) from None
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise CandorError(_offline(source, error)) from None
-
-
-def _offline(source: str, error: Exception) -> str:
-    reason = " ".join(str(error).split())[:160].rstrip(".")
-    return (
-        f"{source} could not be fetched ({type(error).__name__}: {reason}): is there a network? You may also fetch "
-        f"elsewhere and copy {sets.root()} and the Hub client's cache here."
-    )
+    except (OSError, ValueError, httpx2.HTTPError) as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise CandorError(
+                f"The disk is full, so {source} was not fetched: free some space and fetch again."
+            ) from None
+        reason = " ".join(str(error).split())[:160].rstrip(".")
+        raise CandorError(
+            f"{source} could not be fetched ({type(error).__name__}: {reason}): is there a network? You may also fetch "
+            f"elsewhere and copy {sets.root()} and the Hub client's cache here."
+        ) from None

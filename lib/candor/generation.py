@@ -47,16 +47,14 @@ def load(place: str | Path, kind: str = "AutoModelForCausalLM"):
 
 
 def tokenizer_of(place: str | Path):
-    """The tokenizer, padding on the left; `PreTrainedTokenizerFast` where a folder says so.
+    """The tokenizer of a model, padding on the left.
 
-    `AutoTokenizer` would take the tokenizer of a saved Qwen2-type model for Qwen2's own, whatever it is.
+    From its tokenizer.json as it stands: `AutoTokenizer` would take the tokenizer of any saved Qwen2-type model for
+    Qwen2's own.
     """
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
-    saved = Path(place) / "tokenizer_config.json"
-    plain = saved.exists() and "Fast" in json.loads(saved.read_text()).get("tokenizer_class", "").removeprefix("Qwen2")
-    kind = PreTrainedTokenizerFast if plain else AutoTokenizer
-    tokenizer = kind.from_pretrained(str(place), local_files_only=True)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(place), local_files_only=True)
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -21,7 +21,24 @@ def test_plain_numbers_are_confidences(number):
 
 @pytest.mark.parametrize(
     "number",
-    ["nan", "NaN", "inf", "-inf", "1e999", "80%", "80", "1.01", "-0.1", "+0.5", "high", "", "0_5", "0,5", "0.5 0.6", "½"],
+    [
+        "nan",
+        "NaN",
+        "inf",
+        "-inf",
+        "1e999",
+        "80%",
+        "80",
+        "1.01",
+        "-0.1",
+        "+0.5",
+        "high",
+        "",
+        "0_5",
+        "0,5",
+        "0.5 0.6",
+        "½",
+    ],
 )
 def test_anything_else_is_malformed(number):
     assert text.parse(WHOLE.format(number)) is None
