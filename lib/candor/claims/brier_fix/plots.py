@@ -192,7 +192,7 @@ def swap(tables: Tables) -> Figure:
         part = rows(table, dataset=dataset)
         for name, arm in SWAPPED.items():
             line = rows(part, arm=name).set_index("split")["relative"].reindex(SPLITS)
-            ax.plot(SPLITS, line, **f.line(arm, clip_on=False, alpha=0.9))
+            ax.plot(range(3), line, **f.line(arm, clip_on=False, alpha=0.9))
         accuracy = rows(part, arm="Correctness-only").set_index("split")["accuracy"].reindex(SPLITS)
         ax.set_xticks(range(3), [f"{s}\n({a:.2f})" for s, a in accuracy.items()])
         ax.set(title=dataset, ylim=(-0.04, 1.08))
@@ -235,7 +235,7 @@ def joint(tables: Tables) -> Figure:
             ax.axhline(part["bayes_accuracy"].mean(), color=f.INK, linewidth=0.8, linestyle=(0, (5, 2)))
         for arm in ("rlvr", "rlcr"):
             if arm in means.index:
-                f.arrow(ax, means.loc["base"], means.loc[arm], arm)
+                f.arrow(ax, tuple(means.loc["base"]), tuple(means.loc[arm]), arm)
         for arm in ("base", "rlvr", "rlcr"):
             seeds = rows(part, arm=arm)
             ax.plot(seeds["q_mean_ece"], seeds["accuracy_greedy"], ".", color=f.color(arm), alpha=0.55, markersize=4)
@@ -284,7 +284,7 @@ SCALED = ("rlcr", "rlcr_batch_std", "rlcr_group_std")
 
 
 def group_scaling(tables: Tables) -> Figure:
-    figure, axes = f.canvas(1, 3, width=7.4, height=2.7, width_ratios=(1, 1, 1))
+    figure, axes = f.canvas(1, 3, width=7.4, height=2.7)
     left = axes[0]
     f.unit_square(left, "p (right)", "stated confidence")
     for scaling, arm in (("none", "rlcr"), ("group", "rlcr_group_std")):
@@ -377,8 +377,9 @@ def shift(tables: Tables) -> Figure:
                 values = rows(mine, arm=arm)["q_mean_brier"].dropna()
                 if len(values):
                     height = y + 0.2 * (k - (len(arms) - 1) / 2)
-                    ax.hlines(height, *t_interval(values), color=f.color(arm), linewidth=1.6)
-                    ax.plot(values.mean(), height, f.marker(arm), color=f.color(arm), markersize=5)
+                    shown = f.look(arm.replace("_short", ""))  # the legend serves both panels
+                    ax.hlines(height, *t_interval(values), color=shown.color, linewidth=1.6)
+                    ax.plot(values.mean(), height, shown.marker, color=shown.color, markersize=5)
             if y:
                 ax.axhline(y - 0.5, color="#EEEEEE", linewidth=0.8)
         ax.set_yticks(range(len(names)), [SHIFT_NAMES[n] for n in names])
