@@ -21,6 +21,8 @@ OUT = PLAN.folder.relative_to(Path.cwd()) if PLAN.folder.is_relative_to(Path.cwd
 NOTEBOOKS = [path.stem for path in graph.notebooks(PLAN.claims)]
 FIGURES = {claim: list(load(claim).plots.FIGURES) for claim in PLAN.claims}
 
+FIGURE_DIGESTS = {f"{c}/{f}": graph.figure_digest(c, f) for c, names in FIGURES.items() for f in names}
+
 
 def marker(name, seed):
     return f"{OUT}/batches/{seed}/{name}.json"
@@ -212,7 +214,7 @@ rule notebook:
     conda:
         "environment.yml"
     params:
-        digest=lambda wildcards, input: graph.notebook_digest(Path(input.source)),
+        digest=lambda wildcards, input: [graph.notebook_digest(Path(input.source)), FIGURE_DIGESTS],
         given=lambda wildcards, input: " ".join(
             f"-p {name} {value}"
             for name, value in graph.notebook_parameters(

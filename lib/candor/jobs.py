@@ -168,24 +168,44 @@ def provenance(plan: graph.Plan) -> dict:
     }
 
 
-def figures(plan: graph.Plan, claim: str | None = None, figure: str | None = None, source: str = "auto") -> list[Path]:
-    """Draw a figure, those of a claim, or all: from the tables of the scale, or else the reference's."""
+def figures(plan: graph.Plan, claim: str | None = None, figure: str | None = None) -> list[Path]:
+    """Draw a figure, those of a claim, or all, from the tables of the scale, or else the reference's.
+
+    A figure that is there already, of the same code and the same tables, is left alone. Returns what was drawn.
+    """
     with told(plan.folder, f"figures of {claim}", f"{plan.folder}/logs/figures/{claim}/{figure}.log"):
-        return [path for name in ([claim] if claim else plan.claims) for path in _figures(plan, name, figure, source)]
+        return [path for name in ([claim] if claim else plan.claims) for path in _figures(plan, name, figure)]
 
 
-def _figures(plan: graph.Plan, claim: str, figure: str | None, source: str) -> list[Path]:
+def _figures(plan: graph.Plan, claim: str, figure: str | None) -> list[Path]:
     plots = claims.load(claim).plots.FIGURES
     if figure and figure not in plots:
         raise CandorError(f"Claim {claim} has no figure {figure!r}: choose one of {', '.join(plots)}.")
     folder = plan.folder / "tables" / claim
-    own = source == "auto" and (folder / "provenance.json").exists()
-    tables = evidence.read_tables(folder if own else graph.REFERENCE / claim)
-    about = {"commit": steps.provenance()["commit"], "scale": plan.scale, "source": "results" if own else "reference"}
+    own = (folder / "provenance.json").exists()
+    if not own:
+        folder = graph.REFERENCE / claim
+    tables = evidence.read_tables(folder)
+    files = json.loads((folder / "provenance.json").read_text())["files"]
     drawn = []
     for name in [figure] if figure else plots:
+        plot, stem = plots[name], plan.folder / "figures" / claim / name
+        read = {table: files.get(f"{table}.csv") for table in plot.tables}
+        origin = {"code": graph.figure_digest(claim, name), "read": read, "source": "results" if own else "reference"}
+        if _drawn(stem) == origin:
+            continue
         try:
-            drawn += plots[name].save(tables, plan.folder / "figures" / claim / name, about)[:1]
+            about = {"commit": steps.provenance()["commit"], "scale": plan.scale}
+            drawn += plot.save(tables, stem, about | origin)[:1]
         except KeyError as error:
             raise CandorError(f"The figure {name} of {claim} cannot be drawn: {error.args[0]}") from None
     return drawn
+
+
+def _drawn(stem: Path) -> dict | None:
+    """What the figure there was made of; None if it is not whole."""
+    svg, png, sidecar = (stem.with_name(stem.name + suffix) for suffix in (".svg", ".png", ".json"))
+    if not (svg.exists() and png.exists() and sidecar.exists()):
+        return None
+    about = json.loads(sidecar.read_text())
+    return {part: about.get(part) for part in ("code", "read", "source")}

@@ -1,0 +1,140 @@
+"""The command line: what is wrong is said in one sentence, with exit code 2."""
+
+import pytest
+from candor import __main__ as cli
+from candor import config, experiments, graph, jobs, replicate, steps
+from candor.errors import CandorError, DivergedError
+
+BASE = "witnesses/expert/base"
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path, monkeypatch):
+    monkeypatch.setenv("CANDOR_RESULTS", str(tmp_path / "results"))
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def said(capsys):
+    """Runs a command; returns its exit code, output and error."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        try:
+            code = cli.main(list(words))
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("replicate", "--scale", "huge"), "no scale 'huge' (no file config/huge.yaml): choose one of gpu, laptop"),
+        (("replicate", "--claim", "brier"), "no claim 'brier': choose one of binary_reward, brier_fix"),
+        (("replicate", "--cores", "many"), "a number of cores is a whole number from 1, not 'many'"),
+        (("steps", "--scale", "smoke", "--seed", "one", BASE), "a seed is a whole number, such as 11, not 'one'"),
+        (("steps", "--scale", "smoke", "--seed", "11", "witnesses/expert/rlvx"), "there are witnesses/expert/base"),
+        (("steps", "--scale", "smoke", "--seed", "11", "rlvr"), "its settings are witnesses/abstaining"),
+        (("figures", "--claim", "binary_reward", "--figure", "pie"), "no figure 'pie': choose one of payoff"),
+        (("report", "--scale", "smoke"), "Nothing has been computed at scale smoke: run `make replicate SCALE=smoke`"),
+        (("verify", "--scale", "smoke"), "run `make replicate`"),
+        (("ledger", "--scale", "smoke"), "no tables at scale smoke: run `make replicate SCALE=smoke`"),
+        (("fetch", "everything"), "nothing to fetch called 'everything'"),
+        (("paint",), "invalid choice: 'paint'"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(said, words, sentence):
+    code, _, error = said(*words)
+    assert code == 2
+    assert sentence in error
+    assert error.startswith("candor: ") and len(error.strip().splitlines()) == 1
+
+
+def test_list_shows_scales_claims_and_steps(said):
+    code, shown, _ = said("list", "--scale", "smoke")
+    assert code == 0
+    for word in ("laptop", "binary_reward", "brier_fix", "witnesses/expert/eval_rlcr  (seeds 11)"):
+        assert word in shown
+
+
+def test_step_wants_a_number_and_a_known_name():
+    import candor
+
+    with pytest.raises(CandorError, match="A seed is a whole number, such as 11, not '11'"):
+        candor.step(BASE, seed="11", scale="smoke")
+    with pytest.raises(CandorError, match="there are witnesses/expert/base"):
+        candor.step("witnesses/expert/rlvx", scale="smoke")
+
+
+def test_step_runs_once_and_then_loads(capsys):
+    import candor
+
+    made = candor.step(BASE, scale="smoke")
+    assert "100%" in capsys.readouterr().err
+    before = (made.folder / "run.json").stat().st_mtime_ns
+    assert candor.step(BASE, scale="smoke").table("log")["loss"].notna().all()
+    assert (made.folder / "run.json").stat().st_mtime_ns == before
+    assert not capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_a_number_is_said(said, results, monkeypatch):
+    wild = config.load("smoke", overrides={"world": {"witnesses": {"base_lr": 1e12}}})
+    plan = graph.Plan(wild, ("binary_reward",))
+    with pytest.raises(DivergedError, match="lower the learning rate"):
+        jobs.batch(plan, 11, [BASE], results / "marker.json", "a.log")
+    [event] = [event for event in replicate._events(plan) if "failed" in event]
+    assert event["failed"] == f"{BASE}, seed 11" and event["log"] == "a.log"
+    assert not (results / "marker.json").exists()
+    assert not list(results.rglob("*.partial-*")) and not list(plan.folder.glob("progress/*.json"))
+    monkeypatch.setattr(graph, "plan", lambda *_: plan)
+    code, _, error = said("steps", "--scale", "smoke", "--seed", "11", BASE)
+    assert code == 2 and "The loss became" in error
+
+
+def test_a_full_disk_is_said(said, results, monkeypatch):
+    import pandas as pd
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
+    code, _, error = said("steps", "--scale", "smoke", "--seed", "11", BASE)
+    assert code == 2
+    assert "The disk is full" in error and len(error.strip().splitlines()) == 1
+    assert not list(results.rglob("*.partial-*"))
+
+
+def test_no_room_and_no_permission_are_said_before_any_work(said, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CANDOR_RESULTS", str(tmp_path / "file" / "results"))
+    code, _, error = said("replicate", "--scale", "smoke")
+    assert code == 2 and "cannot be written" in error and "CANDOR_RESULTS" in error
+    monkeypatch.setenv("CANDOR_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setattr(replicate, "FREE_MB", 10**12)
+    code, _, error = said("replicate", "--scale", "smoke")
+    assert code == 2 and "MB are free" in error
+
+
+def test_a_read_only_folder_is_said(said, results, monkeypatch):
+    from pathlib import Path
+
+    def read_only(*_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "write_bytes", read_only)
+    code, _, error = said("replicate", "--scale", "smoke")
+    assert code == 2 and "cannot be written (Read-only file system)" in error
+
+
+def test_a_second_replication_is_refused(said):
+    with replicate.hold(graph.plan("smoke").folder):
+        code, _, error = said("replicate", "--scale", "smoke")
+    assert code == 2 and "Another replication is at work" in error
+    replicate.hold(graph.plan("smoke").folder).close()  # the lock is free again
+
+
+def test_known_steps_pass_the_check():
+    graph.check_keys(list(experiments.steps()))
+    assert steps.results_root().name == "results"

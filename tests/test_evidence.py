@@ -1,0 +1,130 @@
+"""Tables on disk, whose evidence a reader sees, and a run held against the reference."""
+
+import json
+
+import pandas as pd
+import pytest
+from candor import claims, evidence, graph, ledger, publish
+from candor.errors import CandorError, CorruptError
+
+TABLES = {
+    "one": pd.DataFrame(
+        {"arm": ["base", "rlvr"], "seed": [11, 12], "value": [0.123456789012, 1e-7], "in": [True, False]}
+    ),
+    "two": pd.DataFrame({"x": [1.5, float("nan")]}),
+}
+LEDGER = pd.DataFrame(
+    [
+        {"claim": claim, "criterion": c.id, "value": 0.5, "ci_low": 0.4, "ci_high": 0.6, "seeds": "11 12"}
+        for claim in claims.NAMES
+        for c in claims.load(claim).claim.criteria
+    ]
+)
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """Empty folders for results and reference."""
+    monkeypatch.setenv("CANDOR_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setattr(graph, "REFERENCE", tmp_path / "reference")
+    return tmp_path / "results" / "laptop", tmp_path / "reference"
+
+
+def fill(folder, tables, frame=LEDGER):
+    for claim in claims.NAMES:
+        evidence.write_tables(TABLES, tables / claim, claim=claim, scale="laptop")
+    for name in evidence.LEDGERS:
+        frame.to_csv(folder / f"{name}.csv", index=False)
+    about = {"date": "2026-01-31", "commit": "abc", "hardware": {"cpu": "a chip", "cores": 2, "gpu": None}}
+    (folder / "provenance.json").write_text(json.dumps(about))
+
+
+def test_tables_survive_the_disk(tmp_path):
+    evidence.write_tables({"gone": TABLES["two"]}, tmp_path)
+    evidence.write_tables(TABLES, tmp_path)
+    read = evidence.read_tables(tmp_path)
+    assert set(read) == set(TABLES)
+    for name, table in TABLES.items():
+        pd.testing.assert_frame_equal(read[name], table, rtol=1e-7)
+
+
+@pytest.mark.parametrize("harm", [lambda p: p.write_text(p.read_text()[:-5]), lambda p: p.unlink()])
+def test_a_truncated_or_missing_table_is_named(tmp_path, harm):
+    evidence.write_tables(TABLES, tmp_path / "results" / "smoke" / "tables" / "binary_reward")
+    folder = tmp_path / "results" / "smoke" / "tables" / "binary_reward"
+    harm(folder / "one.csv")
+    with pytest.raises(CorruptError, match=r"one\.csv does not match .* repair --scale smoke"):
+        evidence.read_tables(folder)
+
+
+def test_own_results_take_the_place_of_the_reference(places):
+    own, reference = places
+    with pytest.raises(CandorError, match="make replicate SCALE=laptop"):
+        evidence.load("brier_fix")
+    fill(reference, reference)
+    loaded = evidence.load("brier_fix")
+    assert loaded.source == "reference"
+    assert "2026-01-31" in loaded.label and "commit abc" in loaded.label and "a chip, 2 cores" in loaded.label
+    with pytest.raises(CandorError, match="your own results"):
+        evidence.load("brier_fix", source="results")
+    fill(own, own / "tables")
+    loaded = evidence.load("brier_fix")
+    assert (loaded.source, loaded.label) == ("results", "Your own run at laptop scale.")
+    assert set(loaded.tables) == {"one", "two"} and set(loaded.ledger["claim"]) == {"brier_fix"}
+    assert evidence.load("brier_fix", source="reference").source == "reference"
+    assert set(evidence.load().tables) == {f"{claim}/{table}" for claim in claims.NAMES for table in TABLES}
+
+
+def test_a_claim_without_own_rows_keeps_the_reference(places):
+    own, reference = places
+    fill(reference, reference)
+    fill(own, own / "tables", LEDGER[LEDGER["claim"] == "binary_reward"])
+    assert evidence.load("binary_reward").source == "results"
+    assert evidence.load("brier_fix").source == "reference"
+
+
+def test_unknown_claims_and_sources_are_named():
+    with pytest.raises(CandorError, match="binary_reward, brier_fix"):
+        evidence.load("brier")
+    with pytest.raises(CandorError, match="auto, results or reference"):
+        evidence.load("brier_fix", source="mine")
+
+
+def test_verify_accepts_a_run_that_agrees(places):
+    own, reference = places
+    fill(reference, reference)
+    fill(own, own / "tables", LEDGER.assign(value=0.59, ci_low=0.55, ci_high=0.63))
+    assert f"{len(LEDGER)} rows" in publish.verify(graph.plan("laptop"))
+
+
+def test_verify_names_what_differs_and_what_is_missing(places):
+    own, reference = places
+    fill(reference, reference)
+    first = LEDGER["criterion"] == LEDGER["criterion"][0]
+    values = LEDGER.assign(value=LEDGER["value"].mask(first, 0.9), ci_low=0.8, ci_high=1.0)
+    values.loc[~first, ["ci_low", "ci_high"]] = (0.4, 0.6)
+    fill(own, own / "tables", values.iloc[:-1])
+    with pytest.raises(CandorError) as error:
+        publish.verify(graph.plan("laptop"))
+    gone = LEDGER.iloc[-1]
+    assert f"{gone.claim} has no row for {gone.criterion}" in str(error.value)
+    assert f"{LEDGER.claim[0]} {LEDGER.criterion[0]} is 0.9, not 0.5" in str(error.value)
+    assert str(error.value).count("not 0.5") == first.sum()
+
+
+def test_closed_forms_have_to_be_equal(places):
+    own, reference = places
+    bare = LEDGER.assign(ci_low=float("nan"), ci_high=float("nan"), seeds="")
+    fill(reference, reference, bare)
+    fill(own, own / "tables", bare.assign(value=bare["value"] + 1e-4))
+    with pytest.raises(CandorError, match=r"is 0\.5001, not 0\.5"):
+        publish.verify(graph.plan("laptop"))
+
+
+def test_every_declared_criterion_gets_its_row_even_without_a_run():
+    for name in claims.NAMES:
+        claim = claims.load(name).claim
+        rows, _, verdicts = ledger.judge(claim, claims.load(name).tables.published(graph.PUBLISHED), "smoke")
+        assert not ledger.missing_criteria(claim, rows)
+        assert set(verdicts["verdict"]) <= set(ledger.VERDICTS)
+        assert ledger.missing_criteria(claim, rows.iloc[1:]) == [claim.criteria[0].id]
