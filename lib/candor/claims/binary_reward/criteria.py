@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
+from candor.experiments import language_models as models
 from candor.ledger import (
     INCONCLUSIVE,
     NOT_ATTEMPTED,
@@ -354,6 +355,7 @@ CRITERIA = (
         "the released outputs recompute",
         "accuracy, Brier, ECE, AUROC from the released per-item outputs against the released metrics",
         "within .001 in 15 of 15",
+        (Check("cells within .001", models.recomputing_cells, Band(15, 15), unit="cells", n=15),),
     ),
     Criterion(
         "M2",
@@ -361,6 +363,18 @@ CRITERIA = (
         "the released 7B checkpoints behave as printed",
         "HotpotQA, n = 1,000: accuracy, ECE, mean confidence of the RLVR checkpoint",
         "accuracy .630 +- .03, ECE within .01 of 1 - accuracy, mean confidence >= .98",
+        (
+            Check("accuracy", models.single("released", "rlvr", "accuracy_greedy"), Band(0.60, 0.66), n=1000),
+            Check(
+                "|ECE - (1 - accuracy)|",
+                lambda tables: abs(
+                    models.single("released", "rlvr", "q_mode_ece")(tables)
+                    - (1 - models.single("released", "rlvr", "accuracy_greedy")(tables))
+                ),
+                Band(high=0.01),
+            ),
+            Check("mean confidence", models.single("released", "rlvr", "q_mode_mean"), Band(low=0.98)),
+        ),
     ),
     Criterion(
         "M3",
@@ -368,6 +382,27 @@ CRITERIA = (
         "a small RLVR run shows the same",
         "stated confidence asked for after the answer; ECE; AUROC; 3 seeds",
         "confidence >= .95, ECE within .03 of 1 - accuracy, AUROC <= base + .02",
+        (
+            Check("stated confidence", models.trained("rlvr", "q_mode_mean"), Band(low=0.95), count=5),
+            Check(
+                "|ECE - (1 - accuracy)|",
+                lambda tables: (
+                    models.trained("rlvr", "q_mode_ece")(tables)
+                    - (1 - models.trained("rlvr", "accuracy_greedy")(tables))
+                ).abs(),
+                Band(high=0.03),
+                count=5,
+            ),
+            Check(
+                "AUROC minus base",
+                lambda tables: (
+                    models.trained("rlvr", "q_mode_auroc")(tables)
+                    - models.single("policy", "base", "q_mode_auroc")(tables)
+                ),
+                Band(high=0.02),
+                count=5,
+            ),
+        ),
     ),
 )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from candor.experiments import language_models
 from candor.measures.calibration import ece
 from candor.worlds import witnesses
 
@@ -527,3 +528,13 @@ def _training(results) -> pd.DataFrame:
         return log
     columns = [c for c in TRAINING if c in log]
     return log.groupby(["setting", "arm", "step"], sort=False)[columns].mean().reset_index()
+
+
+# --- Pretrained models ------------------------------------------------------------------------------
+
+MODELS = ("base", "rlvr")  # arms of `experiments/language_models.py`
+
+
+def models(results) -> dict[str, pd.DataFrame]:
+    """What pretrained models did; empty at a scale that asks for none."""
+    return language_models.tables(results, MODELS)

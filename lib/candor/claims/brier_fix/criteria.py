@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
+from candor.experiments import language_models as models
 from candor.ledger import (
     NOT_ATTEMPTED,
     PARTLY,
@@ -479,6 +480,7 @@ CRITERIA = (
         "the released outputs recompute",
         "accuracy, Brier, ECE, AUROC from the released per-item outputs against the released metrics",
         "within .001 in 15 of 15",
+        (Check("cells within .001", models.recomputing_cells, Band(15, 15), unit="cells", n=15),),
     ),
     Criterion(
         "M2",
@@ -486,6 +488,20 @@ CRITERIA = (
         "the released 7B RLCR checkpoint behaves as printed",
         "HotpotQA, n = 1,000; ECE on CommonsenseQA against RLVR's",
         "accuracy .621 +- .03, ECE <= .06, Brier .21 +- .02, AUROC .69 +- .05; CommonsenseQA: ECE above RLVR's",
+        (
+            Check("accuracy", models.single("released", "rlcr", "accuracy_greedy"), Band(0.591, 0.651), n=1000),
+            Check("ECE", models.single("released", "rlcr", "q_mode_ece"), Band(high=0.06)),
+            Check("Brier", models.single("released", "rlcr", "q_mode_brier"), Band(0.19, 0.23)),
+            Check("AUROC", models.single("released", "rlcr", "q_mode_auroc"), Band(0.64, 0.74)),
+            Check(
+                "ECE on CommonsenseQA, minus RLVR's",
+                lambda tables: (
+                    models.single("released", "rlcr", "q_mode_ece", "commonsense_qa")(tables)
+                    - models.single("released", "rlvr", "q_mode_ece", "commonsense_qa")(tables)
+                ),
+                Band(low=0.0),
+            ),
+        ),
     ),
     Criterion(
         "M3",
@@ -494,6 +510,35 @@ CRITERIA = (
         "3 seeds, each item separately",
         "ECE <= half of RLVR's, AUROC >= .60, accuracy within .03, format >= .98, >= 5 values with >= 3 % of "
         "the mass, Brier below the own-accuracy constant",
+        (
+            Check(
+                "ECE, ratio to RLVR's",
+                lambda tables: (
+                    models.trained("rlcr", "q_mode_ece")(tables) / models.trained("rlvr", "q_mode_ece")(tables)
+                ),
+                Band(high=0.5),
+                count=5,
+                unit="ratio",
+            ),
+            Check("AUROC", models.trained("rlcr", "q_mode_auroc"), Band(low=0.60), count=5),
+            Check(
+                "accuracy, minus RLVR's",
+                lambda tables: (
+                    models.trained("rlcr", "accuracy_greedy")(tables)
+                    - models.trained("rlvr", "accuracy_greedy")(tables)
+                ),
+                Band(-0.03, 0.03),
+                count=5,
+            ),
+            Check(
+                "share of well-formed completions",
+                lambda tables: 1 - models.trained("rlcr", "malformed")(tables),
+                Band(low=0.98),
+                count=5,
+            ),
+            Check("values with >= 3 %", models.trained("rlcr", "q_mode_values"), Band(low=5), count=5, unit="values"),
+            Check("Brier skill against own accuracy", models.trained("rlcr", "skill_own"), Band(low=0.0), count=5),
+        ),
     ),
     Criterion(
         "M4",
@@ -501,6 +546,27 @@ CRITERIA = (
         "the scoring-rule swap at that scale",
         "2 seeds",
         "log only, Brier only: accuracy <= .02; Log-1: hard split <= half of RLCR's",
+        (
+            *(
+                Check(
+                    f"accuracy of {arm}",
+                    models.trained(arm, "accuracy_greedy", "hotpot_modified"),
+                    Band(high=0.02),
+                    count=5,
+                )
+                for arm in ("log_only", "brier_only")
+            ),
+            Check(
+                "hard split, log1 as a ratio to rlcr",
+                lambda tables: (
+                    models.trained("log1", "accuracy_hard", "hotpot_modified")(tables)
+                    / models.trained("rlcr", "accuracy_hard", "hotpot_modified")(tables)
+                ),
+                Band(high=0.5),
+                count=5,
+                unit="ratio",
+            ),
+        ),
     ),
 )
 
