@@ -221,7 +221,10 @@ def judge(claim: Claim, tables: Tables, scale: str) -> tuple[pd.DataFrame, pd.Da
     ledger, checks, verdict_of = [], [], {}
     for criterion in claim.criteria:
         rows = [_judge(check, tables) for check in criterion.checks]
-        note = criterion.note(tables) if callable(criterion.note) and rows else criterion.note
+        try:
+            note = criterion.note(tables) if callable(criterion.note) else criterion.note
+        except KeyError:  # it tells of a table that is not there
+            note = ""
         verdict = worst([row["verdict"] for row in rows]) if rows else NOT_ATTEMPTED
         failed = [g.name for g in criterion.gates if _judge(g, tables)["verdict"] not in (REPLICATED, PARTLY)]
         if failed:
@@ -243,7 +246,7 @@ def judge(claim: Claim, tables: Tables, scale: str) -> tuple[pd.DataFrame, pd.Da
                 **{k: head.get(k, "") for k in _MEASURED},
                 "paper_value": criterion.paper_value,
                 "verdict": verdict,
-                "note": note if isinstance(note, str) else "",
+                "note": note,
             }
         )
         checks += [{"claim": claim.name, "criterion": criterion.id, "scale": scale, **row} for row in rows]
