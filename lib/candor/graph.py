@@ -62,13 +62,14 @@ class Plan:
     def runs(self) -> dict[tuple[str, int], str]:
         """Every (step, seed) that is needed, in the order in which it should run, and the claim it is for.
 
-        What no verdict rests on (`few_seeds`) comes last; otherwise the claims take turns, each in its own order.
+        What decides an overall verdict comes first, what no verdict rests on last; within that the claims take
+        turns, each in its own order.
         """
         known = experiments.steps()
         ranked = []
         for name in self.claims:
             keys = self.keys(name)
-            ranked += [(known[key].seeds != "seeds", i / len(keys), name, key) for i, key in enumerate(keys)]
+            ranked += [(self.urgency(key), i / len(keys), name, key) for i, key in enumerate(keys)]
         found: dict[tuple[str, int], str] = {}
 
         def add(key: str, seed: int, claim: str) -> None:
@@ -81,15 +82,22 @@ class Plan:
                 add(key, seed, name)
         return found
 
+    def urgency(self, key: str) -> int:
+        """0 for a step on which an overall verdict rests, 1 on which another does, 2 on which none does (few_seeds)."""
+        if experiments.steps()[key].seeds == "few_seeds":
+            return 2
+        return int(all(key not in claims.load(name).tables.DECISIVE for name in self.claims))
+
     def batches(self, size: int = BATCH) -> dict[tuple[str, int], Batch]:
         """The runs cut into batches, by (name, seed)."""
         known, runs = experiments.steps(), list(self.runs())
         rank_of = {key: i for i, key in enumerate(dict.fromkeys(key for key, _ in runs))}
         groups: dict[tuple[str, int], list[str]] = {}
         for key, seed in runs:
-            groups.setdefault((key.rsplit("/", 1)[0].replace("/", "_"), seed), []).append(key)
+            group = f"{key.rsplit('/', 1)[0].replace('/', '_')}_{'abc'[self.urgency(key)]}"
+            groups.setdefault((group, seed), []).append(key)
         cut = {
-            (f"{group}_{start // size + 1:02d}", seed): tuple(keys[start : start + size])
+            (f"{group}{start // size + 1}", seed): tuple(keys[start : start + size])
             for (group, seed), keys in groups.items()
             for start in range(0, len(keys), size)
         }

@@ -79,9 +79,21 @@ class SharedPromptGRPOTrainer(GRPOTrainer):
             )
         first = order[::group]
         completions = input_ids[order, -logits_to_keep:].view(-1, group, logits_to_keep)
-        chosen, entropy = group_log_probs(
-            self.accelerator.unwrap_model(model), prompts[first], prompt_mask[first], completions, self.temperature
-        )
+        model = self.accelerator.unwrap_model(model)
+        # One long completion in a batch would make every group as long: what comes after the last eos of a group is
+        # masked in the loss, so half of the groups or more are cut where they end.
+        ended = completions == model.config.eos_token_id
+        lengths = torch.where(ended.any(2), ended.int().argmax(2) + 1, logits_to_keep).amax(1)
+        enough = int(lengths.median())
+        parts = [(lengths <= enough, enough), (lengths > enough, logits_to_keep)]
+        chosen = completions.new_zeros(completions.shape, dtype=model.dtype)
+        entropy = torch.zeros_like(chosen)
+        for group_of, width in parts:
+            if group_of.any():
+                rows = first[group_of]
+                chosen[group_of, :, :width], entropy[group_of, :, :width] = group_log_probs(
+                    model, prompts[rows], prompt_mask[rows], completions[group_of, :, :width], self.temperature
+                )
         back = order.argsort()
         log_probs, entropies = chosen.flatten(0, 1)[back], entropy.flatten(0, 1)[back]
         return log_probs, entropies.detach() if compute_entropy else None, None

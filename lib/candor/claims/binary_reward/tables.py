@@ -30,6 +30,17 @@ NEEDS = [
     for arm in arms
     for step in (arm, f"eval_{arm}")
 ]
+# The overall verdict rests on these; they run first.
+DECISIVE = [
+    f"witnesses/{setting}/{step}"
+    for setting, arms in {
+        "expert": ("base", "rlvr", "shuffled_correct"),
+        "abstaining": ARMS["abstaining"],
+        "expert_conf_first": ("base", "rlvr_conf_first"),
+    }.items()
+    for arm in arms
+    for step in (arm, f"eval_{arm}")
+]
 
 FAMILIES = {"trained on HotpotQA-Modified": "HotpotQA", "trained on Big-Math-Digits": "Big-Math"}
 THRESHOLDS = (0.0, 0.5, 0.75, 0.9)

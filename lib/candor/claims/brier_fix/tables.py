@@ -55,6 +55,16 @@ NEEDS = [
     for arm in arms
     for step in (arm, f"eval_{arm}")
 ]
+# The overall verdict rests on these; they run first.
+DECISIVE = [
+    f"witnesses/{setting}/{step}"
+    for setting, arms in {
+        **{crowd: ARMS[crowd] for crowd in ("expert", "overconfident")},
+        "naive": ("base", "rlcr"),
+    }.items()
+    for arm in arms
+    for step in (arm, f"eval_{arm}")
+]
 
 
 # --- Published numbers ----------------------------------------------------------------------------
