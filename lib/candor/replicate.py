@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -145,6 +146,7 @@ def replicate(plan: graph.Plan, cores: int, claim: str | None = None, until: str
             )
             watch = Watch(plan, states, cores, log)
             try:
+                signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to end: as with Ctrl-C
                 watch.until(process)
             except KeyboardInterrupt:
                 _stop(process)
