@@ -178,6 +178,11 @@ def badge(verdict: str) -> str:
     return f'<span style="{style}">{sign}&nbsp;{verdict}</span>'
 
 
+def _text(value: Any) -> str:
+    """A cell of a ledger file as HTML; nothing for what is not there."""
+    return "" if pd.isna(value) else html.escape(str(value))
+
+
 def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """An HTML table of cells that are HTML already, aligned to the left and wrapped."""
     left = 'style="text-align: left; vertical-align: top"'
@@ -230,6 +235,19 @@ def value_of(row) -> str:
     return number(row.value)
 
 
+def short_of(evidence, claim: str, criterion: str) -> str:
+    """Which bands of a criterion with several bands were not met, with their values; empty if all were."""
+    checks = evidence.checks
+    if checks.empty:
+        return ""
+    rows = checks[(checks["claim"] == claim) & (checks["criterion"] == criterion)]
+    missed = rows[~rows["verdict"].isin(["replicated", "reported", "not attempted"])]
+    if len(rows) < 2 or missed.empty:
+        return ""
+    parts = (f"{r.check} {value_of(r)}, band {r.band}, {r.verdict}" for r in missed.itertuples())
+    return "Bands not met: " + "; ".join(parts) + "."
+
+
 def ledger_table(evidence, criteria: Sequence[str] | None = None) -> HTML:
     """The ledger's rows beside the paper's values: criterion, band, value with interval, seeds passing, verdict.
 
@@ -244,9 +262,9 @@ def ledger_table(evidence, criteria: Sequence[str] | None = None) -> HTML:
     rows = []
     for row in ledger.itertuples():
         first = [html.escape(row.claim)] if several else []
-        text = [html.escape("" if pd.isna(t) else str(t)) for t in (row.statement, row.band)]
-        rest = [html.escape("" if pd.isna(t) else str(t)) for t in (row.passes, row.paper_value, row.note)]
-        rows.append([*first, f"<b>{row.criterion}</b>", *text, value_of(row), *rest[:2], badge(row.verdict), rest[2]])
+        before = [_text(row.statement), _text(row.band), value_of(row), _text(row.passes), _text(row.paper_value)]
+        note = " ".join(filter(None, (_text(row.note), _text(short_of(evidence, row.claim, row.criterion)))))
+        rows.append([*first, f"<b>{row.criterion}</b>", *before, badge(row.verdict), note])
     head = ["", "statement", "passes if", "value [95 %]", "seeds", "the paper", "verdict", "note"]
     return HTML(grid((["claim"] if several else []) + head, rows))
 
@@ -260,7 +278,7 @@ def checks_table(evidence, criterion: str | None = None) -> HTML:
         return HTML("<p><i>No checks yet: <code>make replicate</code> writes them.</i></p>")
     rows = []
     for row in checks.itertuples():
-        text = ["" if pd.isna(t) else html.escape(str(t)) for t in (row.check, row.band, row.passes, row.per_seed)]
+        text = [_text(t) for t in (row.check, row.band, row.passes, row.per_seed)]
         rows.append([f"<b>{row.criterion}</b>", text[0], text[1], value_of(row), *text[2:], badge(row.verdict)])
     return HTML(grid(("", "check", "band", "value [95 %]", "seeds", "each seed", "verdict"), rows))
 
