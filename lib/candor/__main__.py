@@ -66,7 +66,8 @@ def parser() -> argparse.ArgumentParser:
     command(repair, "Make again what does not match its checksum", "scale", "cores")
     made = command(fetch, "Put data sets and weights of the models path onto this machine", "scale")
     made.add_argument("names", nargs="+", metavar="NAME", help="data sets, or models, outputs, all")
-    command(reference, "Make the finished run the project's reference: data/reference and figures", "scale")
+    made = command(reference, "Make the finished run the project's reference: data/reference and figures", "scale")
+    made.add_argument("--unfinished", action="store_true", help="even if steps are missing; the provenance names them")
     return top
 
 
@@ -165,7 +166,7 @@ def reference(arguments: argparse.Namespace) -> None:
     from candor import graph
     from candor.publish import promote
 
-    for path in promote(graph.plan(arguments.scale)):
+    for path in promote(graph.plan(arguments.scale), arguments.unfinished):
         print(path)
 
 

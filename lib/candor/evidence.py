@@ -45,6 +45,8 @@ def load(claim: str | None = None, scale: str = "laptop", source: str = "auto") 
     if source != "results" and _complete(graph.REFERENCE, graph.REFERENCE, names):
         provenance = _provenance(graph.REFERENCE)
         label = f"Reference run of {provenance['date']}, commit {provenance['commit']}, {_machine(provenance)}."
+        if gone := provenance.get("missing"):
+            label += f" Not finished: {len(gone)} runs are missing; `make replicate` computes them."
         return _load(graph.REFERENCE, graph.REFERENCE, names, claim, label, "reference")
     missing = "the reference run" if source == "reference" else f"your own results at scale {scale}"
     raise CandorError(f"There are no tables of {missing}: run `make replicate SCALE={scale}`.")

@@ -18,15 +18,19 @@ from candor.ledger import missing_criteria
 # --- Reference --------------------------------------------------------------------------------------
 
 
-def promote(plan: graph.Plan) -> list[Path]:
-    """Copies a finished run's tables, ledger and provenance to `data/reference/`, its figures to `figures/`.
+def promote(plan: graph.Plan, unfinished: bool = False) -> list[Path]:
+    """Copies a run's tables, ledger and provenance to `data/reference/`, its figures to `figures/`.
 
-    Raises `CandorError` if a step, a table or a figure of the run is missing or stale.
+    `unfinished` allows a run that lacks steps: the provenance then names them, and so does the label that readers see.
+    Raises `CandorError` if a step (unless allowed), a table or a figure of the run is missing or stale.
     """
     known = experiments.steps()
+    missing = []
     for key, seed in plan.runs():
         state = steps.state(key, seed, plan.scale, steps.fingerprint(known[key], seed, known, plan.config))
-        if state != "done":
+        if state == "missing" and unfinished:
+            missing.append(f"{key}, seed {seed}")
+        elif state != "done":
             raise CandorError(f"{key}, seed {seed}, is {state}: finish the run first, with `make replicate`.")
     made = []
     for claim in plan.claims:
@@ -35,8 +39,9 @@ def promote(plan: graph.Plan) -> list[Path]:
         if json.loads((source / "provenance.json").read_text())["made_from"] != plan.tables_digest(claim):
             raise CandorError(f"The tables of {claim} are older than its steps: run `make replicate` first.")
         drawn = plan.folder / "figures" / claim
-        if missing := [name for name in claims.load(claim).plots.FIGURES if not (drawn / f"{name}.svg").exists()]:
-            raise CandorError(f"The figure {missing[0]} of {claim} is missing: run `make replicate` first.")
+        undrawn = [name for name in claims.load(claim).plots.FIGURES if not (drawn / f"{name}.svg").exists()]
+        if undrawn and not unfinished:
+            raise CandorError(f"The figure {undrawn[0]} of {claim} is missing: run `make replicate` first.")
         for origin, place in ((source, graph.REFERENCE / claim), (drawn, ROOT / "figures" / claim)):
             shutil.rmtree(place, ignore_errors=True)
             shutil.copytree(origin, place)
@@ -44,7 +49,10 @@ def promote(plan: graph.Plan) -> list[Path]:
     for name in evidence.LEDGERS:
         shutil.copy(plan.folder / f"{name}.csv", graph.REFERENCE / f"{name}.csv")
     sessions = plan.folder / "sessions.json"
-    about = jobs.provenance(plan) | {"sessions": json.loads(sessions.read_text()) if sessions.exists() else []}
+    about = jobs.provenance(plan) | {
+        "missing": missing,
+        "sessions": json.loads(sessions.read_text()) if sessions.exists() else [],
+    }
     (graph.REFERENCE / "provenance.json").write_text(json.dumps(about, indent=1) + "\n")
     return [*made, graph.REFERENCE / "ledger.csv", graph.REFERENCE / "provenance.json"]
 
