@@ -53,11 +53,15 @@ class Plan:
 
     def keys(self, claim: str) -> list[str]:
         """Keys of the steps that a claim reads at this scale, those that decide its verdict first."""
-        known, evidence = experiments.steps(), self.config["evidence"]
-        wanted = claims.load(claim).tables.NEEDS
-        if unknown := [key for key in wanted if key not in known]:
+        modules, evidence = claims.load(claim), self.config["evidence"]
+        wanted = list(modules.tables.NEEDS) if "world" in evidence else []
+        if "models" in evidence:
+            from candor.experiments import language_models
+
+            wanted += language_models.wanted(self.config, getattr(modules.tables, "MODELS", None))
+        if unknown := [key for key in wanted if key not in experiments.steps()]:
             raise CandorError(f"Claim {claim} needs the step {unknown[0]!r}, which no world declares.")
-        return [key for key in wanted if ("world" if _small(known[key], self.config) else "models") in evidence]
+        return wanted
 
     def runs(self) -> dict[tuple[str, int], str]:
         """Every (step, seed) that is needed, in the order in which it should run, and the claim it is for.

@@ -68,7 +68,8 @@ def ready(plan: graph.Plan) -> None:
     if "models" in plan.config["evidence"]:
         from candor.experiments import language_models
 
-        language_models.requirements(plan.config)
+        if lacks := language_models.requirements(plan.config):
+            raise CandorError(" ".join(lacks))
 
 
 def survey(plan: graph.Plan) -> dict[tuple[str, int], str]:
@@ -170,7 +171,7 @@ def _remember(plan: graph.Plan, **session: float) -> None:
 
 def _command(plan: graph.Plan, cores: int, claim: str | None, until: str) -> list[str]:
     settings = [f"scale={plan.scale}"] + ([f"claim={claim}"] if claim else [])
-    profile = ["--profile", "profiles/gpu"] if "models" in plan.config["evidence"] else []
+    profile = ["--workflow-profile", "profiles/gpu"] if "models" in plan.config["evidence"] else []
     return [
         *(sys.executable, "-m", "snakemake", until, "--cores", str(cores), "--nolock", "--nocolor"),
         *profile,
