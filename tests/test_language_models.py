@@ -182,6 +182,38 @@ def test_a_judge_says_yes_or_no():
     assert lm.judge_answers(judge, ["p"] * 3, [["a"]] * 3, ["a", "b", ""]) == [True, False, True]
 
 
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_a_classifier_replaces_the_stated_confidence(policy, tmp_path, outputs):
+    import torch
+    from transformers import Qwen2Config, Qwen2ForSequenceClassification
+
+    torch.manual_seed(0)
+    Qwen2ForSequenceClassification(Qwen2Config.from_pretrained(policy, num_labels=outputs)).save_pretrained(tmp_path)
+    generation.tokenizer_of(policy).save_pretrained(tmp_path)
+    items = pd.DataFrame({"q_mode": [0.0, 0.0], "text": ["<answer> a </answer>", "something else entirely"]})
+    lm.classify(str(tmp_path), {"gpqa": (questions_of({"answer": ["a"]}, {"answer": ["b"]}), items)})
+    assert items["q_mode"].between(0.01, 0.99).all() and items["q_mode"].nunique() == 2
+
+
+def test_a_job_for_several_gpus_trains_what_it_describes(policy, corpora, tmp_path):
+    from candor.training import language_model
+
+    recipe = small(policy).models.hotpot.to_dict()
+    job = {
+        "policy": str(policy),
+        "arm": "log_k",
+        "recipe": recipe,
+        "seed": 11,
+        "engine": "transformers",
+        "processes": 1,
+    }
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    sets.prompts("hotpot_modified", "train", seed=11).to_parquet(str(tmp_path / "questions.parquet"))
+    language_model._main(tmp_path)
+    assert "log_score" in pd.read_parquet(tmp_path / "log.parquet")
+    assert (tmp_path / "model" / "adapter_model.safetensors").exists()
+
+
 # --- The steps --------------------------------------------------------------------------------------
 
 

@@ -236,7 +236,9 @@ def classify(place: str, asked: dict) -> None:
             whole = f"\n\nPROBLEM: {problem}\n\nEND OF PROBLEM\n\nMODEL'S RESPONSE: {completion}\n\nEND OF RESPONSE\n\n"
             inputs = tokenizer(whole, return_tensors="pt", truncation=True, max_length=4096).to(model.device)
             with torch.inference_mode():
-                q.append(torch.sigmoid(model(**inputs).logits[0, 0].double()).item())
+                logits = model(**inputs).logits[0].double()
+            # One output is the logit of "right"; of two, the second class is.
+            q.append((torch.sigmoid(logits[0]) if len(logits) == 1 else logits.softmax(-1)[1]).item())
         items["q_mode"] = q
 
 

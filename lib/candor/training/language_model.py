@@ -17,6 +17,7 @@ by itself, where FOLDER holds job.json and questions.parquet; accelerate reads i
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -168,7 +169,7 @@ def _main(folder: Path) -> None:
         job["processes"],
         lambda step, total: None,
     )
-    if len(log) and (folder / "model").exists():
+    if os.environ.get("RANK", "0") == "0":
         log.to_parquet(folder / "log.parquet", index=False)
 
 
