@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from candor import claims, evidence, experiments, graph, jobs, steps
+from candor import claims, evidence, experiments, graph, jobs, show, steps
 from candor.config import ROOT
 from candor.errors import CandorError
 from candor.ledger import missing_criteria
@@ -54,7 +54,35 @@ def promote(plan: graph.Plan, unfinished: bool = False) -> list[Path]:
         "sessions": json.loads(sessions.read_text()) if sessions.exists() else [],
     }
     (graph.REFERENCE / "provenance.json").write_text(json.dumps(about, indent=1) + "\n")
-    return [*made, graph.REFERENCE / "ledger.csv", graph.REFERENCE / "provenance.json"]
+    write_readme()
+    return [*made, graph.REFERENCE / "ledger.csv", graph.REFERENCE / "provenance.json", ROOT / "README.md"]
+
+
+README_MARKS = ("<!-- ledger:start -->", "<!-- ledger:end -->")
+
+
+def write_readme() -> None:
+    """Puts the reference ledger between the marks in README.md."""
+    path, (start, end) = ROOT / "README.md", README_MARKS
+    text = path.read_text(encoding="utf-8")
+    before, after = text.split(start)[0], text.split(end)[1]
+    path.write_text(f"{before}{start}\n{readme_ledger()}\n{end}{after}", encoding="utf-8")
+
+
+def readme_ledger() -> str:
+    """The reference ledger as Markdown: a claim's overall verdict, then a row a criterion."""
+    kept = evidence.load(source="reference")
+    blocks = [f"*{kept.label}*"]
+    for name in claims.NAMES:
+        claim = claims.load(name).claim
+        whole = kept.verdicts.query("claim == @name and part == 'overall'").iloc[0]
+        blocks.append(f"**{claim.number}. {claim.statement}** Overall: **{whole.verdict}** ({whole.note}).")
+        rows = ["| | what must hold | passes if | value [95 %] | verdict |", "| --- | --- | --- | --- | --- |"]
+        for row in kept.ledger[kept.ledger["claim"] == name].itertuples():
+            cells = (row.criterion, row.statement, row.band, show.value_of(row), f"**{row.verdict}**")
+            rows.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
+        blocks.append("\n".join(rows))
+    return "\n\n".join(blocks)
 
 
 def verify(plan: graph.Plan) -> str:
@@ -102,8 +130,6 @@ def execute_notebooks(cores: int, paths: list[Path] | None = None) -> None:
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
-
-    from candor import show
 
     def execute(path: Path) -> str | None:
         given = graph.notebook_parameters(path, source="reference", live=False)
