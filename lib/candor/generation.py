@@ -37,7 +37,7 @@ def load(place: str | Path, kind: str = "AutoModelForCausalLM"):
     except (OSError, ValueError) as error:
         raise CandorError(
             f"The model {base} cannot be loaded from this machine ({str(error).splitlines()[0][:120]}): run `python -m "
-            "candor fetch models` where there is a network."
+            "candor fetch models` with your --scale where there is a network."
         ) from None
     if adapter.exists():
         from peft import PeftModel

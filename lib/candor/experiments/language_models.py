@@ -444,13 +444,14 @@ def requirements(config: Config) -> list[str]:
     absent = list(dict.fromkeys(name for name, split in data_needed(config) if sets.missing(name, split)))
     if absent:
         lacks.append(
-            f"Data sets are missing in {sets.root()}: run `python -m candor fetch {' '.join(absent)}` where there is a "
-            "network."
+            f"Data sets are missing in {sets.root()}: run `python -m candor fetch {' '.join(absent)} --scale "
+            f"{config['scale']}` where there is a network."
         )
     unfetched = [place for place in models_needed(config) if not has_weights(place)]
     if unfetched:
         lacks.append(
-            f"Model weights are missing ({', '.join(unfetched)}): run `python -m candor fetch models` where there is a "
+            f"Model weights are missing ({', '.join(unfetched)}): run `python -m candor fetch models --scale "
+            f"{config['scale']}` where there is a "
             "network (or copy the Hub client's cache here)."
         )
     if not any(outputs_root().rglob("*.arrow")):
