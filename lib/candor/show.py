@@ -263,7 +263,7 @@ def ledger_table(evidence, criteria: Sequence[str] | None = None) -> HTML:
     for row in ledger.itertuples():
         first = [html.escape(row.claim)] if several else []
         before = [_text(row.statement), _text(row.band), value_of(row), _text(row.passes), _text(row.paper_value)]
-        note = " ".join(filter(None, (_text(row.note), _text(short_of(evidence, row.claim, row.criterion)))))
+        note = ". ".join(filter(None, (_text(row.note), _text(short_of(evidence, row.claim, row.criterion)))))
         rows.append([*first, f"<b>{row.criterion}</b>", *before, badge(row.verdict), note])
     head = ["", "statement", "passes if", "value [95 %]", "seeds", "the paper", "verdict", "note"]
     return HTML(grid((["claim"] if several else []) + head, rows))
