@@ -67,7 +67,7 @@ rule all:
 rule evidence:
     """Everything but the report."""
     input:
-        [marker(*where) for where in BATCHES],
+        [ancient(marker(*where)) for where in BATCHES],
         f"{OUT}/ledger.csv",
         [f"{OUT}/figures/{claim}/{figure}.svg" for claim, names in FIGURES.items() for figure in names],
         [f"{OUT}/notebooks/{notebook}.html" for notebook in NOTEBOOKS],

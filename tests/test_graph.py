@@ -162,7 +162,7 @@ def resumed(tmp_path_factory) -> tuple[Checkout, dict[Path, int], str]:
     checkout = Checkout(tmp_path_factory.mktemp("checkout"))
     process = checkout.start("candor", "replicate", "--scale", "smoke", "--cores", "2")
     while process.poll() is None and len(checkout.finished()) < 5:
-        time.sleep(0.05)
+        time.sleep(0.2)
     assert process.poll() is None, process.stdout.read()
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
@@ -241,6 +241,7 @@ def test_an_edited_figure_redraws_itself_and_trains_nothing(resumed):
     assert code == 0 and output.splitlines() == [str(drawn / "payoff.svg")]
     assert {p for p, then in times.items() if p.stat().st_mtime_ns != then} == {drawn / "payoff.svg"}
     assert checkout.finished() == before
+    checkout.edit("lib/candor/claims/binary_reward/plots.py", "def payoff(tables: dict)", "def payoff(tables: Tables)")
 
 
 @pytest.mark.slow
