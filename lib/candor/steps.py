@@ -50,7 +50,8 @@ class Step:
 
     `make` names a function `module:function` that takes a `Context` and returns its tables by name. `uses` names
     further code that the function reaches only through `options` (rewards by name). `settings` are the keys of the
-    world's configuration that the step depends on; `seeds` says which list of the scale's seeds it runs on.
+    world's configuration that the step depends on (`name=key` reads a key under another name); `seeds` says which
+    list of the scale's seeds it runs on.
     """
 
     key: str
@@ -200,9 +201,10 @@ def fingerprint(step: Step, seed: int, steps: Mapping[str, Step], config: Config
 
 
 def resolved(step: Step, config: Config) -> Config:
-    """The part of the scale's configuration that the step depends on."""
-    world = config["world"][step.world]
-    return Config({key: world[key] for key in step.settings})
+    """The part of the scale's configuration that the step depends on: its world's, or that of pretrained models."""
+    world = config["world"].get(step.world, config["models"])
+    pairs = (name.split("=") if "=" in name else (name, name) for name in step.settings)
+    return Config({name: world[key] for name, key in pairs})
 
 
 # --- Folders --------------------------------------------------------------------------------------

@@ -14,9 +14,9 @@ from candor.steps import MissingError, Step, read
 @cache
 def steps() -> dict[str, Step]:
     """All steps of all worlds and corpora, by key; what a step needs comes before it."""
-    from candor.experiments import witnesses
+    from candor.experiments import language_models, witnesses
 
-    return dict(witnesses.STEPS)
+    return {**witnesses.STEPS, **language_models.STEPS}
 
 
 class Results:
@@ -52,4 +52,6 @@ class Results:
 
 def seeds_of(step: Step, config: Config) -> tuple[int, ...]:
     """The seeds that a step runs on at this scale."""
-    return config[step.seeds]
+    from candor.experiments import language_models
+
+    return language_models.seeds_of(step, config) if step.world in language_models.RECIPES else config[step.seeds]

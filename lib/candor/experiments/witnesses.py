@@ -19,6 +19,7 @@ from candor.worlds import witnesses as world
 _MODEL = ("hidden_size", "layers", "heads", "mlp")
 _BASE = (*_MODEL, "base_steps", "base_batch", "base_lr")
 _GRPO = ("prompts_per_step", "num_generations", "grpo_lr", "train_prompts", "snapshot_every")
+_GRPO_LONG = tuple("train_prompts=train_prompts_give_up" if name == "train_prompts" else name for name in _GRPO)
 _EVALUATION = ("eval_questions", "eval_seed", "free_questions", "heldout_questions")
 
 # --- Rewards by name --------------------------------------------------------------------------------
@@ -445,7 +446,7 @@ def _steps() -> dict[str, Step]:
                     f"{_HERE}:arm",
                     needs=(root,),
                     options={"crowd": setting, **trained, "steps": steps, **snapshots},
-                    settings=(*_GRPO, steps),
+                    settings=(*_GRPO, steps) if steps != "grpo_steps_give_up" else (*_GRPO_LONG, steps),
                     uses=tuple(code for term, _ in options["reward"] for code in _code_of(term)),
                     seeds=seeds,
                     trains=True,
