@@ -186,7 +186,7 @@ def test_every_set_of_the_schema_is_known():
 
     assert set(load("laptop").models.datasets) == set(sets.SETS)
     for name in ("gpu", "paper"):
-        assert {source for source in sets.HUB} & set(load(name).models.datasets.values())
+        assert set(sets.HUB) & set(load(name).models.datasets.values())
 
 
 def test_fixture_rows_have_the_schema_of_the_released_set():
