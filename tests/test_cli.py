@@ -36,7 +36,7 @@ def said(capsys):
         (("replicate", "--cores", "many"), "a number of cores is a whole number from 1, not 'many'"),
         (("steps", "--scale", "smoke", "--seed", "one", BASE), "a seed is a whole number, such as 11, not 'one'"),
         (("steps", "--scale", "smoke", "--seed", "11", "witnesses/expert/rlvx"), "there are witnesses/expert/base"),
-        (("steps", "--scale", "smoke", "--seed", "11", "rlvr"), "its settings are witnesses/abstaining"),
+        (("steps", "--scale", "smoke", "--seed", "11", "rlvr"), "witnesses/abstaining, witnesses/expert"),
         (("figures", "--claim", "binary_reward", "--figure", "pie"), "no figure 'pie': choose one of payoff"),
         (("report", "--scale", "smoke"), "Nothing has been computed at scale smoke: run `make replicate SCALE=smoke`"),
         (("verify", "--scale", "smoke"), "run `make replicate`"),

@@ -153,7 +153,7 @@ def check_keys(keys: list[str]) -> None:
         if key not in known:
             near = [name for name in known if name.rsplit("/", 1)[0] == key.rsplit("/", 1)[0]]
             settings = sorted({name.rsplit("/", 1)[0] for name in known})
-            there = f"there are {', '.join(near)}" if near else f"its settings are {', '.join(settings)}"
+            there = f"there are {', '.join(near)}" if near else f"the settings are {', '.join(settings)}"
             raise CandorError(f"There is no step {key!r}: {there} (`python -m candor list` shows all).")
 
 

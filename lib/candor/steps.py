@@ -202,7 +202,7 @@ def fingerprint(step: Step, seed: int, steps: Mapping[str, Step], config: Config
 
 def resolved(step: Step, config: Config) -> Config:
     """The part of the scale's configuration that the step depends on: its world's, or that of pretrained models."""
-    world = config["world"].get(step.world, config["models"])
+    world = config["world"][step.world] if step.world in config["world"] else config["models"]
     pairs = (name.split("=") if "=" in name else (name, name) for name in step.settings)
     return Config({name: world[key] for name, key in pairs})
 
