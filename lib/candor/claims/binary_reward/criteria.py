@@ -83,6 +83,22 @@ def drift_note(tables: Tables) -> str:
     return f"the gap {'rises' if up else 'falls'} in every seed ({len(drift)} of {len(drift)})"
 
 
+def noise_note(tables: Tables) -> str:
+    """What noise alone did to the stated confidence, and how much of it each arm was exposed to."""
+    try:
+        moved, null = (
+            minus(arm, "base", "q_mean_abs_posterior")(tables).mean() for arm in ("rlvr", "shuffled_correct")
+        )
+        silent = tables["training"].query("setting == 'expert'").groupby("arm")["frac_reward_zero_std"].mean()
+        exposed = (
+            f"{1 - silent['rlvr']:.0%} of RLVR's groups carry a signal, {1 - silent['shuffled_correct']:.0%} there"
+        )
+    except KeyError:
+        return ""
+    suffices = "noise alone suffices: " if null >= moved else ""
+    return f"{suffices}RLVR moves it by {moved:+.3f}, shuffled correctness by {null:+.3f} ({exposed})"
+
+
 def saturation_note(tables: Tables) -> str:
     try:
         saturated = seeds(tables, "rlvr", "answer_saturated")
@@ -286,6 +302,7 @@ CRITERIA = (
             ),
         ),
         paper_value="no exact posterior there",
+        note=noise_note,
     ),
     Criterion(
         "W3b",
