@@ -76,7 +76,7 @@ rule evidence:
 rule steps:
     """Train, collect or evaluate a batch of one seed's steps; those that are done are skipped."""
     input:
-        lambda wildcards: [ancient(marker(need, wildcards.seed)) for need in batch_of(wildcards).needs],
+        lambda wildcards: [marker(need, wildcards.seed) for need in batch_of(wildcards).needs],
     output:
         f"{OUT}/batches/{{seed}}/{{batch}}.json",
     log:
@@ -103,7 +103,7 @@ rule steps:
 rule tables:
     """The small tables of a claim, from the published numbers, from theory and from its steps."""
     input:
-        lambda wildcards: [ancient(path) for path in markers_for(wildcards.claim)],
+        lambda wildcards: markers_for(wildcards.claim),
     output:
         f"{OUT}/tables/{{claim}}/provenance.json",
     log:
