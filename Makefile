@@ -52,7 +52,7 @@ test: $(READY) ## Lint, format check, workflow lint, and all tests (including th
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PY) -m snakemake --lint
-	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PY) -m pytest
+	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PY) -m pytest -n 2 --dist loadfile
 
 clean: ## Remove smoke results and caches; results of other scales and .venv stay
 	rm -rf results/smoke .snakemake/log .ruff_cache .pytest_cache .hypothesis

@@ -18,7 +18,6 @@ NOTHING = "has not been computed"  # what show.when_there says instead of a trac
 
 every = pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
 
-there = pytest.mark.skipif(not graph.REFERENCE.exists(), reason="the reference run has not been made yet")
 
 
 def read(path):
@@ -97,13 +96,11 @@ def test_the_stamp_notices_an_edited_cell_and_a_changed_reference(tmp_path):
     assert len({before, added, show.reference_digest(tmp_path)}) == 3
 
 
-@there
 @every
 def test_committed_outputs_belong_to_these_cells_and_this_reference(path):
     assert not show.is_stale(read(path)), f"run `python -m candor notebooks`: {path.name} is older than what it shows"
 
 
-@there
 @pytest.mark.slow
 @every
 def test_runs_from_the_reference_with_live_cells_off(path, tmp_path):
