@@ -19,7 +19,6 @@ NOTHING = "has not been computed"  # what show.when_there says instead of a trac
 every = pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
 
 
-
 def read(path):
     return nbformat.read(path, as_version=4)
 

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from candor import figures as f
+from candor.claims import shared
 from candor.figures import Plot
 from candor.ledger import Tables
 
@@ -15,18 +16,12 @@ ABSTAINING = ("abstain_00", "abstain_50", "abstain_75", "abstain_90")
 T_OF = {"abstain_00": 0.0, "abstain_50": 0.5, "abstain_75": 0.75, "abstain_90": 0.9}
 
 
-def _rows(frame: pd.DataFrame, **where: object) -> pd.DataFrame:
-    for column, value in where.items():
-        frame = frame[frame[column] == value]
-    return frame
-
-
 def payoff(tables: Tables) -> Figure:
     figure, ax = f.canvas(width=5.2, height=3.1)
     ax.axhline(0, color=f.INK, linewidth=1)
     f.point_label(ax, (0.1, 0), "abstain", dx=1, dy=-7)
     for arm, t in T_OF.items():
-        rows = _rows(tables["payoff"], t=t)
+        rows = shared.rows(tables["payoff"], t=t)
         ax.plot(rows["p"], rows["answer_reward"], **f.line(arm, marker=""))
         ax.plot(t, 0, f.marker(arm), color=f.color(arm), markersize=7, clip_on=False, zorder=3)
     ax.set(xlim=(0, 1), ylim=(-2, 1.02), xlabel="p, probability of being right", ylabel="expected reward")
@@ -55,7 +50,7 @@ def sharpening(tables: Tables) -> Figure:
 def gradient(tables: Tables) -> Figure:
     figure, axes = f.canvas(1, 2, width=7, height=2.7, sharey=True)
     for ax, order, arm in zip(axes, ("answer first", "confidence first"), ("rlvr", "rlvr_conf_first")):
-        rows = _rows(tables["confidence_gradient"], order=order)
+        rows = shared.rows(tables["confidence_gradient"], order=order)
         ax.bar(rows["confidence"], rows["gradient"], width=0.075, color=f.color(arm))
         largest = rows["largest"].iloc[0]
         ax.text(
@@ -74,11 +69,11 @@ def gradient(tables: Tables) -> Figure:
 def released(tables: Tables) -> Figure:
     figure, axes = f.canvas(1, 3, width=7, height=2.75, sharey=True)
     for ax, arm in zip(axes, ("base", "rlvr", "rlcr")):
-        rows = _rows(tables["released"], arm=arm)
+        rows = shared.rows(tables["released"], arm=arm)
         x, y = rows["mean_confidence"], rows["accuracy"]
         ax.vlines(x, np.minimum(x, y), np.maximum(x, y), color=f.color(arm), alpha=0.35, linewidth=0.9)
         for domain, face in (("out", f.PAPER), ("in", f.color(arm))):
-            part = _rows(rows, domain=domain)
+            part = shared.rows(rows, domain=domain)
             ax.scatter(
                 part["mean_confidence"],
                 part["accuracy"],
@@ -99,11 +94,11 @@ def gap_arrows(tables: Tables) -> Figure:
     figure, axes = f.canvas(1, 2, width=7.2, height=3.7, sharey=True)
     cells = tables["cells"]
     for ax, domain, title in zip(axes, ("in", "out"), ("in domain", "out of domain")):
-        for row in _rows(cells, domain=domain).itertuples():
+        for row in shared.rows(cells, domain=domain).itertuples():
             shape = {} if row.family == "HotpotQA" else {"linestyle": (0, (3, 1.5))}
             start, end = (row.base_accuracy, row.base_confidence), (row.rlvr_accuracy, row.rlvr_confidence)
             f.arrow(ax, start, end, "rlvr", **shape)
-        for dataset, part in _rows(cells, domain=domain).groupby("dataset"):
+        for dataset, part in shared.rows(cells, domain=domain).groupby("dataset"):
             x, y = part["base_accuracy"].iloc[0], part["base_confidence"].iloc[0]
             crowded = domain == "in" and dataset in ("HotpotQA", "Big-Math-Digits", "MATH-500")
             beside = {"dx": -7} if crowded else {"dx": 0, "dy": -10}
@@ -137,7 +132,7 @@ def density(tables: Tables) -> Figure:
     )
     for j, (setting, arm) in enumerate(columns):
         for i, (kind, name) in enumerate(KINDS.items()):
-            rows = _rows(table, setting=setting, arm=arm, kind=kind)
+            rows = shared.rows(table, setting=setting, arm=arm, kind=kind)
             if len(rows):
                 f.density_panel(
                     axes[i, j],
@@ -158,7 +153,7 @@ def reliability(tables: Tables) -> Figure:
     )
     for j, (setting, arm) in enumerate(columns):
         for i, (kind, name) in enumerate(KINDS.items()):
-            rows = _rows(table, setting=setting, arm=arm, kind=kind)
+            rows = shared.rows(table, setting=setting, arm=arm, kind=kind)
             if len(rows):
                 f.reliability_panel(axes[i, j], rows, arm, xlabel=name, ylabel="" if j else "share correct")
         axes[0, j].set_title(f.label(arm))
@@ -175,11 +170,11 @@ EXPERT = ("base", "rlvr", "shuffled_correct", "rlvr_answer_only", "rlvr_no_forma
 
 
 def seeds(tables: Tables) -> Figure:
-    summary = _rows(tables["summary"], setting="expert")
+    summary = shared.rows(tables["summary"], setting="expert")
     arms = [arm for arm in EXPERT if arm in set(summary["arm"])]
     figure, axes = f.canvas(2, 2, width=7.2, height=1.6 + 0.5 * len(arms), sharey=True)
     for ax, (measure, title) in zip(axes.flat, MEASURES.items()):
-        f.interval_dots(ax, {arm: _rows(summary, arm=arm)[measure] for arm in arms})
+        f.interval_dots(ax, {arm: shared.rows(summary, arm=arm)[measure] for arm in arms})
         ax.set_title(title)
     axes[1, 0].axvline(0, color=f.INK, linewidth=0.8)
     if "bayes_accuracy" in summary:
@@ -188,9 +183,9 @@ def seeds(tables: Tables) -> Figure:
 
 
 def confidence_first(tables: Tables) -> Figure:
-    summary = _rows(tables["summary"], setting="expert_conf_first")
+    summary = shared.rows(tables["summary"], setting="expert_conf_first")
     arms = [a for a in ("base", "rlvr_conf_first", "shuffled_conf_first") if a in set(summary["arm"])]
-    prediction = _rows(tables["tabular"], reward="binary").set_index("step").iloc[[0, -1]]
+    prediction = shared.rows(tables["tabular"], reward="binary").set_index("step").iloc[[0, -1]]
     figure, axes = f.canvas(1, 3, width=7.2, height=2.1, sharey=True)
     for ax, (measure, ideal, title) in zip(
         axes,
@@ -201,7 +196,7 @@ def confidence_first(tables: Tables) -> Figure:
         ),
     ):
         references = dict(zip(("base", "rlvr_conf_first"), prediction[ideal]))
-        f.interval_dots(ax, {a: _rows(summary, arm=a)[measure] for a in arms}, references=references)
+        f.interval_dots(ax, {a: shared.rows(summary, arm=a)[measure] for a in arms}, references=references)
         ax.set_title(title)
     return figure
 
@@ -243,7 +238,7 @@ def training(tables: Tables) -> Figure:
             ("expert_conf_first", "shuffled_conf_first"),
             ("expert", "rlvr_no_format"),
         ):
-            rows = _rows(table, setting=setting, arm=arm)
+            rows = shared.rows(table, setting=setting, arm=arm)
             if len(rows):
                 ax.plot(rows["step"], rows[measure], **f.line(arm, markevery=max(1, len(rows) // 5), markersize=4))
         ax.set_title(titles[measure])
@@ -257,10 +252,10 @@ def abstention(tables: Tables) -> Figure:
     figure, (left, right) = f.canvas(1, 2, width=7.2, height=3.2)
     frontier = tables["frontier"]
     left.plot(frontier["coverage"], frontier["selective_accuracy"], **f.line("ideal", marker=""))
-    summary = _rows(tables["summary"], setting="abstaining")
-    bins = _rows(tables["posterior_bins"], setting="abstaining")
+    summary = shared.rows(tables["summary"], setting="abstaining")
+    bins = shared.rows(tables["posterior_bins"], setting="abstaining")
     for arm in ("base", *ABSTAINING):
-        rows = _rows(summary, arm=arm)
+        rows = shared.rows(summary, arm=arm)
         left.plot(
             1 - rows["idk_rate"],
             rows["selective_accuracy"],
@@ -269,7 +264,7 @@ def abstention(tables: Tables) -> Figure:
             alpha=0.8,
             label=f.label(arm),
         )
-        part = _rows(bins, arm=arm).sort_values("bin_low")
+        part = shared.rows(bins, arm=arm).sort_values("bin_low")
         right.plot((part["bin_low"] + part["bin_high"]) / 2, part["idk_rate"], **f.line(arm))
         if T_OF.get(arm):
             right.axvline(T_OF[arm], color=f.color(arm), linewidth=0.8, linestyle=(0, (1, 1.5)))

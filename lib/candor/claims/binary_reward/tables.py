@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from candor.claims import shared
 from candor.experiments import language_models
 from candor.measures.calibration import ece
 from candor.worlds import witnesses
@@ -42,7 +43,6 @@ DECISIVE = [
     for step in (arm, f"eval_{arm}")
 ]
 
-FAMILIES = {"trained on HotpotQA-Modified": "HotpotQA", "trained on Big-Math-Digits": "Big-Math"}
 THRESHOLDS = (0.0, 0.5, 0.75, 0.9)
 CONFIDENCES = np.arange(11) / 10
 
@@ -71,7 +71,7 @@ def published(folder: Path) -> dict[str, pd.DataFrame]:
         "row_mix": _row_mix(main),
         "elicitation": _elicitation(ablations),
         "conventions": _conventions(ablations),
-        "floor": _floor(ablations),
+        "floor": shared.floor(ablations),
         "sampling_error": _sampling_error(cells, ablations),
         "swap_start": _swap_start(swap),
         "answer_letters": history.loc[
@@ -92,20 +92,7 @@ def published(folder: Path) -> dict[str, pd.DataFrame]:
 
 def _cells(released: pd.DataFrame) -> pd.DataFrame:
     """A row a model family and data set: base and RLVR, and the change of the gap taken apart."""
-    metrics = ["accuracy", "mean_confidence", "ece", "brier", "auroc"]
-    rows = released[released["arm"].isin(["base", "rlvr"]) & released["metric"].isin(metrics)]
-    wide = rows.pivot(index=["setting", "dataset", "n"], columns=["arm", "metric"], values="value")
-    cells = pd.DataFrame(
-        {f"{arm}_{metric.removeprefix('mean_')}": wide[arm, metric] for arm in ("base", "rlvr") for metric in metrics}
-    ).reset_index()
-    trained = {
-        "HotpotQA": ("HotpotQA", "HotpotQA-Modified"),
-        "Big-Math": ("Big-Math-Digits", "GSM8K", "MATH-500"),
-    }
-    cells.insert(0, "family", cells.pop("setting").map(FAMILIES))
-    inside = [dataset in trained[family] for family, dataset in zip(cells["family"], cells["dataset"])]
-    cells.insert(2, "domain", np.where(inside, "in", "out"))
-    cells = cells.sort_values(["family", "domain"], ascending=[False, True], kind="stable", ignore_index=True)
+    cells = shared.cells(released, ("base", "rlvr"))
     return _with_changes(cells).assign(
         ece_minus_error=cells["rlvr_ece"] - (1 - cells["rlvr_accuracy"]),
         ece_minus_gap=cells["rlvr_ece"] - (cells["rlvr_confidence"] - cells["rlvr_accuracy"]),
@@ -114,7 +101,9 @@ def _cells(released: pd.DataFrame) -> pd.DataFrame:
 
 def _released(released: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     """Base, RLVR and RLCR on every data set, a row each: what a reliability diagram would be made of."""
-    rows = released[released["arm"].isin(["base", "rlvr", "rlcr"])].assign(family=released["setting"].map(FAMILIES))
+    rows = released[released["arm"].isin(["base", "rlvr", "rlcr"])].assign(
+        family=released["setting"].map(shared.FAMILIES)
+    )
     keys = ["family", "dataset", "n", "arm"]
     wide = rows.pivot(index=keys, columns="metric", values="value")[["accuracy", "mean_confidence", "ece", "brier"]]
     return wide.reset_index().rename_axis(columns=None).merge(cells[["family", "dataset", "domain"]])
@@ -207,12 +196,6 @@ def _conventions(ablations: pd.DataFrame) -> pd.DataFrame:
         .reset_index()
         .rename_axis(columns=None)
     )
-
-
-def _floor(ablations: pd.DataFrame) -> pd.DataFrame:
-    """ECE of a perfectly calibrated forecaster, by number of items."""
-    rows = ablations[ablations["location"] == "simulation"]
-    return rows.pivot(index="n", columns="metric", values="value").reset_index().rename_axis(columns=None)
 
 
 def _sampling_error(cells: pd.DataFrame, ablations: pd.DataFrame) -> pd.DataFrame:
@@ -360,15 +343,6 @@ def frontier(posterior: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["t", "coverage", "selective_accuracy", "right_per_100", "wrong_per_100"])
 
 
-def stated(belief: np.ndarray, bias: float = 0.10, sd: float = 0.20) -> np.ndarray:
-    """P(confidence token | belief) of a crowd that states belief + N(bias, sd) in tenths: [..., 11]."""
-    from scipy.stats import norm
-
-    edges = (np.arange(10) + 0.5) / 10
-    below = norm.cdf((edges - belief[..., None] - bias) / sd)
-    return np.diff(below, prepend=0, append=1, axis=-1)
-
-
 # One question for the enumeration: one suspect likely, one possible, six unlikely.
 TOY_POSTERIOR = np.array([0.6, 0.22, 0.03, 0.03, 0.03, 0.03, 0.03, 0.03])
 
@@ -382,7 +356,7 @@ def confidence_gradient(posterior: np.ndarray = TOY_POSTERIOR) -> pd.DataFrame:
     largest (absolute gradient).
     """
     n = len(posterior)
-    stating = stated(posterior)  # [answers, 11]
+    stating = shared.stated(posterior)  # [answers, 11]
     joint = posterior[:, None] * stating  # the policy: answer drawn from the belief, then the confidence
     score = np.eye(11)[None] - stating[:, None]  # [answer, drawn q, logit]: d log pi(q | answer) / d logit
     reward = np.eye(n)  # [answer, truth]
@@ -431,7 +405,7 @@ def tabular(posterior: np.ndarray, steps: int = 1000, step_size: float = 0.5) ->
     drawn documents). `posterior` [questions, suspects].
     """
     n = len(posterior)
-    joint = posterior[:, :, None] * stated(posterior)  # [question, answer, q]
+    joint = posterior[:, :, None] * shared.stated(posterior)  # [question, answer, q]
     brier = -(posterior[:, :, None] * (CONFIDENCES - 1) ** 2 + (1 - posterior[:, :, None]) * CONFIDENCES**2)
     binary = np.repeat(posterior[:, :, None], 11, axis=2)
     rows = []
@@ -478,67 +452,30 @@ DRAWN = {"expert": ("base", "rlvr", "shuffled_correct"), "expert_conf_first": ("
 
 def world(results) -> dict[str, pd.DataFrame]:
     """What the trained models did, from the evaluation steps; a table without a finished step is left out."""
-
-    def collect(table: str, *groups: dict[str, tuple[str, ...]]) -> pd.DataFrame:
-        frames = [results.collect(setting, list(arms), table) for group in groups for setting, arms in group.items()]
-        return pd.concat([f for f in frames if len(f)] or [pd.DataFrame()], ignore_index=True)
-
     keys = ["setting", "arm", "kind"]
+    followed = {
+        "expert": ("rlvr", "shuffled_correct"),
+        "expert_conf_first": ("rlvr_conf_first", "shuffled_conf_first"),
+    }
     tables = {
-        "summary": collect("summary", ARMS, VARIANTS),
-        "reliability": _pool(
-            collect("reliability", DRAWN),
+        "summary": shared.collect(results, "summary", ARMS, VARIANTS),
+        "reliability": shared.pool(
+            shared.collect(results, "reliability", DRAWN),
             [*keys, "bin_low", "bin_high"],
             ["mean_confidence", "accuracy", "floor_low", "floor_high"],
         ),
-        "density": _total(collect("density", DRAWN), [*keys, "posterior_bin", "value_bin"]),
-        "posterior_bins": _pool(
-            collect("posterior_bins", ARMS),
+        "density": shared.total(shared.collect(results, "density", DRAWN), [*keys, "posterior_bin", "value_bin"]),
+        "posterior_bins": shared.pool(
+            shared.collect(results, "posterior_bins", ARMS),
             ["setting", "arm", "bin_low", "bin_high"],
             ["accuracy", "q_mean", "answer_prob", "idk_rate"],
         ),
-        "trajectory": collect(
-            "trajectory",
-            {
-                "expert": ("rlvr", "shuffled_correct"),
-                "expert_conf_first": ("rlvr_conf_first", "shuffled_conf_first"),
-            },
-        ),
-        "training": _training(results),
+        "trajectory": shared.collect(results, "trajectory", followed),
+        "training": shared.training(results, TRAINING, ARMS, VARIANTS),
     }
     if len(tables["trajectory"]):
         tables["trajectory"] = tables["trajectory"][["setting", "arm", "seed", "step", *TRAJECTORY]]
     return {name: table for name, table in tables.items() if len(table)}
-
-
-def _pool(frame: pd.DataFrame, keys: list[str], values: list[str]) -> pd.DataFrame:
-    """Means over seeds, weighted by the number of items."""
-    if frame.empty:
-        return frame
-    weighted = frame[values].mul(frame["n"], axis=0).where(frame["n"] > 0)
-    sums = pd.concat([frame[keys], frame[["n"]], weighted], axis=1).groupby(keys, sort=False).sum(min_count=1)
-    return sums[values].div(sums["n"].where(sums["n"] > 0), axis=0).assign(n=sums["n"]).reset_index()
-
-
-def _total(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    if frame.empty:
-        return frame
-    table = frame.groupby(keys, sort=False)["n"].sum().reset_index()
-    return table[table["n"] > 0]
-
-
-def _training(results) -> pd.DataFrame:
-    """Training logs, mean and s.d. over seeds of the reward; what the rest of the columns say, as means."""
-    frames = [
-        results.log(setting, [arm for arm in arms if arm != "base"])
-        for group in (ARMS, VARIANTS)
-        for setting, arms in group.items()
-    ]
-    log = pd.concat([f for f in frames if len(f)] or [pd.DataFrame()], ignore_index=True)
-    if log.empty:
-        return log
-    columns = [c for c in TRAINING if c in log]
-    return log.groupby(["setting", "arm", "step"], sort=False)[columns].mean().reset_index()
 
 
 # --- Pretrained models ------------------------------------------------------------------------------
