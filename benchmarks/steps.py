@@ -2,7 +2,7 @@
 
     python benchmarks/steps.py --scale laptop      # writes benchmarks/steps.csv
 
-A row a step over its seeds, and a row `total`. Seconds are those of the step itself, without the job's imports; the
+A row a step over its seeds, then totals by world and of everything. Seconds are those of the step itself, without the job's imports; the
 peak memory is that of the process, which may have made other steps before.
 """
 
@@ -33,14 +33,19 @@ def costs(scale: str) -> pd.DataFrame:
         peak_memory_mb=("peak_memory_mb", "max"),
     )
     table = table.sort_values("core_minutes", ascending=False).reset_index(names="step")
-    total = {
-        "step": "total",
+    worlds = table.groupby(table["step"].str.split("/").str[0])
+    totals = [_total(f"total, {world}", part) for world, part in worlds] if len(worlds) > 1 else []
+    return pd.concat([table, pd.DataFrame([*totals, _total("total", table)])], ignore_index=True)[COLUMNS]
+
+
+def _total(name: str, table: pd.DataFrame) -> dict:
+    return {
+        "step": name,
         "seeds": table["seeds"].max(),
         "mean_seconds": float("nan"),
         "core_minutes": table["core_minutes"].sum(),
         "peak_memory_mb": table["peak_memory_mb"].max(),
     }
-    return pd.concat([table, pd.DataFrame([total])], ignore_index=True)[COLUMNS]
 
 
 def main() -> None:
