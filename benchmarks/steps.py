@@ -2,8 +2,8 @@
 
     python benchmarks/steps.py --scale laptop      # writes benchmarks/steps.csv
 
-A row a step over its seeds, then totals by world and of everything. Seconds are those of the step itself, without the job's imports; the
-peak memory is that of the process, which may have made other steps before.
+A row a step over its seeds, then totals by world and of everything. Seconds are those of the step itself, without the
+job's imports; the peak memory is that of the process, which may have made other steps before.
 """
 
 from __future__ import annotations
