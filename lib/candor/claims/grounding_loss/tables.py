@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 
 from candor.claims.shared import rows
-from candor.measures.agreement import kappa_max, kappa_of
+from candor.judges import raters
+from candor.measures.agreement import kappa, kappa_max, kappa_of
+from candor.worlds import reference_game as game
 from candor.worlds.reference_game import ACTS
 
 WORLD = "reference_game"
@@ -53,6 +55,7 @@ def published(folder: Path) -> dict[str, pd.DataFrame]:
         "headline_means": _headline_means(printed, headline, draws),
         "rates": rates,
         "changes": changes,
+        "kappa_bound": _kappa_bound(rates),
         "rate_sums": _rate_sums(rates),
         "quoted_changes": _quoted_changes(printed, changes),
         "prompting": _change(rates, "GPT-3.5-turbo", "off_the_shelf", "mitigation_prompt", "prompt"),
@@ -65,6 +68,7 @@ def published(folder: Path) -> dict[str, pd.DataFrame]:
         "human_ceiling": _human_ceiling(printed),
         "clarification_counts": _clarification_counts(printed, points),
         "label_noise": _label_noise(printed, classifier),
+        "noisy_humans": _noisy_humans(classifier),
         "questions": _questions(preferences),
         "odds_multipliers": _odds_multipliers(preferences),
         "power": _power(rates),
@@ -202,6 +206,16 @@ def _changes(rates: pd.DataFrame) -> pd.DataFrame:
     """The nine comparisons of SFT with SFT + preference optimisation: Mistral DPO, Llama DPO, Llama PPO x 3 acts."""
     parts = [_change(rates, model, "sft", f"sft_{method}", method) for model, method in COMPARISONS]
     return pd.concat(parts, ignore_index=True)
+
+
+def _kappa_bound(rates: pd.DataFrame) -> pd.DataFrame:
+    """The largest kappa (x 100) at each model rate (percent): act, human (rate), rate, kappa_max."""
+    m = np.linspace(0.1, 45, 450)
+    frames = [
+        pd.DataFrame({"act": act, "human": h, "rate": m, "kappa_max": 100 * np.vectorize(kappa_max)(h / 100, m / 100)})
+        for act, h in rates.groupby("act", sort=False)["human"].first().items()
+    ]
+    return pd.concat(frames, ignore_index=True)
 
 
 def _rate_sums(rates: pd.DataFrame) -> pd.DataFrame:
@@ -420,6 +434,18 @@ def _label_noise(printed: pd.DataFrame, classifier: pd.DataFrame) -> pd.DataFram
     return frame[["dataset", "act", "support", "zero_shot", "few_shot", "kappa"]]
 
 
+def _noisy_humans(classifier: pd.DataFrame) -> pd.DataFrame:
+    """Two humans of the world, their acts labelled at the F1 published for ESConv: act, f1, kappa, noisy_kappa."""
+    f1 = rows(classifier, location="Appendix Table 2", metric="f1", arm="few_shot", dataset="ESConv")
+    f1 = f1.set_index("setting")["value"]
+    table = []
+    for a, act in enumerate(ACTS):
+        human, rate = game.HUMAN[:, a], game.exact(game.HUMAN)[f"{act}_rate"]
+        seen = human * f1[act] + (1 - human) * rate * (1 - f1[act]) / (1 - rate)
+        table.append((act, f1[act], kappa(human, human, game.VISITS), kappa(seen, seen, game.VISITS)))
+    return pd.DataFrame(table, columns=["act", "f1", "kappa", "noisy_kappa"])
+
+
 def _questions(preferences: pd.DataFrame) -> pd.DataFrame:
     """Questions in UltraFeedback and UltraChat (percent), and what they imply: name, value.
 
@@ -475,3 +501,101 @@ def _power(rates: pd.DataFrame, points: float = 3.0) -> pd.DataFrame:
         "turns_80": two * (Z + 0.841621) ** 2,
     }
     return pd.DataFrame({"name": values.keys(), "value": values.values()})
+
+
+# --- What follows from the rater's rule -----------------------------------------------------------
+
+CHARITIES = {"charity_0": 0.0, "charity_3": 0.3, "charity_6": 0.6}
+BETA = 0.3
+
+
+def theory() -> dict[str, pd.DataFrame]:
+    """What raters prefer and where that leads, exactly: no model and no sampling (rates and kappas as shares)."""
+    return {
+        "human": by_act(game.HUMAN),
+        "optimum": optimum(),
+        "predicted": pd.concat(
+            [by_act(raters.optimum(alpha, BETA)).assign(arm=arm, alpha=alpha) for arm, alpha in CHARITIES.items()],
+            ignore_index=True,
+        ),
+        "predicted_cells": predicted_cells(),
+        "crossing": crossing(),
+        "ask_anyway": pd.concat(
+            [by_act(game.ask_anyway(d)).assign(d=d) for d in (0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)], ignore_index=True
+        ),
+    }
+
+
+def by_act(policy: np.ndarray) -> pd.DataFrame:
+    """A policy [28, 3], a row an act: act, rate, kappa, kappa_max, recall, precision, and all_acts, success, turns."""
+    found, human = game.exact(policy), game.exact(game.HUMAN)
+    measures = ("rate", "kappa", "recall", "precision")
+    table = pd.DataFrame([{"act": act} | {m: found[f"{act}_{m}"] for m in measures} for act in ACTS])
+    bounds = [kappa_max(human[f"{act}_rate"], found[f"{act}_rate"]) for act in ACTS]
+    return table.assign(kappa_max=bounds, all_acts=found["rate"], success=found["success"], turns=found["turns"])
+
+
+def optimum() -> pd.DataFrame:
+    """Where DPO ends on the human's pairs at beta .3, by the rater's charity: alpha, and as `by_act`."""
+    frames = [by_act(raters.optimum(alpha, BETA)).assign(alpha=alpha) for alpha in np.arange(21) / 20]
+    return pd.concat(frames, ignore_index=True)
+
+
+def predicted_cells() -> pd.DataFrame:
+    """The same by context cell: arm, alpha, cell, act, p, human, model (P(act)), shift (of the logit)."""
+    frames = [
+        game.by_cell(raters.optimum(alpha, BETA)).drop(columns="n").assign(arm=arm, alpha=alpha)
+        for arm, alpha in CHARITIES.items()
+    ]
+    table = pd.concat(frames, ignore_index=True)
+    return table.assign(shift=logit(table["model"]) - logit(table["human"]))
+
+
+def logit(p, smallest: float = 1e-6):
+    """ln(p / (1 - p)); probabilities are kept `smallest` away from 0 and 1."""
+    p = np.clip(p, smallest, 1 - smallest)
+    return np.log(p / (1 - p))
+
+
+def crossing() -> pd.DataFrame:
+    """By charity: the p above which acts lose, and how often acts win where both were sampled: alpha, p, act_win_rate.
+
+    The last row is the charity at which acts win as often as questions do in UltraFeedback, replies taken as
+    independent (41.5 %): an aggregate share cannot tell charity from needless acts.
+    """
+    acting = game.HUMAN.sum(1)
+    pairs = game.VISITS * acting * (1 - acting)  # one sample acts, the other delivers
+    strict = np.average(raters.act_wins(game.READ, 0.0), weights=pairs)
+    alpha = np.append(np.arange(20) / 20, 1 - UNPREFERRED / strict)
+    return pd.DataFrame(
+        {"alpha": alpha, "p": [raters.crossing(a) for a in alpha], "act_win_rate": (1 - alpha) * strict}
+    )
+
+
+UNPREFERRED = 0.415393  # `question_win_rate` of the table `questions`
+
+
+# --- The world ------------------------------------------------------------------------------------
+
+TRAJECTORY = [*(f"{act}_{measure}" for act in ACTS for measure in ("rate", "kappa")), "success", "win_rate"]
+
+
+def world(results) -> dict[str, pd.DataFrame]:
+    """What the trained models did, from the evaluation steps; a table without a finished step is left out.
+
+    summary: a row an arm and seed. cells: a row a context cell besides (p, human and model P(act)). trajectory: the
+    checkpoints of charity_6, shuffled and more_sft. pairs: what the rater preferred, a row a DPO arm and seed.
+    """
+    every = [arm for group in (ARMS, VARIANTS) for arm in group["standard"]]
+    tables = {
+        "summary": results.collect("standard", every, "summary", world=WORLD),
+        "cells": results.collect("standard", every, "cells", world=WORLD),
+        "trajectory": results.collect("standard", ["charity_6", "shuffled", "more_sft"], "trajectory", world=WORLD),
+        "pairs": results.trained("standard", [a for a in every if a not in ("base", "more_sft")], "pairs", world=WORLD),
+    }
+    return {name: table for name, table in tables.items() if len(table)}
+
+
+def models(results) -> dict[str, pd.DataFrame]:
+    """What pretrained models did; empty at a scale that asks for none."""
+    return {}
