@@ -14,9 +14,9 @@ from candor.steps import MissingError, Step, read
 @cache
 def steps() -> dict[str, Step]:
     """All steps of all worlds and corpora, by key; what a step needs comes before it."""
-    from candor.experiments import language_models, witnesses
+    from candor.experiments import dialogue_models, language_models, reference_game, witnesses
 
-    return {**witnesses.STEPS, **language_models.STEPS}
+    return {**witnesses.STEPS, **reference_game.STEPS, **language_models.STEPS, **dialogue_models.STEPS}
 
 
 class Results:
@@ -54,4 +54,4 @@ def seeds_of(step: Step, config: Config) -> tuple[int, ...]:
     """The seeds that a step runs on at this scale."""
     from candor.experiments import language_models
 
-    return language_models.seeds_of(step, config) if step.world in language_models.RECIPES else config[step.seeds]
+    return config[step.seeds] if step.world in config["world"] else language_models.seeds_of(step, config)

@@ -158,7 +158,7 @@ def _check_round_trip(tokenizer, pairs, prepared) -> None:
         return  # a chat template decides where a completion starts
 
     def ids(name):
-        return tokenizer(pairs[name], add_special_tokens=False)["input_ids"]
+        return tokenizer(list(pairs[name]), add_special_tokens=False)["input_ids"]
 
     wanted = {"prompt_ids": ids("prompt"), "chosen_ids": ids("chosen"), "rejected_ids": ids("rejected")}
     for column, rows in wanted.items():

@@ -103,19 +103,24 @@ def train_responses(
     rows, start = [], time.perf_counter()
     for step in range(steps):
         batch = index[step * batch_size : (step + 1) * batch_size]
-        width = int(lengths[batch].max())
-        ids, spoken = tokens[batch, :width], responses[batch, 1:width]
-        hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state[spoken]
-        value = torch.nn.functional.cross_entropy(model.lm_head(hidden), ids[:, 1:][spoken])
+        batch = batch[np.argsort(lengths[batch])]
+        # Short dialogues apart from long ones: less padding, the same gradient.
+        count, value = int(responses[batch].sum()), 0.0
         optimiser.zero_grad(set_to_none=True)
-        value.backward()
+        for part in np.array_split(batch, 2):
+            width = int(lengths[part].max())
+            ids, spoken = tokens[part, :width], responses[part, 1:width]
+            hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state[spoken]
+            loss = torch.nn.functional.cross_entropy(model.lm_head(hidden), ids[:, 1:][spoken], reduction="sum") / count
+            loss.backward()
+            value += loss.item()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()
         if (step + 1) % log_every == 0 or step + 1 == steps:
-            if not torch.isfinite(value):
-                raise DivergedError(f"The loss became {value.item()} at step {step + 1}: lower the learning rate.")
-            rows.append({"step": step + 1, "loss": value.item(), "seconds": time.perf_counter() - start})
+            if not np.isfinite(value):
+                raise DivergedError(f"The loss became {value} at step {step + 1}: lower the learning rate.")
+            rows.append({"step": step + 1, "loss": value, "seconds": time.perf_counter() - start})
             progress(step + 1, steps)
     model.eval()
     return pd.DataFrame(rows)

@@ -413,7 +413,12 @@ def documents(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]
     return tokens[:, :width], spoken[:, :width]
 
 
-_STREAMS = {"documents": 0, "contexts": 1, "eval": 2, "rollouts": 3, "ratings": 4, "more": 5, "base_samples": 6}
+_STREAMS = {
+    name: i
+    for i, name in enumerate(
+        ("documents", "contexts", "samples", "ratings", "shuffle", "more", "eval", "rollouts", "base_samples")
+    )
+}
 
 
 def stream(split: str, seed: int) -> np.random.Generator:
