@@ -412,7 +412,7 @@ def rates(human_turns: pd.DataFrame, written: pd.DataFrame, resamples: int) -> p
             models |= dict(iter(written[written["corpus"] == corpus].groupby(["setting", "arm", "seed"], sort=False)))
         sums: dict[tuple, np.ndarray] = {}
         for (lineage, stage, seed), part in models.items():
-            for name, act in [(name, act) for name in names for act in acts_of(name)]:
+            for name, act in [(coder, act) for coder in names for act in acts_of(coder)]:
                 model_act = _by_turn(part, name, act).reindex(said.index)
                 if model_act.isna().any():
                     raise CandorError(
