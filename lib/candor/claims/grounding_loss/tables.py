@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from candor.claims.shared import rows
+from candor.experiments import dialogue_models
 from candor.judges import raters
 from candor.measures.agreement import kappa, kappa_max, kappa_of
 from candor.worlds import reference_game as game
@@ -577,25 +578,34 @@ UNPREFERRED = 0.415393  # `question_win_rate` of the table `questions`
 
 # --- The world ------------------------------------------------------------------------------------
 
-TRAJECTORY = [*(f"{act}_{measure}" for act in ACTS for measure in ("rate", "kappa")), "success", "win_rate"]
+TRAJECTORY = [*(f"{act}_{measure}" for act in ACTS for measure in ("rate", "kappa")), "rate", "success", "win_rate"]
+WATCHED = ("charity_6", "shuffled", "more_sft")
+TOLD = ("base", "charity_6", "charity_0", "reaction_6")
 
 
 def world(results) -> dict[str, pd.DataFrame]:
     """What the trained models did, from the evaluation steps; a table without a finished step is left out.
 
     summary: a row an arm and seed. cells: a row a context cell besides (p, human and model P(act)). trajectory: the
-    checkpoints of charity_6, shuffled and more_sft. pairs: what the rater preferred, a row a DPO arm and seed.
+    checkpoints of `WATCHED`. pairs: what the rater preferred, a row a DPO arm and seed. dialogues: some free dialogues
+    of `TOLD` as text, of one seed; the same number is the same user with the same wish.
     """
     every = [arm for group in (ARMS, VARIANTS) for arm in group["standard"]]
+    rated = [arm for arm in every if arm not in ("base", "more_sft")]
     tables = {
         "summary": results.collect("standard", every, "summary", world=WORLD),
         "cells": results.collect("standard", every, "cells", world=WORLD),
-        "trajectory": results.collect("standard", ["charity_6", "shuffled", "more_sft"], "trajectory", world=WORLD),
-        "pairs": results.trained("standard", [a for a in every if a not in ("base", "more_sft")], "pairs", world=WORLD),
+        "trajectory": results.collect("standard", WATCHED, "trajectory", world=WORLD),
+        "pairs": results.trained("standard", rated, "pairs", world=WORLD),
+        "dialogues": results.collect("standard", TOLD, "dialogues", world=WORLD),
     }
+    if len(tables["trajectory"]):
+        tables["trajectory"] = tables["trajectory"][["setting", "arm", "seed", "step", *TRAJECTORY]]
+    if len(told := tables["dialogues"]):
+        tables["dialogues"] = told[told["seed"] == told["seed"].min()].reset_index(drop=True)
     return {name: table for name, table in tables.items() if len(table)}
 
 
 def models(results) -> dict[str, pd.DataFrame]:
     """What pretrained models did; empty at a scale that asks for none."""
-    return {}
+    return dialogue_models.tables(results)
