@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import importlib
 import json
 from dataclasses import dataclass
 from functools import cache
@@ -146,9 +145,10 @@ class Plan:
 
 
 def models_path(claim: str) -> ModuleType:
-    """The module of `experiments/` with the pretrained models that a claim's tables read (`MODELS_FROM`)."""
-    name = getattr(claims.load(claim).tables, "MODELS_FROM", "language_models")
-    return importlib.import_module(f"candor.experiments.{name}")
+    """The module of `experiments/` with the pretrained models that a claim's tables read (their `MODELS_FROM`)."""
+    from candor.experiments import language_models
+
+    return getattr(claims.load(claim).tables, "MODELS_FROM", language_models)
 
 
 def plan(scale: str = "laptop", claim: str | None = None) -> Plan:

@@ -183,14 +183,13 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     """What a model writes at the expert turns, labelled.
 
     Tables: turns (corpus, conversation, turn, sample, words, a column a labeller, malformed), messages (the same places
-    with the model's text); of our own arms also the tables training and trajectory of their training.
+    with the model's text).
     """
     from candor.training import models
 
     models.quiet()
     settings, options = context.settings, context.step.options
-    trained = context.need(options["arm"]) if context.needs else None
-    place = trained.model if trained else settings["lineage_ids"][options["model"]]
+    place = context.need(options["arm"]).model if context.needs else settings["lineage_ids"][options["model"]]
     turns = turns_of(settings)
     sampler, _ = language_models._sampler(place, context)
     chosen = settings["dialogues"]
@@ -199,15 +198,8 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     shutil.rmtree(context.folder / "merged", ignore_errors=True)
     _free()
     repeated = [turn for turn in turns for _ in range(chosen["samples"])]
-    places = messages.drop(columns="text")
-    found = {
-        "turns": _labelled(_labeller(settings), repeated, places, messages["text"].tolist()),
-        "messages": messages,
-    }
-    for name in ("training", "trajectory"):
-        if trained and name in trained.run["tables"]:
-            found[name] = trained.table(name)
-    return found
+    labelled = _labelled(_labeller(settings), repeated, messages.drop(columns="text"), messages["text"].tolist())
+    return {"turns": labelled, "messages": messages}
 
 
 def write(sampler, turns, tokens: int, samples: int, seed: int, progress=lambda done, total: None) -> pd.DataFrame:
@@ -366,6 +358,9 @@ def tables(results) -> dict[str, pd.DataFrame]:
     def collect(setting: str, arms: Iterable[str], table: str) -> pd.DataFrame:
         return results.collect(setting, list(arms), table, world=WORLD)
 
+    def of_training(arms: Iterable[str], table: str) -> pd.DataFrame:
+        return results.trained("own", list(arms), table, world=WORLD)
+
     found = {"models_questions": collect("data", ["questions"], "questions")}
     for ours, table in (("models_strategies", "strategies"), ("models_agreement", "agreement")):
         found[ours] = collect("data", ["human"], table)
@@ -377,8 +372,8 @@ def tables(results) -> dict[str, pd.DataFrame]:
         found["models_rates"] = rates(human_turns, written, models["dialogues"]["resamples"])
     ours = written[written["setting"] == "own"]
     if len(ours):
-        found["models_training"] = training(ours, collect("own", own, "training"))
-    found["models_trajectory"] = collect("own", [arm for arm in own if arm in WATCHED], "trajectory")
+        found["models_training"] = training(ours, of_training(own, "training"))
+    found["models_trajectory"] = of_training([arm for arm in own if arm in WATCHED], "trajectory")
     return {
         name: table.drop(columns=["setting"], errors="ignore").reset_index(drop=True)
         for name, table in found.items()
