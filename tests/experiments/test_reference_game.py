@@ -85,6 +85,29 @@ def test_the_pairs_are_described_by_what_acts_win():
     assert strict["act_win_rate"].item() == 0.5
 
 
+def test_what_is_preferred_is_chosen():
+    pairs, _ = two_pairs()
+    data = reference_game.as_training_data(pairs, np.array([True, False, True]))
+    assert data == {"prompt": ["x", "y", "z"], "chosen": ["1", "2", "1"], "rejected": ["2", "1", "2"]}
+
+
+def test_ties_are_dropped_and_the_null_arm_swaps_half_of_the_same_pairs():
+    better = np.random.default_rng(0).choice([-2.0, 0.0, 1.0], 3000)
+    kept, first = reference_game.preferred(better, 1500, None)
+    assert len(kept) == 1500 and (np.diff(kept) > 0).all() and (better[kept] != 0).all()
+    assert (better[: kept[-1] + 1] != 0).sum() == 1500, "none is passed over but ties"
+    assert (first == (better[kept] > 0)).all()
+    same, swapped = reference_game.preferred(better, 1500, np.random.default_rng(1))
+    assert (same == kept).all()
+    for part in (first, ~first):
+        assert (swapped != first)[part].mean() == pytest.approx(0.5, abs=0.06)
+
+
+def test_ties_alone_are_refused_in_one_sentence():
+    with pytest.raises(CandorError, match="equal"):
+        reference_game.preferred(np.zeros(5), 3, None)
+
+
 # --- Measures ---------------------------------------------------------------------------------------
 
 
@@ -149,6 +172,7 @@ def test_the_summary_has_every_measure(results):
         for m in ("rate", "kappa", "kappa_low", "kappa_high", "kappa_max", "recall", "precision")
     }
     wanted |= {"rate", "success", "success_low", "success_high", "turns", "malformed"}
+    wanted |= {f"{act}_human_{m}" for act in world.ACTS for m in ("rate", "kappa")}
     wanted |= {"win_rate", "win_rate_untied", "ties", "n_turns", "n_rollouts"}
     assert wanted <= set(collected.columns)
     shares = collected.drop(columns=["setting", "arm", "seed", "turns", "n_turns", "n_rollouts"])
@@ -183,28 +207,3 @@ def test_candidates_are_shared_and_whole(results):
         assert (ratings.loc[~waits, f"next_strict_{name}"] == 0).all()
     described = made["charity_6"].table("pairs").iloc[0]
     assert described["kept"] <= 60 and described["contexts"] == counts["contexts"].item()
-
-
-def test_equal_candidates_are_refused_in_one_sentence(results, tmp_path):
-    made, _ = results
-    step = experiments.steps()[f"{ROOT}/charity_6"]
-    tied = (
-        made["candidates"]
-        .table("ratings")
-        .assign(**dict.fromkeys(("strict_a", "strict_b", "charitable_a", "charitable_b"), 0))
-    )
-
-    class Tied:
-        def table(self, name):
-            return {"ratings": tied}.get(name, made["candidates"].table(name))
-
-    context = steps.Context(
-        step=step,
-        seed=11,
-        settings=steps.resolved(step, config.load("smoke")),
-        folder=tmp_path,
-        needs={f"{ROOT}/candidates": Tied(), f"{ROOT}/base": made["base"]},
-        progress=lambda done, total: None,
-    )
-    with pytest.raises(CandorError, match="equal"):
-        reference_game.arm(context)

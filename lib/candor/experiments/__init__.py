@@ -33,6 +33,10 @@ class Results:
         """Training logs of `arms`, with the columns setting, arm and seed in front."""
         return self._stack(setting, arms, "log", world, "")
 
+    def trained(self, setting: str, arms: Iterable[str], table: str, world: str = "witnesses") -> pd.DataFrame:
+        """Table `table` of the arms' own steps, not of their evaluations, with the same columns in front."""
+        return self._stack(setting, arms, table, world, "")
+
     def _stack(self, setting, arms, table, world, prefix) -> pd.DataFrame:
         frames = []
         for arm in arms:

@@ -124,6 +124,24 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else np.nan
 
 
+def preferred(better: np.ndarray, most: int, swaps: np.random.Generator | None) -> tuple[np.ndarray, np.ndarray]:
+    """The first `most` pairs without a tie, as indices, and in which of them response a is chosen.
+
+    With `swaps` the choice is turned round in half of them at random. Raises: `CandorError` where all are ties.
+    """
+    kept = np.flatnonzero(better)[:most]
+    if not len(kept):
+        raise CandorError("The rater finds all pairs of responses equal: train the base longer, or use more dialogues.")
+    first = better[kept] > 0
+    return kept, first if swaps is None else first ^ (swaps.random(len(kept)) < 0.5)
+
+
+def as_training_data(pairs: pd.DataFrame, first: np.ndarray) -> dict[str, list[str]]:
+    """Columns prompt, chosen, rejected, as `dpo.train` takes them; response a is chosen where `first` [pairs]."""
+    chosen, rejected = np.where(first, pairs["a"], pairs["b"]), np.where(first, pairs["b"], pairs["a"])
+    return {"prompt": pairs["prompt"].tolist(), "chosen": chosen.tolist(), "rejected": rejected.tolist()}
+
+
 def arm(context: Context) -> dict[str, pd.DataFrame]:
     """The base after DPO on what a rater prefers among the candidates."""
     from datasets import Dataset
@@ -135,15 +153,8 @@ def arm(context: Context) -> dict[str, pd.DataFrame]:
     collected = context.need("candidates")
     pairs, ratings = collected.table("pairs"), collected.table("ratings")
     better = choices(pairs, ratings, raters.RATERS[options["rater"]])
-    kept = np.flatnonzero(better)[: settings.pairs]
-    if not len(kept):
-        raise CandorError("The rater finds all pairs of responses equal: train the base longer, or use more dialogues.")
-    first = better[kept] > 0
-    if options.get("shuffled"):
-        first ^= world.stream("shuffle", context.seed).random(len(kept)) < 0.5
-    a, b = (pairs[name].to_numpy()[kept] for name in "ab")
-    chosen, rejected = np.where(first, a, b), np.where(first, b, a)
-    prompts = pairs["prompt"].to_numpy()[kept]
+    swaps = world.stream("shuffle", context.seed) if options.get("shuffled") else None
+    kept, first = preferred(better, settings.pairs, swaps)
     model, tokenizer = models.load_decoder(context.need("base").model)
     config = dpo.configuration(
         context.folder / "trainer",
@@ -156,7 +167,7 @@ def arm(context: Context) -> dict[str, pd.DataFrame]:
     log = dpo.train(
         model,
         tokenizer,
-        Dataset.from_dict({"prompt": prompts, "chosen": chosen, "rejected": rejected}),
+        Dataset.from_dict(as_training_data(pairs.iloc[kept], first)),
         config,
         snapshots=context.folder / "snapshots" if options.get("snapshots") else None,
         snapshot_every=settings.snapshot_every,
@@ -285,6 +296,8 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     human, probability = world.HUMAN[turns.cell], world.act_probabilities(model, turns)
     context.progress(1, 4)
     row = measures(human, probability) | kappa_intervals(human, probability, turns.origin)
+    others = measures(human, human)  # two humans at the same turns
+    row |= {f"{act}_human_{m}": others[f"{act}_{m}"] for act in world.ACTS for m in ("rate", "kappa")}
     row |= _Contest(start, turns, settings.eval_seed)(model)
     context.progress(2, 4)
     found, dialogues = _rollouts(model, settings.rollouts, settings.eval_seed)
