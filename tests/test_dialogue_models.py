@@ -255,6 +255,7 @@ def test_the_briefs_settings_reach_the_trainers(tmp_path):
     assert (made.learning_rate, made.lr_scheduler_type.value, made.warmup_steps, made.beta) == (5e-7, "linear", 62, 0.1)
     assert (made.loss_type, made.max_length, made.precompute_ref_log_probs) == (["sigmoid"], 1024, True)
     assert made.per_device_train_batch_size * made.gradient_accumulation_steps == 32
+    assert sft.n_gpu <= 1 and made.n_gpu <= 1
     further = chat.sft_configuration(gpu, 625, 11, tmp_path, further=True)
     assert (further.learning_rate, further.lr_scheduler_type.value) == (5e-7, "linear")
     assert chat.steps_of(gpu["dpo"], 20000) == 625 and chat.steps_of(gpu["sft"], 20000) == 312
@@ -349,6 +350,8 @@ def test_nothing_is_missing_where_everything_is(policy, here, monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert dm.requirements(small(policy)) == []
+    absent = small(policy, labeller={"model": str(policy), "hand_labels": str(here / "absent.csv")})
+    assert ["check labeller.hand_labels" in line for line in dm.requirements(absent)] == [True]
 
 
 def test_questions_alone_need_no_gpu(policy, here):

@@ -335,7 +335,13 @@ def requirements(config: Config) -> list[str]:
         lacks += language_models.engine_missing(config)
     absent = [name for name in data_needed(config) if dialogues.missing(name)]
     lacks += language_models.data_missing(config, absent)
-    return lacks + language_models.weights_missing(config, models_needed(config))
+    lacks += language_models.weights_missing(config, models_needed(config))
+    if wanted(config) and (path := config["models"]["labeller"]["hand_labels"]):
+        try:
+            labeller.hand_labels(path)
+        except CandorError as error:
+            lacks.append(str(error))
+    return lacks
 
 
 # --- Tables for the claims --------------------------------------------------------------------------

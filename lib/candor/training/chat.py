@@ -2,9 +2,9 @@
 
 Supports: all weights, or LoRA adapters that are merged at the end; bfloat16 and gradient checkpointing on a GPU;
 something measured along the way.
-Assumes: TRL 1.16, one GPU or none, and a model that fits it with its optimiser (adapters need less).
-Raises: `CandorError` where several GPUs are visible, where steps do not fit the passes or no pair fits the length,
-`DivergedError` where the loss is not finite.
+Assumes: TRL 1.16, and a model that fits one GPU with its optimiser (adapters need less); further GPUs stay idle.
+Raises: `CandorError` where steps do not fit the passes or no pair fits the length, `DivergedError` where the loss is
+not finite.
 """
 
 from __future__ import annotations
@@ -40,11 +40,6 @@ def start(place: str | Path, lora: Mapping | None, seed: int):
 
     from candor.generation import tokenizer_of
 
-    if torch.cuda.device_count() > 1:
-        raise CandorError(
-            f"Training on chat data runs on one GPU and {torch.cuda.device_count()} are visible: set "
-            "CUDA_VISIBLE_DEVICES to one of them."
-        )
     torch.manual_seed(seed)
     coarse = torch.cuda.is_available() and lora is not None
     model = AutoModelForCausalLM.from_pretrained(
@@ -126,7 +121,7 @@ def sft_configuration(chat: Mapping, steps: int, seed: int, folder: Path, *, log
     from trl import SFTConfig
 
     recipe = chat["dpo" if further else "sft"]
-    return SFTConfig(
+    config = SFTConfig(
         output_dir=str(folder),
         seed=seed,
         max_steps=steps,
@@ -141,6 +136,7 @@ def sft_configuration(chat: Mapping, steps: int, seed: int, folder: Path, *, log
         disable_tqdm=True,
         **_shared(chat, steps, recipe["batch"], recipe["warmup"], logged),
     )
+    return _on_one_gpu(config)
 
 
 def dpo_configuration(chat: Mapping, steps: int, beta: float, seed: int, folder: Path, *, logged: int = 10):
@@ -149,7 +145,7 @@ def dpo_configuration(chat: Mapping, steps: int, beta: float, seed: int, folder:
 
     recipe = chat["dpo"]
     shared = _shared(chat, steps, recipe["batch"], recipe["warmup"], logged)
-    return dpo.configuration(
+    config = dpo.configuration(
         folder,
         seed=seed,
         max_steps=steps,
@@ -159,6 +155,13 @@ def dpo_configuration(chat: Mapping, steps: int, beta: float, seed: int, folder:
         lr_scheduler_type="linear",
         **shared,
     )
+    return _on_one_gpu(config)
+
+
+def _on_one_gpu(config):
+    """Several visible GPUs would each take a batch, and a step would be larger than the recipe says."""
+    config._n_gpu = min(config.n_gpu, 1)
+    return config
 
 
 def sft(
