@@ -144,7 +144,7 @@ def bound(tables: Tables) -> Figure:
             arrow = {"color": look.color, "linestyle": linestyle, "linewidth": 1.6}
             f.arrow(ax, start, end, **arrow)
             ax.plot(*start, "o", color=f.PAPER, markeredgecolor=look.color, markersize=5)
-            shares.append(f"{label}  {row.precision_before:.0f} → {row.precision_after:.0f}")
+            shares.append(f"{label} {row.precision_before:.0f}→{row.precision_after:.0f}")
         note = ax.text(0.38, 0.53, "precision, %\n" + "\n".join(shares), transform=ax.transAxes, fontsize=7.5, va="top")
         note.set_path_effects(_HALO)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -477,7 +477,7 @@ FIGURES: dict[str, Plot] = {
         "What a printed clarification kappa stands for: one triangle a turn, among about 860 turns of ESConv. Between "
         "SFT and DPO the same two hits remain, and the model clarifies more often.",
         "Eight rows of triangles. The human has 26. GPT-3.5 instruct has 1, GPT-4 has 3, the prompted GPT-3.5 has "
-        "10, none where the human clarified. Mistral has 4 with 2 hits after SFT, and 8, then 13 with 2 hits after DPO.",
+        "10, none where the human clarified. Mistral has 4 with 2 hits after SFT, 8 and then 13 with 2 hits after DPO.",
     ),
     "contexts": Plot(
         contexts,
