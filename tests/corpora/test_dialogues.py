@@ -150,6 +150,8 @@ def test_question_rules(text, anywhere, last_sentence, last_200):
         ("It is red.\n### Human: Why?", "It is red."),
         ("It is red.\n\nUser: Why?\nAssistant: So.", "It is red."),
         ("It is red.\n<|user|>\nWhy?", "It is red."),
+        ("It is red.\n### Instruction:\nWhy?", "It is red."),
+        ("For example\nInput: 3\nOutput: 4", "For example\nInput: 3\nOutput: 4"),
         ("User: the one who uses.", "User: the one who uses."),
         ("The human: a portrait?", "The human: a portrait?"),
     ],

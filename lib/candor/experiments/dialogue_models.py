@@ -101,15 +101,13 @@ def train(context: Context) -> dict[str, pd.DataFrame]:
     chat = settings["chat"]
     place = chat["policy"] if arm == "sft" else context.need("sft").model
     model, tokenizer = recipe.start(place, chat["lora"], seed)
-    pairs = None
-    if arm != "sft":
-        drawn = dialogues.training_pairs("dpo" if arm not in dialogues.PAIRS else arm, seed, chat["dpo"]["pairs"])
+    if arm == "sft":
+        steps = recipe.steps_of(chat["sft"], chat["sft"]["conversations"])
+    else:
+        # more_sft takes as many steps as dpo, so it needs to know dpo's pairs.
+        drawn = dialogues.training_pairs(arm if arm in dialogues.PAIRS else "dpo", seed, chat["dpo"]["pairs"])
         pairs = recipe.preference_pairs(drawn, tokenizer, chat["max_length"])
-    steps = (
-        recipe.steps_of(chat["sft"], chat["sft"]["conversations"])
-        if arm == "sft"
-        else recipe.steps_of(chat["dpo"], len(pairs))
-    )
+        steps = recipe.steps_of(chat["dpo"], len(pairs))
     between, logged = recipe.every(steps, chat["checkpoints"])
     course: list[dict] = []
     progress = context.progress
