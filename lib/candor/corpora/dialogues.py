@@ -238,8 +238,8 @@ def strategy_share(conversations: Iterable[Sequence[Message]], strategy: str = "
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.S)
 _URL = re.compile(r"(?:https?://|www\.)\S+")
 _CLOSING = " \t\n\"'”’*_)]}"
-# A reply that goes on to write its user's next turn ("User:", "### Human:", "<|user|>"). "Input:" alone is left: a reply
-# may show one.
+# A reply that goes on to write its user's next turn ("User:", "### Human:", "<|user|>"). "Input:" alone is left:
+# a reply may show one.
 _USER_TURN = re.compile(r"\n\s*(?:(?:#+\s*|<\|)(?:instruction|input|user|human)|user|human)\s*(?:\|>|:)", re.I)
 
 
