@@ -1,7 +1,9 @@
 """The exercises of claim 3: the right answer, every named mistake, blanks and garbage."""
 
+import ast
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 from candor.claims.grounding_loss import exercises as ex
@@ -9,7 +11,8 @@ from candor.claims.grounding_loss import tables
 from candor.judges import raters
 from candor.worlds import reference_game as world
 
-PUBLISHED = Path(__file__).parents[2] / "data" / "published"
+ROOT = Path(__file__).parents[2]
+PUBLISHED = ROOT / "data" / "published"
 
 
 def says(feedback, *words, ok=False):
@@ -315,3 +318,49 @@ def test_exercise_5_wants_a_dict():
     says(ex.check_5("down", asking, "clarification"), "as a dict")
     says(ex.check_5({}, asking, "clarification"), "for 'rate'")
     says(ex.check_5(..., asking, "clarification"), "blank")
+
+
+# --- What the notebook trains and shows -----------------------------------------------------------
+
+
+def defined(name):
+    """A function as the notebook defines it."""
+    notebook = nbformat.read(ROOT / "notebooks" / "03_grounding_loss.ipynb", as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and f"def {name}(" in cell.source:
+            found = next(n for n in ast.parse(cell.source).body if getattr(n, "name", None) == name)
+            space = {"np": np, "world": world}
+            exec(compile(ast.Module([found], []), name, "exec"), space)
+            return space[name]
+    raise AssertionError(f"no cell defines {name}")
+
+
+def test_the_rater_in_plain_sight_is_the_rater_of_the_arms():
+    turns, responses = world.human_turns(3000, np.random.default_rng(0))
+    mixed = responses[np.random.default_rng(1).permutation(len(responses))]  # wrong kinds, excluded colours
+    mixed[::10] = world.EOS  # malformed
+    reading = raters.readings(turns, np.random.default_rng(2))
+    score = defined("score")
+    for said in (responses, mixed):
+        strict, charitable = raters.rate(turns, world.read(said)[1], reading)
+        assert np.array_equal(score(turns, said, reading, np.zeros(len(turns), bool)), strict)
+        assert np.array_equal(score(turns, said, reading, np.ones(len(turns), bool)), charitable)
+        assert set(strict) == {-1, 0, 1}
+
+
+def test_the_shipped_models_are_a_human_like_base_and_one_that_asks_less():
+    from candor.experiments.reference_game import measures
+    from candor.training import models
+
+    models.quiet()
+    turns = world.human_turns(1500, np.random.default_rng(3))[0]
+    human, found = world.HUMAN[turns.cell], {}
+    for name in ("base", "charity_6"):
+        model, tokenizer = models.load_decoder(ROOT / "data" / "live" / "reference_game" / name)
+        assert tokenizer.get_vocab() == world.TOKEN
+        found[name] = measures(human, world.act_probabilities(model.eval(), turns))
+    two_humans = measures(human, human)
+    for act in world.ACTS:
+        assert found["base"][f"{act}_kappa"] == pytest.approx(two_humans[f"{act}_kappa"], abs=0.05)
+        assert found["charity_6"][f"{act}_rate"] < 0.8 * found["base"][f"{act}_rate"]
+        assert found["charity_6"][f"{act}_precision"] > found["base"][f"{act}_precision"]
