@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 
-from candor.claims.grounding_loss.tables import CHARITIES, logit
+from candor.claims.grounding_loss.tables import CHARITIES, measured_shifts
 from candor.claims.shared import rows
 from candor.ledger import (
     NOT_ATTEMPTED,
@@ -124,21 +124,10 @@ def misleading(tables: Tables) -> Estimate:
     return Estimate(int(((table["r"].abs() >= DETECTED) & (table["change"].abs() <= 0.02)).sum()), n=len(table))
 
 
-def measured_shifts(tables: Tables) -> pd.DataFrame:
-    """Logit shifts of P(act) since the base, seed means, beside the closed form: arm, cell, p, measured, shift."""
-    cells = tables["cells"]
-    base = select(tables, "cells", arm="base").set_index(["seed", "cell"])["model"]
-    found = []
-    for arm in CHARITIES:
-        mine = select(tables, "cells", arm=arm).set_index(["seed", "cell"])["model"]
-        shift = (logit(mine) - logit(base.reindex(mine.index))).groupby("cell").mean()
-        found.append(shift.rename("measured").reset_index().assign(arm=arm))
-    known = cells[["cell"]].drop_duplicates()
-    return known.merge(pd.concat(found)).merge(tables["predicted_cells"], on=["arm", "cell"])
-
-
 def spearman_of_shifts(tables: Tables) -> Estimate:
-    both = measured_shifts(tables)
+    for arm in ("base", *CHARITIES):
+        select(tables, "cells", arm=arm)
+    both = measured_shifts(tables["cells"], tables["predicted_cells"])
     return Estimate(both["measured"].corr(both["shift"], method="spearman"), n=len(both))
 
 

@@ -13,7 +13,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from candor import figures as f
-from candor.claims.grounding_loss.tables import CHARITIES
+from candor.claims.grounding_loss.tables import CHARITIES, measured_shifts
 from candor.claims.shared import rows
 from candor.figures import Plot
 from candor.ledger import Tables
@@ -281,7 +281,7 @@ def closed_form(tables: Tables) -> Figure:
             kappas.vlines(at, *t_interval(values), color=f.color(arm), linewidth=1.6)
             kappas.plot(at, values.mean(), ACT_LOOKS[act].marker, color=f.color(arm), markersize=6.5)
     kappas.set(xlim=(0.35, 1), ylim=(0.35, 1), title="agreement")
-    both = _shifts(tables)
+    both = measured_shifts(tables["cells"], tables["predicted_cells"])
     shifts.axline((0, 0), slope=1, color="#555555", linewidth=0.8, linestyle=(0, (5, 2)), zorder=1)
     for row in both.itertuples():
         shifts.plot(row.shift, row.measured, ACT_LOOKS[row.act].marker, color=f.color(row.arm), markersize=5.5)
@@ -292,13 +292,6 @@ def closed_form(tables: Tables) -> Figure:
     handles += [_dot(look._replace(color=f.GREY)) for look in ACT_LOOKS.values()]
     _legend(figure, handles, columnspacing=1.2, handlelength=1.2)
     return figure
-
-
-def _shifts(tables: Tables) -> pd.DataFrame:
-    """Logit shifts since the base, seed means, beside the closed form (as the criterion W9 takes them)."""
-    from candor.claims.grounding_loss.criteria import measured_shifts
-
-    return measured_shifts(tables)
 
 
 def onset(tables: Tables) -> Figure:

@@ -558,6 +558,18 @@ def logit(p, smallest: float = 1e-6):
     return np.log(p / (1 - p))
 
 
+def measured_shifts(cells: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame:
+    """Logit shifts of P(act) since the base, seed means (`measured`), with `predicted_cells`; of the arms there."""
+    p = cells.set_index(["arm", "seed", "cell"])["model"]
+    shifts = {
+        arm: (logit(p[arm]) - logit(p["base"].reindex(p[arm].index))).groupby("cell").mean()
+        for arm in CHARITIES
+        if arm in set(cells["arm"])
+    }
+    measured = pd.concat(shifts, names=["arm"]).rename("measured").reset_index()
+    return measured.merge(predicted, on=["arm", "cell"])
+
+
 def crossing() -> pd.DataFrame:
     """By charity: the p above which acts lose, and how often acts win where both were sampled: alpha, p, act_win_rate.
 
