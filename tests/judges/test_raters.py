@@ -1,6 +1,7 @@
 """Raters: what they see, how they score, what the closed form makes of it, held against the pilot's values."""
 
 import ast
+import doctest
 import inspect
 import re
 import textwrap
@@ -168,3 +169,7 @@ def test_a_discounted_future_never_overturns_a_delivery(pairs):
         for name in ("charity_6", "lookahead_6")
     )
     assert (now == ahead).all()
+
+
+def test_the_examples_are_right():
+    assert doctest.testmod(raters).failed == 0

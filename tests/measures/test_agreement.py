@@ -1,5 +1,6 @@
 """Agreement against scikit-learn on observed acts, and against simulation on probabilities."""
 
+import doctest
 import math
 
 import numpy as np
@@ -75,3 +76,7 @@ def test_a_speaker_who_never_acts_is_at_zero_and_two_are_undefined():
 def test_nonsense_is_refused(wrong):
     with pytest.raises(ValueError):
         agreement.kappa(*wrong)
+
+
+def test_the_examples_are_right():
+    assert doctest.testmod(agreement).failed == 0

@@ -65,7 +65,7 @@ def kappa_max(h: float, m: float) -> float:
     Examples
     --------
     >>> kappa_max(0.2, 0.2), round(kappa_max(0.28, 0.11), 3)
-    (1.0, 0.484)
+    (1.0, 0.482)
     """
     return kappa_of(h, m, min(h, m))
 
