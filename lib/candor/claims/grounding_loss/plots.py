@@ -145,7 +145,7 @@ def bound(tables: Tables) -> Figure:
             f.arrow(ax, start, end, **arrow)
             ax.plot(*start, "o", color=f.PAPER, markeredgecolor=look.color, markersize=5)
             shares.append(f"{label} {row.precision_before:.0f}→{row.precision_after:.0f}")
-        note = ax.text(0.38, 0.53, "precision, %\n" + "\n".join(shares), transform=ax.transAxes, fontsize=7.5, va="top")
+        note = ax.text(0.36, 0.5, "precision, %\n" + "\n".join(shares), transform=ax.transAxes, fontsize=7, va="top")
         note.set_path_effects(_HALO)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         ax.set(title=act, xlabel="rate, % of turns", xlim=(low, high), ylim=(0, 105))
