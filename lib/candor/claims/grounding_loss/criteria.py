@@ -787,7 +787,6 @@ PARTS = (
         ("M1", "W7", "W8", "W11"),
         attempted(
             *("M1", "W7", "W8", "W11"),
-            at_best=PARTLY,
             because="where W7 and W11 hold, neither the aggregate nor the single turn is the cause by itself",
         ),
     ),
