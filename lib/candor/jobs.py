@@ -50,7 +50,7 @@ def told(folder: Path, job: str, log: str) -> Iterator[None]:
         tell(folder, failed=job, why=str(error), log=log)
         raise
     except OSError as error:
-        sentence = steps._disk_error(error, folder)
+        sentence = steps.disk_error(error, folder)
         tell(folder, failed=job, why=str(sentence or error), log=log)
         if sentence is None:
             raise

@@ -82,6 +82,9 @@ def readme_ledger() -> str:
             cells = (row.criterion, row.statement, row.band, show.value_of(row), f"**{row.verdict}**")
             rows.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
         blocks.append("\n".join(rows))
+        short = {row: show.short_of(kept, name, row) for row in (criterion.id for criterion in claim.criteria)}
+        if missed := [f"- {row}. {text}" for row, text in short.items() if text]:
+            blocks.append("\n".join(missed))
     return "\n\n".join(blocks)
 
 

@@ -316,13 +316,14 @@ def run(
             partial.rename(final)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
-        if sentence := _disk_error(error, final):
+        if sentence := disk_error(error, final):
             raise CandorError(sentence) from None
         raise
     return read(key, seed, scale, check=False), True
 
 
-def _disk_error(error: BaseException, place: Path) -> str | None:
+def disk_error(error: BaseException, place: Path) -> str | None:
+    """One sentence if `error` says that `place` could not be written, else None."""
     sentences = {
         errno.ENOSPC: f"The disk is full, so {place} was not written: free some space and run the command again.",
         errno.EDQUOT: f"Your disk quota is used up, so {place} was not written: free some space and run again.",

@@ -56,6 +56,17 @@ def stated(belief: np.ndarray, bias: float = 0.10, sd: float = 0.20) -> np.ndarr
     return np.diff(norm.cdf((edges - belief[..., None] - bias) / sd), prepend=0, append=1, axis=-1)
 
 
+def trained_and_evaluated(*groups: Groups) -> list[str]:
+    """Keys of the steps that train the arms of `groups`, each followed by its evaluation."""
+    return [
+        f"witnesses/{setting}/{step}"
+        for group in groups
+        for setting, arms in group.items()
+        for arm in arms
+        for step in (arm, f"eval_{arm}")
+    ]
+
+
 # --- Finished steps -> tables -----------------------------------------------------------------------
 
 

@@ -24,24 +24,15 @@ VARIANTS = {  # no verdict rests on these
     "overconfident": ("base", "rlvr"),
     "naive": ("base", "rlvr"),
 }
-NEEDS = [
-    f"witnesses/{setting}/{step}"
-    for group in (ARMS, VARIANTS)
-    for setting, arms in group.items()
-    for arm in arms
-    for step in (arm, f"eval_{arm}")
-]
+NEEDS = shared.trained_and_evaluated(ARMS, VARIANTS)
 # The overall verdict rests on these; they run first.
-DECISIVE = [
-    f"witnesses/{setting}/{step}"
-    for setting, arms in {
+DECISIVE = shared.trained_and_evaluated(
+    {
         "expert": ("base", "rlvr", "shuffled_correct"),
         "abstaining": ARMS["abstaining"],
         "expert_conf_first": ("base", "rlvr_conf_first"),
-    }.items()
-    for arm in arms
-    for step in (arm, f"eval_{arm}")
-]
+    }
+)
 
 THRESHOLDS = (0.0, 0.5, 0.75, 0.9)
 CONFIDENCES = np.arange(11) / 10

@@ -225,8 +225,10 @@ CRITERIA = (
         "cells (model family x data set) with the lower value",
         "Brier and ECE lower in >= 13 of 16 each; the exceptions named",
         (
-            Check("lower Brier", counted("cells", lambda c: c["rlcr_brier"] < c["rlvr_brier"]), Band(low=13)),
-            Check("lower ECE", counted("cells", lambda c: c["rlcr_ece"] < c["rlvr_ece"]), Band(low=13)),
+            Check(
+                "lower Brier", counted("cells", lambda c: c["rlcr_brier"] < c["rlvr_brier"]), Band(low=13), unit="cells"
+            ),
+            Check("lower ECE", counted("cells", lambda c: c["rlcr_ece"] < c["rlvr_ece"]), Band(low=13), unit="cells"),
         ),
         paper_value="ECE .37 -> .03 on HotpotQA",
         note=exceptions_note,
@@ -243,6 +245,7 @@ CRITERIA = (
                 f"blocks within .03, {reading}",
                 counted("parity", lambda p: p["difference"].abs() <= 0.03, f"reading == '{reading}'"),
                 exactly(4),
+                unit="cells",
             )
             for reading in ("as printed", "as released")
         ),
@@ -255,7 +258,9 @@ CRITERIA = (
         "out-of-domain mean Brier: RLCR's answers with one constant confidence (its in-domain accuracy), minus RLCR",
         "> 0 in 2 of 2 model families",
         (
-            Check("families with a gain", counted("constant", lambda c: c["beats_constant"] > 0), exactly(2)),
+            Check(
+                "families with a gain", counted("constant", lambda c: c["beats_constant"] > 0), exactly(2), unit="cells"
+            ),
             *(
                 Check(f"gain, {family}-trained", cell("constant", "beats_constant", family=family))
                 for family in ("HotpotQA", "Big-Math")

@@ -48,23 +48,14 @@ VARIANTS = {  # limits, controls and uses: the overall verdict does not rest on 
     "expert_conf_first": ("base", "rlcr_conf_first"),
     "twelve": ("base", "rlvr", "rlcr"),
 }
-NEEDS = [
-    f"witnesses/{setting}/{step}"
-    for group in (ARMS, VARIANTS)
-    for setting, arms in group.items()
-    for arm in arms
-    for step in (arm, f"eval_{arm}")
-]
+NEEDS = shared.trained_and_evaluated(ARMS, VARIANTS)
 # The overall verdict rests on these; they run first.
-DECISIVE = [
-    f"witnesses/{setting}/{step}"
-    for setting, arms in {
+DECISIVE = shared.trained_and_evaluated(
+    {
         **{crowd: ARMS[crowd] for crowd in ("expert", "overconfident")},
         "naive": ("base", "rlcr"),
-    }.items()
-    for arm in arms
-    for step in (arm, f"eval_{arm}")
-]
+    }
+)
 
 
 # --- Published numbers ----------------------------------------------------------------------------
