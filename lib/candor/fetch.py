@@ -1,6 +1,7 @@
 """What the models path reads, put onto this machine: data sets, model weights, the authors' released outputs.
 
     python -m candor fetch hotpot_modified commonsense_qa models outputs --scale gpu
+    python -m candor fetch esconv persuasion ultrafeedback ultrachat models --scale gpu
 
 Data sets become `data/corpora/<name>/<split>.parquet` (never committed), with `source.json` beside them; weights go
 into the Hub client's cache, safetensors only. It is the only module of Candor that uses a network.
@@ -16,20 +17,20 @@ from datetime import date
 from pathlib import Path
 
 from candor.config import Config
-from candor.corpora import sets
+from candor.corpora import dialogues, sets
 from candor.errors import CandorError
-from candor.experiments import language_models
+from candor.experiments import dialogue_models, language_models
 
 RELEASED = "https://raw.githubusercontent.com/damanimehul/RLCR/main/eval_outputs/Hotpot-models"
 OUTPUT_FILE = "data-00000-of-00001.arrow"
 # Never a pickle: a model without safetensors is refused when it is loaded.
-WEIGHTS = ["*.safetensors", "*.json", "*.txt", "tokenizer*", "merges*", "vocab*", "LICENSE*"]
+WEIGHTS = ["*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer*", "merges*", "vocab*", "LICENSE*"]
 WORDS = ("models", "outputs", "all")
 
 
 def names(config: Config) -> list[str]:
     """Everything that can be fetched at a scale, by name."""
-    return [*config["models"]["datasets"], *WORDS]
+    return [*config["models"]["datasets"], *config["models"]["dialogue_data"], *WORDS]
 
 
 def fetch(wanted: Iterable[str], config: Config, say: Callable[[str], None] = lambda line: None) -> list[Path]:
@@ -42,7 +43,8 @@ def fetch(wanted: Iterable[str], config: Config, say: Callable[[str], None] = la
     if unknown := [name for name in wanted if name not in names(config)]:
         raise CandorError(f"There is nothing to fetch called {unknown[0]!r}: choose from {', '.join(names(config))}.")
     if "all" in wanted:
-        wanted = [*dict.fromkeys(name for name, _ in language_models.data_needed(config)), "models", "outputs"]
+        data = [name for name, _ in language_models.data_needed(config)] + dialogue_models.data_needed(config)
+        wanted = [*dict.fromkeys(data), "models", "outputs"]
     places = []
     for name in wanted:
         found = {"models": _models, "outputs": _outputs}.get(name, lambda config, name=name: [_data(name, config)])(
@@ -57,11 +59,15 @@ def fetch(wanted: Iterable[str], config: Config, say: Callable[[str], None] = la
 def _data(name: str, config: Config) -> Path:
     import datasets
 
-    source = config["models"]["datasets"][name]
-    configuration, splits = sets.HUB.get(source, (None, {split: split for split in sets.SETS[name].splits}))
+    if name in dialogues.HUB:
+        source = config["models"]["dialogue_data"][name]
+        configuration, splits, kept = None, {"train": dialogues.HUB[name]}, ("train",)
+    else:
+        source, kept = config["models"]["datasets"][name], sets.SETS[name].splits
+        configuration, splits = sets.HUB.get(source, (None, {split: split for split in sets.SETS[name].splits}))
     folder = sets.root() / name
     _folder(folder)
-    for split in sets.SETS[name].splits:
+    for split in kept:
         rows = _reaching(source, lambda split=split: datasets.load_dataset(source, configuration, split=splits[split]))
         partial = folder / f"{split}.partial"
         rows.to_parquet(str(partial))
@@ -74,7 +80,8 @@ def _data(name: str, config: Config) -> Path:
 def _models(config: Config) -> list[Path]:
     from huggingface_hub import snapshot_download
 
-    ids = [place for place in language_models.models_needed(config) if not Path(place).is_dir()]
+    needed = language_models.models_needed(config) + dialogue_models.models_needed(config)
+    ids = [place for place in dict.fromkeys(needed) if not Path(place).is_dir()]
     if not ids:
         raise CandorError(
             f"Scale {config['scale']} loads no pretrained models: fetch them for one that does, e.g. gpu."

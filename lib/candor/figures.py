@@ -141,6 +141,15 @@ LOOKS: dict[str, Look] = {
     "swap_log_k": Look("log, small weight", SKY, "p", _SHORT),
     "swap_brier_only": Look("Brier only", PURPLE, "d", _DOTTED),
     "swap_log_only": Look("log only", BLACK, "X", _DOTTED),
+    "human": Look("human", BLACK, "H", _DASHED),
+    "more_sft": Look("more SFT", GREY, "v", _DASHDOT),
+    "charity_6": Look("charity .6", VERMILION, "s"),
+    "charity_3": Look("charity .3", ORANGE, "D", _DASHED),
+    "charity_0": Look("charity 0", BLUE, "^"),
+    "reaction_6": Look("sees the reaction", GREEN, "p", _DASHDOT),
+    "lookahead_6": Look("looks ahead", VERMILION, ">", _DASHED),
+    "average_6": Look("averages", VERMILION, "P", _DOTTED),
+    "lookahead_average_6": Look("looks ahead, averages", SKY, "h", _SHORT),
 }
 
 # What a name is called elsewhere (papers' arms, worlds' references), then what it begins or ends with.

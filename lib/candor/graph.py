@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 from candor import claims, config, experiments, steps
 from candor.config import ROOT, Config
@@ -56,12 +57,17 @@ class Plan:
         modules, evidence = claims.load(claim), self.config["evidence"]
         wanted = list(modules.tables.NEEDS) if "world" in evidence else []
         if "models" in evidence:
-            from candor.experiments import language_models
-
-            wanted += language_models.wanted(self.config, getattr(modules.tables, "MODELS", None))
+            wanted += models_path(claim).wanted(self.config, getattr(modules.tables, "MODELS", None))
         if unknown := [key for key in wanted if key not in experiments.steps()]:
             raise CandorError(f"Claim {claim} needs the step {unknown[0]!r}, which no world declares.")
         return wanted
+
+    def requirements(self) -> list[str]:
+        """What the pretrained models of these claims still lack here, a sentence each; asked before any work starts."""
+        if "models" not in self.config["evidence"]:
+            return []
+        paths = dict.fromkeys(models_path(name) for name in self.claims)
+        return list(dict.fromkeys(line for path in paths for line in path.requirements(self.config)))
 
     def runs(self) -> dict[tuple[str, int], str]:
         """Every (step, seed) that is needed, in the order in which it should run, and the claim it is for.
@@ -136,6 +142,13 @@ class Plan:
                 for seed in experiments.seeds_of(known[key], self.config)
             },
         )
+
+
+def models_path(claim: str) -> ModuleType:
+    """The module of `experiments/` with the pretrained models that a claim's tables read (their `MODELS_FROM`)."""
+    from candor.experiments import language_models
+
+    return getattr(claims.load(claim).tables, "MODELS_FROM", language_models)
 
 
 def plan(scale: str = "laptop", claim: str | None = None) -> Plan:

@@ -65,11 +65,8 @@ def ready(plan: graph.Plan) -> None:
     free = shutil.disk_usage(folder).free // 2**20
     if free < FREE_MB:
         raise CandorError(f"Only {free} MB are free for {folder}, and a run needs {FREE_MB} MB: free some space.")
-    if "models" in plan.config["evidence"]:
-        from candor.experiments import language_models
-
-        if lacks := language_models.requirements(plan.config):
-            raise CandorError(" ".join(lacks))
+    if lacks := plan.requirements():
+        raise CandorError(" ".join(lacks))
 
 
 def survey(plan: graph.Plan) -> dict[tuple[str, int], str]:

@@ -118,7 +118,7 @@ def over_seeds(
 # --- Tables and figures ---------------------------------------------------------------------------
 
 
-_TERMS = ("ECE", "AUROC", "RLVR", "RLCR", "SFT", "DPO", "KL", "BCE", "IDK")
+_TERMS = ("ECE", "AUROC", "RLVR", "RLCR", "SFT", "DPO", "PPO", "KL", "BCE", "IDK")
 
 
 def heading(name: str) -> str:
@@ -319,24 +319,27 @@ def scales_table() -> HTML:
 # --- Training in a cell ---------------------------------------------------------------------------
 
 
-LIVE_BASE = ROOT / "data" / "live" / "base"
+def shipped(name: str):
+    """A small model that comes with the project, as (model, tokenizer); None after one sentence if it is missing.
 
-
-def live_start(live: bool):
-    """The small base that live cells train, as (model, tokenizer); None after one sentence that says why not.
-
-    It comes with the project: the expert crowd's base of a tuning seed, never one that a verdict rests on.
+    `name` is a folder of `data/live`: models of a tuning seed, never one that a verdict rests on.
     """
-    if not live:
-        say("*Live training was off when this was made: run all cells yourself, with `live = True` in the first.*")
-        return None
-    if not LIVE_BASE.exists():
-        say("*The small base model for live training is missing: restore the folder `data/live/base`.*")
+    folder = ROOT / "data" / "live" / name
+    if not folder.exists():
+        say(f"*A small model is missing: restore the folder `data/live/{name}`.*")
         return None
     from candor.training import models
 
     models.quiet()
-    return models.load_decoder(LIVE_BASE)
+    return models.load_decoder(folder)
+
+
+def live_start(live: bool, name: str = "base"):
+    """The small model that live cells train; None after one sentence that says why not."""
+    if not live:
+        say("*Live training was off when this was made: run all cells yourself, with `live = True` in the first.*")
+        return None
+    return shipped(name)
 
 
 @contextmanager

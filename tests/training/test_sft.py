@@ -95,3 +95,99 @@ def test_a_saved_decoder_comes_back(tmp_path):
 def test_the_house_decoder_has_134k_parameters():
     model = models.new_decoder(len(world.VOCABULARY), world.PAD, world.EOS, hidden_size=64, layers=2, heads=4, mlp=256)
     assert round(sum(p.numel() for p in model.parameters()) / 1000) in (134, 135)
+
+
+# --- Dialogues, of which only the responses count ---------------------------------------------------
+
+
+def dialogues(n=400):
+    from candor.worlds import reference_game
+
+    return reference_game.documents(n, np.random.default_rng(0))
+
+
+def speaker():
+    models.quiet()
+    torch.manual_seed(0)
+    return models.new_decoder(54, world.PAD, world.EOS, hidden_size=16, layers=2, heads=2, mlp=32)
+
+
+def response_loss(model, tokens, responses):
+    """One dialogue at a time: mean cross-entropy over all marked tokens."""
+    losses = []
+    for row, marks in zip(torch.as_tensor(tokens), responses):
+        logits = model(input_ids=row[None]).logits[0]
+        places = np.flatnonzero(marks)
+        losses.append(torch.nn.functional.cross_entropy(logits[places - 1], row[places], reduction="none"))
+    return torch.cat(losses).mean()
+
+
+def test_base_training_counts_responses_alone():
+    """The loss of a step is the hand-written one, and what follows the last response changes nothing."""
+    tokens, responses = dialogues(24)
+    longer = np.pad(tokens, ((0, 0), (0, 5)), constant_values=7), np.pad(responses, ((0, 0), (0, 5)))
+    models_trained = []
+    for rows, marks in ((tokens, responses), longer):
+        model = speaker()
+        loss = response_loss(model, tokens, responses).item()
+        log = sft.train_responses(model, rows, marks, steps=1, batch_size=24, lr=1e-3, seed=0, log_every=1)
+        assert log["loss"].item() == pytest.approx(loss, abs=1e-5)
+        models_trained.append(model)
+    for ours, theirs in zip(*(model.parameters() for model in models_trained)):
+        assert torch.equal(ours, theirs)
+
+
+def test_base_training_passes_over_the_dialogues_again_and_learns():
+    tokens, responses = dialogues()
+    model = speaker()
+    log = sft.train_responses(model, tokens, responses, steps=60, batch_size=32, lr=2e-2, seed=0, log_every=20)
+    assert log["step"].tolist() == [20, 40, 60]
+    assert log["loss"].iloc[-1] < 0.5 * math.log(54)
+    assert not model.training
+
+
+def test_more_training_starts_where_the_base_is_and_moves_it_a_little(tmp_path):
+    from candor.worlds import reference_game
+
+    tokens, responses = dialogues(64)
+    model, ticks = speaker(), []
+    start = response_loss(model, tokens, responses).item()
+    log = sft.more(
+        model,
+        reference_game.tokenizer(),
+        tokens,
+        responses,
+        folder=tmp_path / "trainer",
+        steps=20,
+        batch_size=64,
+        lr=1e-2,
+        seed=0,
+        warmup=2,
+        snapshots=tmp_path / "snapshots",
+        snapshot_every=10,
+        progress=lambda *now: ticks.append(now),
+    )
+    assert log["step"].tolist() == [10, 20] == [step for step, _ in ticks]
+    assert response_loss(model, tokens, responses).item() < start
+    assert log["loss"].iloc[-1] < log["loss"].iloc[0] < start
+    assert len(list((tmp_path / "snapshots").iterdir())) == 2
+
+
+def test_the_first_loss_of_more_training_is_that_of_the_responses(tmp_path):
+    from candor.worlds import reference_game
+
+    tokens, responses = dialogues(16)
+    model = speaker()
+    wanted = response_loss(model, tokens, responses).item()
+    log = sft.more(
+        model,
+        reference_game.tokenizer(),
+        tokens,
+        responses,
+        folder=tmp_path,
+        steps=10,
+        batch_size=16,
+        lr=1e-9,
+        seed=0,
+    )
+    assert log["loss"].item() == pytest.approx(wanted, abs=1e-4)

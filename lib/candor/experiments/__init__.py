@@ -14,9 +14,9 @@ from candor.steps import MissingError, Step, read
 @cache
 def steps() -> dict[str, Step]:
     """All steps of all worlds and corpora, by key; what a step needs comes before it."""
-    from candor.experiments import language_models, witnesses
+    from candor.experiments import dialogue_models, language_models, reference_game, witnesses
 
-    return {**witnesses.STEPS, **language_models.STEPS}
+    return {**witnesses.STEPS, **reference_game.STEPS, **language_models.STEPS, **dialogue_models.STEPS}
 
 
 class Results:
@@ -32,6 +32,10 @@ class Results:
     def log(self, setting: str, arms: Iterable[str], world: str = "witnesses") -> pd.DataFrame:
         """Training logs of `arms`, with the columns setting, arm and seed in front."""
         return self._stack(setting, arms, "log", world, "")
+
+    def trained(self, setting: str, arms: Iterable[str], table: str, world: str = "witnesses") -> pd.DataFrame:
+        """Table `table` of the arms' own steps, not of their evaluations, with the same columns in front."""
+        return self._stack(setting, arms, table, world, "")
 
     def _stack(self, setting, arms, table, world, prefix) -> pd.DataFrame:
         frames = []
@@ -54,4 +58,4 @@ def seeds_of(step: Step, config: Config) -> tuple[int, ...]:
     """The seeds that a step runs on at this scale."""
     from candor.experiments import language_models
 
-    return language_models.seeds_of(step, config) if step.world in language_models.RECIPES else config[step.seeds]
+    return config[step.seeds] if step.world in config["world"] else language_models.seeds_of(step, config)

@@ -427,38 +427,52 @@ def requirements(config: Config) -> list[str]:
     """
     if "models" not in config["evidence"]:
         return []
-    lacks = []
-    if wanted(config):
-        import torch
-
-        if not torch.cuda.is_available():
-            lacks.append(
-                f"Scale {config['scale']} runs pretrained models and needs a GPU, but torch {torch.__version__} sees "
-                "none: run it on a machine with one and a CUDA build of torch, or choose --scale laptop."
-            )
-    if config["models"]["engine"] == "vllm" and importlib.util.find_spec("vllm") is None:
-        lacks.append(
-            "models.engine is vllm, which is not installed: install vllm into .venv, or set models.engine to "
-            "transformers."
-        )
-    absent = list(dict.fromkeys(name for name, split in data_needed(config) if sets.missing(name, split)))
-    if absent:
-        lacks.append(
-            f"Data sets are missing in {sets.root()}: run `python -m candor fetch {' '.join(absent)} --scale "
-            f"{config['scale']}` where there is a network."
-        )
-    unfetched = [place for place in models_needed(config) if not has_weights(place)]
-    if unfetched:
-        lacks.append(
-            f"Model weights are missing ({', '.join(unfetched)}): run `python -m candor fetch models --scale "
-            f"{config['scale']}` where there is a "
-            "network (or copy the Hub client's cache here)."
-        )
+    lacks = engine_missing(config, gpu=bool(wanted(config)))
+    absent = dict.fromkeys(name for name, split in data_needed(config) if sets.missing(name, split))
+    lacks += data_missing(config, absent) + weights_missing(config, models_needed(config))
     if not any(outputs_root().rglob("*.arrow")):
         lacks.append(
             "The released per-item outputs are missing: run `python -m candor fetch outputs` where there is a network."
         )
     return lacks
+
+
+def engine_missing(config: Config, gpu: bool = True) -> list[str]:
+    """Whether a GPU (if it is needed) or the engine is missing."""
+    import torch
+
+    lacks = []
+    if gpu and not torch.cuda.is_available():
+        lacks.append(
+            f"Scale {config['scale']} runs pretrained models and needs a GPU, but torch {torch.__version__} sees none: "
+            "run it on a machine with one and a CUDA build of torch, or choose --scale laptop."
+        )
+    if config["models"]["engine"] == "vllm" and importlib.util.find_spec("vllm") is None:
+        lacks.append(
+            "models.engine is vllm, which is not installed: install vllm into .venv, or set models.engine to "
+            "transformers."
+        )
+    return lacks
+
+
+def data_missing(config: Config, names: Iterable[str]) -> list[str]:
+    """The sentence for data sets that are not here."""
+    if not (names := " ".join(names)):
+        return []
+    return [
+        f"Data sets are missing in {sets.root()}: run `python -m candor fetch {names} --scale {config['scale']}` where "
+        "there is a network."
+    ]
+
+
+def weights_missing(config: Config, places: Iterable[str]) -> list[str]:
+    """The sentence for those of the models that are not here."""
+    if not (unfetched := ", ".join(place for place in places if not has_weights(place))):
+        return []
+    return [
+        f"Model weights are missing ({unfetched}): run `python -m candor fetch models --scale {config['scale']}` where "
+        "there is a network (or copy the Hub client's cache here)."
+    ]
 
 
 # --- The released outputs: no model needed ----------------------------------------------------------

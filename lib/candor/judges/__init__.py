@@ -1,0 +1,1 @@
+"""Simulated people who compare two responses."""
