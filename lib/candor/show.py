@@ -224,11 +224,14 @@ def _strip(verdicts: pd.DataFrame) -> str:
     return grid((["claim"] if several else []) + ["part", "verdict", "statement", "criteria", "note"], rows)
 
 
+COUNTED = ("cells", "grid points", "acts", "comparisons", "runs")  # units of a count out of n
+
+
 def value_of(row) -> str:
     """The value of a ledger or checks row with its interval, as text; whole counts as "10 of 11"."""
     if pd.isna(row.value):
         return "–"
-    if row.unit in ("cells", "grid points") and pd.notna(row.n):
+    if row.unit in COUNTED and pd.notna(row.n):
         return f"{row.value:.0f} of {row.n:.0f}"
     if pd.notna(row.ci_low):
         return f"{number(row.value)} [{number(row.ci_low)}, {number(row.ci_high)}]"
@@ -328,8 +331,12 @@ def shipped(name: str):
     if not folder.exists():
         say(f"*A small model is missing: restore the folder `data/live/{name}`.*")
         return None
+    import warnings
+
     from candor.training import models
 
+    # transformers imports tqdm for notebooks, which says at length that there are no widgets here.
+    warnings.filterwarnings("ignore", message="IProgress not found")
     models.quiet()
     return models.load_decoder(folder)
 

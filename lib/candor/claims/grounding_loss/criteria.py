@@ -585,7 +585,7 @@ CRITERIA = (
         "`shuffled`, ten checkpoints, per seed and act: abs(R) >= .632 although abs(change) <= .02",
         ">= 3 of 15 (.75 expected of independent points)",
         (
-            Check("seeds and acts that mislead", misleading, Band(low=3), unit="of 15"),
+            Check("runs (a seed and an act) that mislead", misleading, Band(low=3), unit="runs"),
             Check(
                 "largest |R|",
                 lambda tables: checkpoint_correlations(tables).groupby("seed")["r"].agg(lambda r: r.abs().max()),

@@ -485,7 +485,7 @@ FIGURES: dict[str, Plot] = {
         training,
         ("trajectory", "summary"),
         "Along DPO on the choices of a charitable rater: acts, agreement and success fall while the rater is ever more "
-        "pleased. Shuffled choices and further SFT change nothing. Mean and 95 % interval over seeds.",
+        "pleased. Shuffled choices and further SFT move next to nothing. Mean and 95 % interval over seeds.",
         "Four panels over training steps. For charity .6 the share of acts, the kappa of followups and the success of "
         "free dialogues fall, and the win rate rises. Shuffled and more SFT stay flat.",
     ),
@@ -511,8 +511,9 @@ FIGURES: dict[str, Plot] = {
         ("summary", "trajectory"),
         "What pleases a charitable rater at a single turn, against the success of whole dialogues, all arms (small: "
         "seeds; line: charity .6 along training).",
-        "A scatter of ten arms. Base, controls, charity 0 and the rater who sees the reaction lie at a win rate of one "
-        "half and a success above .9; charity .3 and .6 and the variants without reaction lie to the right and lower.",
+        "A scatter of ten arms. Base, controls, charity 0, the rater who sees the reaction and the one who looks ahead "
+        "and averages lie near a win rate of one half and a success above .9; charity .3 and .6, looking ahead alone "
+        "and averaging alone lie to the right and lower.",
     ),
     "arms": Plot(
         arms,
