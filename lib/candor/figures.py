@@ -321,20 +321,29 @@ def interval_dots(
 ) -> Axes:
     """A row an arm, from top to bottom: mean and 95 % t interval over seeds; each seed as a small dot.
 
+    An interval that reaches far beyond all seeds of all arms is cut there, with an arrowhead.
+
     Parameters
     ----------
     groups : arm -> one value a seed; NaN seeds are left out, an arm without any keeps an empty row.
     references : arm -> a value to hold it against, such as the paper's, as a hollow diamond.
     band : (low, high) in which a criterion passes, shaded; infinite limits end at the axis.
     """
+    groups = {arm: np.asarray(values, dtype=float) for arm, values in groups.items()}
+    groups = {arm: values[np.isfinite(values)] for arm, values in groups.items()}
+    seen = np.concatenate([*groups.values(), [r for r in (references or {}).values() if np.isfinite(r)]])
+    # Three scattered seeds have an interval that would press all other arms into a corner.
+    reach = 0.25 * np.ptp(seen) if seen.size else 0
     for row, (arm, values) in enumerate(groups.items()):
-        values = np.asarray(values, dtype=float)
-        values = values[np.isfinite(values)]
         shown = look(arm)
         if values.size > 1:
             # All seeds sit a little below the mean, so that a narrow interval does not hide them.
             ax.plot(values, np.full(values.size, row + 0.22), "o", color=shown.color, alpha=0.55, markersize=2.8)
-            ax.hlines(row, *t_interval(values), color=shown.color, linewidth=1.8)
+            ends = np.array(t_interval(values))
+            cut = np.clip(ends, seen.min() - reach, seen.max() + reach)
+            ax.hlines(row, *cut, color=shown.color, linewidth=1.8)
+            for end, sign in zip(cut[cut != ends], np.array(["<", ">"])[cut != ends]):
+                ax.plot(end, row, sign, color=shown.color, markersize=5)
         if values.size:
             ax.plot(values.mean(), row, shown.marker, color=shown.color, markersize=6.5, markeredgewidth=1.4)
         if references and np.isfinite(references.get(arm, np.nan)):

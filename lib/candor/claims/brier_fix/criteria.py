@@ -86,6 +86,12 @@ def gives_up(arm: str, low: float, high: float, worst_bin: str) -> Estimator:
     return estimate
 
 
+def states_note(tables: Tables) -> str:
+    """In how many seeds twice Brier learned to give up at all: a mean over seeds hides two end states."""
+    rate = gives_up("swap_brier2", 0, 0.35, "min")(tables)
+    return f"2 x Brier gives up on more than half of the hardest questions in {(rate > 0.5).sum()} of {len(rate)} seeds"
+
+
 def first_vote_gain(tables: Tables) -> pd.Series:
     """Gain of the weighted vote at N = 2, minus its largest gain at N = 4, 8, 16, by seed."""
     voting = tables["voting"]
@@ -403,6 +409,7 @@ CRITERIA = (
             )
         ),
         paper_value="hard questions: accuracy .210 -> .020 with Log-1",
+        note=states_note,
     ),
     Criterion(
         "W7",

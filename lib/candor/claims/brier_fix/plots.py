@@ -270,6 +270,8 @@ def give_up(tables: Tables) -> Figure:
             part = rows(table, arm=arm)
             part = part.assign(middle=(part["bin_low"] + part["bin_high"]) / 2)
             f.seed_band(ax, part, "middle", "give_up_rate", arm)
+            for _, run in part.groupby("seed"):  # some arms end in one of two states, which no band shows
+                ax.plot(run["middle"], run["give_up_rate"], color=f.color(arm), linewidth=0.6, alpha=0.6)
             ideal = rows(tables["tabular"], arm=arm)
             x = (ideal["bin_low"] + ideal["bin_high"]) / 2
             ax.plot(x, ideal["give_up_rate"], "D", markerfacecolor="none", markeredgecolor=f.color(arm), markersize=8)
@@ -492,7 +494,8 @@ FIGURES: dict[str, Plot] = {
         give_up,
         ("posterior_bins", "thresholds", "tabular"),
         "Share of surely wrong answers (NONE) by the exact posterior of the best suspect, mean and 95 % interval "
-        "over seeds. Vertical: the closed-form threshold of the rule; diamonds: exact policy gradient, no network.",
+        "over seeds; thin: each seed. Vertical: the closed-form threshold of the rule; diamonds: exact policy "
+        "gradient, no network.",
         "Two panels of lines over the max posterior, a line a rule. Left, rules with a correctness term, with "
         "vertical thresholds at .5 for twice Brier and .648 for log. Right, both scores alone.",
     ),
