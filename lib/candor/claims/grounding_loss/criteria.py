@@ -179,7 +179,7 @@ def precision_change(model: str, act: str) -> Callable[[Tables], float]:
 
 
 def rate_row(**where: object) -> Callable[[Tables], pd.Series]:
-    """One row of `models_rates`: the whole message, our labeller, the first of the sets that was measured."""
+    """One row of `models_rates`: the whole message, our labeller, ESConv unless `where` names another set."""
 
     def row(tables: Tables) -> pd.Series:
         return select(tables, "models_rates", **{"labeller": "prompt", "corpus": "esconv", **where}).iloc[0]
