@@ -154,6 +154,13 @@ def test_hand_labels_that_cannot_be_used_are_one_sentence(tmp_path, rows, column
     assert "\n" not in str(caught.value)
 
 
+def test_hand_labels_that_are_no_table_are_one_sentence(tmp_path):
+    (tmp_path / "hand.csv").write_text("origin,history,message,label\nhuman,a,b,none\nhuman,a,b,c,d,none\n")
+    with pytest.raises(CandorError, match="cannot be read") as caught:
+        labeller.hand_labels(tmp_path / "hand.csv")
+    assert "\n" not in str(caught.value)
+
+
 def test_hand_labels_that_are_not_there(tmp_path):
     with pytest.raises(CandorError, match=r"check labeller\.hand_labels"):
         labeller.hand_labels(tmp_path / "absent.csv")

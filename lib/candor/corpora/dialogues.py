@@ -58,7 +58,8 @@ def rows(name: str) -> Iterator[dict]:
                 "network."
             )
     except (ValueError, OSError) as error:
-        raise CandorError(f"{folder} cannot be read ({error}): delete it and fetch {name} again.") from None
+        reason = " ".join(str(error).split())
+        raise CandorError(f"{folder} cannot be read ({reason}): delete it and fetch {name} again.") from None
 
 
 _FOREIGN = (KeyError, IndexError, TypeError, AttributeError, ValueError)

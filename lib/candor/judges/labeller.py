@@ -148,7 +148,8 @@ def hand_labels(path: str | Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise CandorError(f"The hand labels {path} cannot be read ({error}): check labeller.hand_labels.") from None
+        reason = " ".join(str(error).split())
+        raise CandorError(f"The hand labels {path} cannot be read ({reason}): check labeller.hand_labels.") from None
     if lacks := [name for name in HAND_COLUMNS if name not in table]:
         raise CandorError(f"The hand labels {path} have no column {lacks[0]!r}: they need {', '.join(HAND_COLUMNS)}.")
     for name, allowed in (("origin", ORIGINS), ("label", LABELS)):
