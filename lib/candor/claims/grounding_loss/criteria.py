@@ -688,6 +688,7 @@ CRITERIA = (
             Check("balanced, of dpo", of_dpo("balanced"), Band(high=0.5), unit="multiple of dpo"),
         ),
         paper_value="question share not measured there",
+        note="three seeds: partly is the best they can give",
     ),
     Criterion(
         "M6",
