@@ -42,6 +42,8 @@ def said(capsys):
         (("verify", "--scale", "smoke"), "run `make replicate`"),
         (("ledger", "--scale", "smoke"), "no tables at scale smoke: run `make replicate SCALE=smoke`"),
         (("fetch", "everything"), "nothing to fetch called 'everything'"),
+        (("sheet", "turns.csv"), "No model has written anything at scale laptop: replicate it first."),
+        (("sheet", __file__), "is there already and may hold labels"),
         (("paint",), "invalid choice: 'paint'"),
     ],
 )

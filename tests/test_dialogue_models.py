@@ -1,5 +1,6 @@
 """Grounding acts on a stand-in: a random Qwen2 of two layers, hand-written dialogues and preferences, no network."""
 
+import json
 import math
 import shutil
 
@@ -7,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import test_language_models
-from candor import config, experiments, fetch, generation, graph, steps
+from candor import claims, config, experiments, fetch, generation, graph, ledger, steps
 from candor.config import Config
 from candor.corpora import dialogues
 from candor.errors import CandorError
@@ -38,7 +39,8 @@ def small(policy, **models) -> Config:
     trained = {"policy": str(policy), "sft": recipe, "checkpoints": 2, "checkpoint_turns": 3, "micro_batch": 1}
     trained["dpo"] = {"pairs": 8, "steps": 1, "batch": 2, "lr": 1e-2, "beta": 0.1}
     settings = {
-        "dialogues": {"conversations": 2, "held_out": 1, "samples": 2, "tokens": 6, "resamples": 50},
+        "dialogues": {"conversations": 2, "held_out": 1, "samples": 2, "tokens": 6},
+        "resamples": 50,
         "lineages": ["zephyr"],
         "lineage_ids": {f"zephyr_{stage}": str(policy) for stage in dm.LINEAGES["zephyr"]},
         "labeller": {"model": str(policy)},
@@ -211,6 +213,85 @@ def test_question_shares_are_held_against_further_sft_of_the_same_seed():
     assert table.loc[("dpo", 12), "relative"] == pytest.approx(-0.5)
 
 
+# --- From what steps leave to verdicts ---------------------------------------------------------------
+
+HUMAN_RATES = {"esconv": (0.28, 0.13, 0.03), "persuasion": (0.08, 0.06, 0.003)}
+
+
+def labelled_turns(keeps: float, seed: int) -> pd.DataFrame:
+    """Turns of both sets; a share of the human's followups is kept, by a draw of the seed, the others become none."""
+    frames, drawn = [], np.random.default_rng(seed).random(1200)
+    for corpus, rates in HUMAN_RATES.items():
+        draw = np.random.default_rng(7).choice(4, 1200, p=[*rates, 1 - sum(rates)])
+        label = np.array(["followup", "acknowledgement", "clarification", "none"])[draw]
+        label = np.where((label == "followup") & (drawn > keeps), "none", label)
+        asks = np.isin(label, ["followup", "clarification"])
+        frame = pd.DataFrame({"corpus": corpus, "conversation": np.arange(1200) // 20, "turn": np.arange(1200) % 20})
+        frame = frame.assign(words=9, malformed=0, **dict.fromkeys(("prompt", "prompt_first", "stock"), label))
+        frames.append(frame.assign(**{name: np.where(asks, "question", "none") for name in ("regex", "regex_first")}))
+    return pd.concat(frames, ignore_index=True)
+
+
+def preference_rows() -> list[dict]:
+    """4,000 pairs of which 560 chosen and 741 rejected replies ask; length says nothing."""
+    counts = {(True, False): 456, (False, True): 637, (True, True): 104, (False, False): 2803}
+    rng, found = np.random.default_rng(0), []
+    for asks in (pair for pair, n in counts.items() for _ in range(n)):
+        texts = [
+            f"{side} {'word ' * int(rng.integers(5, 60))}{'Why?' if ask else 'So.'}" for side, ask in zip("cr", asks)
+        ]
+        found.append({"prompt": "p", **{s: [{"content": t}] for s, t in zip(("chosen", "rejected"), texts)}})
+    return found
+
+
+@pytest.mark.parametrize("erodes", [True, False])
+def test_criteria_find_the_rows_that_tables_write(tmp_path, monkeypatch, erodes):
+    monkeypatch.setenv("CANDOR_CORPORA", str(tmp_path))
+    pairs = (
+        preference_rows()
+        if erodes
+        else [row | {"chosen": row["rejected"], "rejected": row["chosen"]} for row in preference_rows()]
+    )
+    asks = [{"role": "assistant", "content": "Why?" if i < 118 else "So."} for i in range(1000)]
+    for name, lines in (("ultrafeedback", pairs), ("ultrachat", [{"messages": asks}])):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    before, after = (0.9, 0.5) if erodes else (0.5, 0.9)
+    stages = [(name, stage) for name, stages in dm.LINEAGES.items() for stage in stages]
+    kept = {f"dialogues/{name}/eval_{stage}": before if stage == "sft" else after for name, stage in stages}
+    own = {"sft": 0.7, "more_sft": 0.7, "dpo": after, "swapped": before, "balanced": 0.7 - (0.7 - after) / 4}
+    kept |= {f"dialogues/own/eval_{arm}": share for arm, share in own.items()} | {"dialogues/data/eval_human": 1.0}
+
+    class Found:
+        def __init__(self, key, seed):
+            self.key, self.seed = key, seed
+
+        def table(self, name):
+            if name == "questions" and self.key.endswith("eval_questions"):
+                return dialogues.question_table()
+            if name == "training" and "own" in self.key:
+                return pd.DataFrame([{"steps": 625, "examples": 20_000}])
+            if name == "turns" and self.key in kept:
+                return labelled_turns(kept[self.key], self.seed)
+            raise steps.MissingError(f"{self.key} has no table {name}.")
+
+    monkeypatch.setattr(experiments, "read", lambda key, seed, scale: Found(key, seed))
+    settings = config.load("gpu", overrides={"models": {"resamples": 200}})
+    found, checks, _ = ledger.judge(
+        claims.load("grounding_loss").claim, dm.tables(experiments.Results(settings)), "gpu"
+    )
+    verdict = found.set_index("criterion")["verdict"]
+    assert verdict["M2"] == verdict["M6"] == "replicated"
+    assert set(verdict[["M1", "M3", "M4"]]) == {"replicated" if erodes else "not replicated"}
+    assert verdict["M5"] == ("partly" if erodes else "not replicated"), "three seeds"
+    value = checks.set_index(["criterion", "check"])["value"]
+    sign = 1 if erodes else -1
+    assert value["M1", "chosen minus rejected"] == pytest.approx(-4.525 * sign)
+    assert value["M3", "followup rate, ppo"] == pytest.approx(after / before - 1, rel=0.3)
+    assert value["M5", "balanced, of dpo"] == pytest.approx(0.25, abs=0.1)
+    assert value["M6", "acknowledgement, esconv"] == pytest.approx(13, abs=2)
+
+
 # --- Training ---------------------------------------------------------------------------------------
 
 
@@ -226,12 +307,14 @@ def test_the_loss_is_on_what_the_assistant_writes_and_how_it_ends(policy):
 
 
 def test_adapters_are_trained_and_merged(policy, here, tmp_path):
+    import torch
     from candor.training import dpo
     from safetensors.torch import load_file
 
     settings = small(policy, chat={"lora": {"rank": 2, "alpha": 4}}).models.chat
     model, tokenizer = chat.start(policy, settings["lora"], 11)
     pairs = chat.preference_pairs(dialogues.training_pairs("dpo", 11, 4), tokenizer, 1024)
+    assert model.device.type == ("cuda" if torch.cuda.is_available() else "cpu"), "the first look is before training"
     dpo.train(model, tokenizer, pairs, chat.dpo_configuration(settings, 1, 0.1, 11, tmp_path / "trainer"))
     chat.finish(model, tokenizer, tmp_path / "model")
     before, after = (load_file(folder / "model.safetensors") for folder in (policy, tmp_path / "model"))
@@ -313,6 +396,17 @@ def test_steps_are_whole_and_their_code_is_found():
     assert "candor.measures.clustered:act_measures" not in asked, "an interval relabels nothing"
 
 
+def test_another_arm_or_another_interval_makes_nothing_stale(policy):
+    known = experiments.steps()
+    one, other = small(policy), small(policy, chat_arms=["dpo"], resamples=60)
+    assert set(dm.wanted(other)) < set(dm.wanted(one))
+    for key in dm.wanted(other):
+        assert steps.fingerprint(known[key], 11, known, one) == steps.fingerprint(known[key], 11, known, other)
+    longer = small(policy, chat={"max_length": 512})
+    key = "dialogues/own/eval_dpo"
+    assert steps.fingerprint(known[key], 11, known, one) != steps.fingerprint(known[key], 11, known, longer)
+
+
 def test_what_a_scale_asks_for():
     assert dm.wanted(config.load("laptop")) == []
     gpu = dm.wanted(config.load("gpu"))
@@ -328,7 +422,7 @@ def test_what_a_scale_asks_for():
 def test_ids_of_the_schema_are_the_lineages():
     models = config.load("laptop").models
     assert set(models["lineage_ids"]) == {f"{name}_{stage}" for name, stages in dm.LINEAGES.items() for stage in stages}
-    assert set(models["dialogue_data"]) == set(dialogues.HUB) and set(models["chat"]["arms"]) == set(dm.ARMS)
+    assert set(models["dialogue_data"]) == set(dialogues.HUB) and set(models["chat_arms"]) == set(dm.ARMS)
 
 
 def test_requirements_say_what_is_missing_and_how_to_get_it(tmp_path, monkeypatch):

@@ -301,6 +301,30 @@ def test_a_broken_model_folder_is_one_sentence(tmp_path):
         generation.load(tmp_path)
 
 
+def test_vllm_gets_one_beginning_of_text(policy, monkeypatch):
+    from types import SimpleNamespace
+
+    from tokenizers.processors import TemplateProcessing
+
+    asked = []
+
+    class Engine:
+        def generate(self, prompts, settings, use_tqdm):
+            asked.extend(prompts)
+            return [SimpleNamespace(outputs=[SimpleNamespace(text="said")]) for _ in prompts]
+
+    vllm = SimpleNamespace(LLM=lambda **_: Engine(), SamplingParams=lambda **_: None)
+    monkeypatch.setattr(generation, "vllm_module", lambda: vllm)
+    tokenizer = generation.tokenizer_of(policy)
+    first = tokenizer.eos_token_id
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<eos> $A", special_tokens=[("<eos>", first)]
+    )
+    assert tokenizer("Hi")["input_ids"][0] == first, "this tokenizer begins texts by itself"
+    assert generation.VllmSampler(policy, tokenizer)(["<eos>Hi"], 4) == ["said"]
+    assert [row["prompt_token_ids"].count(first) for row in asked] == [1]
+
+
 def test_vllm_is_optional():
     with pytest.raises(CandorError, match="install vllm"):
         generation.vllm_module()

@@ -66,6 +66,8 @@ def parser() -> argparse.ArgumentParser:
     command(repair, "Make again what does not match its checksum", "scale", "cores")
     made = command(fetch, "Put data sets and weights of the models path onto this machine", "scale")
     made.add_argument("names", nargs="+", metavar="NAME", help="data sets, or models, outputs, all")
+    made = command(sheet, "Write turns to be labelled by hand, for the labeller of dialogues", "scale")
+    made.add_argument("file", type=Path, metavar="FILE", help="a CSV to be written")
     made = command(reference, "Make the finished run the project's reference: data/reference and figures", "scale")
     made.add_argument("--unfinished", action="store_true", help="even if steps are missing; the provenance names them")
     return top
@@ -160,6 +162,19 @@ def fetch(arguments: argparse.Namespace) -> None:
     from candor.fetch import fetch
 
     fetch(arguments.names, config.load(arguments.scale), print)
+
+
+def sheet(arguments: argparse.Namespace) -> None:
+    from candor import config
+    from candor.experiments import Results, dialogue_models
+
+    if arguments.file.exists():
+        raise CandorError(f"{arguments.file} is there already and may hold labels: name another file.")
+    found = dialogue_models.sheet(Results(config.load(arguments.scale)))
+    try:
+        found.to_csv(arguments.file, index=False)
+    except OSError as error:
+        raise CandorError(f"{arguments.file} cannot be written ({error.strerror or error}): name another.") from None
 
 
 def reference(arguments: argparse.Namespace) -> None:

@@ -137,7 +137,10 @@ class VllmSampler(Sampler):
 
     def __call__(self, prompts, tokens, temperature=0.0, seed=42):
         settings = self.vllm.SamplingParams(max_tokens=tokens, temperature=temperature, seed=seed)
-        return [output.outputs[0].text for output in self.engine.generate(list(prompts), settings, use_tqdm=False)]
+        # As tokens: to a text the engine would add the beginning-of-text token that templates have put there.
+        ids = self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
+        asked = [{"prompt_token_ids": row} for row in ids]
+        return [output.outputs[0].text for output in self.engine.generate(asked, settings, use_tqdm=False)]
 
     def _probabilities(self, ids, places):
         settings = self.vllm.SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)

@@ -336,6 +336,7 @@ def pretrained(sign=-1):
         for act, h in zip(ACTS, shares)
     ]
     changed = {f"{m}_relative{end}": sign * 0.3 + d for m in ("rate", "kappa") for end, d in EDGES.items()}
+    changed |= {f"{m}_change_high": sign * 0.05 for m in ("rate", "kappa")}
     rates += [
         about | {"corpus": "esconv", "lineage": lineage, "stage": stage, "act": "followup"} | changed
         for lineage in ("archangel", "olmo_1b", "zephyr")
@@ -358,6 +359,9 @@ def test_pretrained_models_pass_and_fail():
     assert (found.verdict[["M1", "M2", "M3", "M4", "M6"]] == "replicated").all()
     assert found.verdict["M5"] == "partly"  # three seeds
     assert "not attempted" not in verdicts.note["(iv)"]
+    unsure = pretrained()
+    unsure["models_rates"]["kappa_change_high"] = 0.01
+    assert judge(tables=everything() | unsure)[0].verdict["M3"] == "not replicated", "an interval contains 0"
     found, _, _ = judge(tables=everything() | pretrained(sign=1))
     assert (found.verdict[["M1", "M3", "M4", "M5"]] == "not replicated").all()
 

@@ -105,6 +105,8 @@ class Tokenizer:
 
         if messages[0]["role"] == "system" and not self.system:
             raise TemplateError("no system line")
+        if self.system == "left out":
+            messages = [part for part in messages if part["role"] != "system"]
         return "".join(f"[{part['role']}]{part['content']}" for part in messages) + "[assistant]"
 
 
@@ -119,7 +121,10 @@ def test_prompts_with_and_without_a_chat_template(corpora):
     assert chat.startswith("<s>[system]You support") and chat.endswith("[assistant]")
     folded = dialogues.next_message_prompt(turn, Tokenizer("{}", system=False))
     assert folded.startswith("<s>[user]You support") and f"\n\n{turn.history[0].text}[assistant]" in folded
+    silent = dialogues.next_message_prompt(turn, Tokenizer("{}", system="left out"))
+    assert silent == folded, "a template that drops the role without a word must not hide it"
     assert dialogues.one_message(" I see.\nSeeker: Yes.", Tokenizer()) == "I see."
+    assert dialogues.one_message("I see.\n<|user|>\nWhy?", Tokenizer("{}")) == "I see.", "its own user's turn is none"
     assert dialogues.one_message(" I see.\n\nTell me more.", Tokenizer("{}")) == "I see.\n\nTell me more."
 
 
@@ -261,6 +266,16 @@ def test_broken_and_foreign_files_are_one_sentence(corpora, name, read):
     place.write_text("{half a line")
     with pytest.raises(CandorError, match="cannot be read"):
         read()
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [("esconv", {"text": "no JSON"}), ("persuasion", {"Unit": "Hello.", "B2": "a", "B4": "persuader"})],
+)
+def test_values_that_cannot_be_read_are_one_sentence(corpora, name, row):
+    (corpora / name / "train.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(CandorError, match=rf"Rows of {name} are not those of this set .* dialogue_data\.{name}"):
+        dialogues.raw_conversations(name)
 
 
 def test_parquet_is_read_as_the_lines_are(corpora):

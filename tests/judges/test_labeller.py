@@ -94,6 +94,14 @@ def test_the_first_sentence_is_labelled_too():
     assert labeller.STOCK_RULE in sampler.asked[2] and labeller.STOCK_RULE not in sampler.asked[1]
 
 
+def test_the_same_question_is_asked_once():
+    sampler = Scripted(["followup", "maybe", "none", "none"])
+    made = labeller.label_all(sampler, ["", "", ""], ["Why?", "Hm.", "Why?"])
+    assert made["prompt"].tolist() == made["prompt_first"].tolist() == ["followup", "none", "followup"]
+    assert made["malformed"].tolist() == [0, 2, 0] and not sampler.replies
+    assert len(set(sampler.asked)) == len(sampler.asked) == 4
+
+
 def test_regular_expressions_need_no_model():
     assert labeller.label_all(None, [""], ["Why?"]).to_dict("records") == [
         {"regex": "question", "regex_first": "question"}
@@ -143,6 +151,13 @@ def test_agreement_by_origin(tmp_path):
 def test_hand_labels_that_cannot_be_used_are_one_sentence(tmp_path, rows, columns, words):
     with pytest.raises(CandorError, match=words) as caught:
         labeller.hand_labels(put(tmp_path / "hand.csv", rows, columns))
+    assert "\n" not in str(caught.value)
+
+
+def test_hand_labels_that_are_no_table_are_one_sentence(tmp_path):
+    (tmp_path / "hand.csv").write_text("origin,history,message,label\nhuman,a,b,none\nhuman,a,b,c,d,none\n")
+    with pytest.raises(CandorError, match="cannot be read") as caught:
+        labeller.hand_labels(tmp_path / "hand.csv")
     assert "\n" not in str(caught.value)
 
 

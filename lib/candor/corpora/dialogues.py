@@ -58,7 +58,18 @@ def rows(name: str) -> Iterator[dict]:
                 "network."
             )
     except (ValueError, OSError) as error:
-        raise CandorError(f"{folder} cannot be read ({error}): delete it and fetch {name} again.") from None
+        reason = " ".join(str(error).split())
+        raise CandorError(f"{folder} cannot be read ({reason}): delete it and fetch {name} again.") from None
+
+
+_FOREIGN = (KeyError, IndexError, TypeError, AttributeError, ValueError)
+
+
+def _foreign(name: str, error: Exception) -> CandorError:
+    return CandorError(
+        f"Rows of {name} are not those of this set ({type(error).__name__}: {error}): fetch it again, or check "
+        f"dialogue_data.{name} in the scale."
+    )
 
 
 # --- Conversations ----------------------------------------------------------------------------------
@@ -117,11 +128,8 @@ def raw_conversations(name: str) -> list[Conversation]:
     """Every conversation of a set, a message as it was sent; raises `CandorError` where rows are another set's."""
     try:
         found = [[part for part in conversation if part.text] for conversation in READERS[name](rows(name))]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CandorError(
-            f"Rows of {name} have no {error} as this set should: fetch it again, or check dialogue_data.{name} in the "
-            "scale."
-        ) from None
+    except _FOREIGN as error:
+        raise _foreign(name, error) from None
     if not any(found):
         raise CandorError(f"No conversation of {name} in {sets.root()} can be used: fetch it again.")
     return found
@@ -191,9 +199,10 @@ def transcript(corpus: str, history: Iterable[Message]) -> str:
 def next_message_prompt(turn: Turn, tokenizer) -> str:
     """The text after which a model writes the expert's next message.
 
-    By the tokenizer's chat template, with the role as system line (in the first user message where a template allows
-    no system line or no assistant to begin), otherwise as a transcript whose next line is the expert's. It begins with
-    the token that the tokenizer puts in front of texts, because `generation.Sampler` adds none.
+    By the tokenizer's chat template, with the role as system line (in the first user message where a template refuses
+    or leaves out a system line, or allows no assistant to begin), otherwise as a transcript whose next line is the
+    expert's. It begins with the token that the tokenizer puts in front of texts, because `generation.Sampler` adds
+    none.
     """
     instruction, (expert, _) = ROLES[turn.corpus]
     if getattr(tokenizer, "chat_template", None):
@@ -206,6 +215,8 @@ def next_message_prompt(turn: Turn, tokenizer) -> str:
         try:
             text = tokenizer.apply_chat_template([{"role": "system", "content": instruction}, *said], **options)
         except TemplateError:
+            text = ""
+        if instruction not in text:
             text = tokenizer.apply_chat_template(folded, **options)
     else:
         text = f"{instruction}\n\n{transcript(turn.corpus, turn.history)}{expert}:"
@@ -220,9 +231,11 @@ def opening(tokenizer, text: str) -> str:
 
 
 def one_message(text: str, tokenizer) -> str:
-    """What a model wrote as its next message: of a transcript the first line, of a chat everything."""
+    """What a model wrote as its next message: of a transcript the first line, of a chat all before the user's turn."""
     text = text.strip()
-    return text if getattr(tokenizer, "chat_template", None) else text.split("\n", 1)[0].strip()
+    if getattr(tokenizer, "chat_template", None):
+        return until_own_user_turn(text)
+    return text.split("\n", 1)[0].strip()
 
 
 def strategy_share(conversations: Iterable[Sequence[Message]], strategy: str = "Question") -> tuple[float, int]:
@@ -285,11 +298,8 @@ def preferences() -> Iterator[dict[str, str]]:
     for row in rows("ultrafeedback"):
         try:
             pair = {"prompt": row["prompt"], **{side: row[side][-1]["content"] for side in ("chosen", "rejected")}}
-        except (KeyError, TypeError, IndexError) as error:
-            raise CandorError(
-                f"Rows of ultrafeedback have no {error} as this set should: fetch it again, or check "
-                "dialogue_data.ultrafeedback in the scale."
-            ) from None
+        except _FOREIGN as error:
+            raise _foreign("ultrafeedback", error) from None
         if pair["chosen"].strip() and pair["rejected"].strip() and pair["chosen"] != pair["rejected"]:
             yield pair
 
@@ -299,11 +309,8 @@ def chats() -> Iterator[list[dict[str, str]]]:
     for row in rows("ultrachat"):
         try:
             yield [{"role": part["role"], "content": part["content"]} for part in row["messages"]]
-        except (KeyError, TypeError) as error:
-            raise CandorError(
-                f"Rows of ultrachat have no {error} as this set should: fetch it again, or check "
-                "dialogue_data.ultrachat in the scale."
-            ) from None
+        except _FOREIGN as error:
+            raise _foreign("ultrachat", error) from None
 
 
 def question_table() -> pd.DataFrame:

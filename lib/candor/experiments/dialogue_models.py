@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import gc
 import shutil
-import sys
 from collections.abc import Collection, Iterable, Mapping
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -302,7 +300,7 @@ def wanted(config: Config, arms: Collection[str] | None = None) -> list[str]:
     keys = [("questions", f"{WORLD}/data/eval_questions"), ("human", f"{WORLD}/data/eval_human")]
     keys += [(stage, f"{WORLD}/{name}/eval_{stage}") for name in models["lineages"] for stage in LINEAGES[name]]
     if models["chat"] is not None:
-        for arm in ("sft", *models["chat"]["arms"]):
+        for arm in ("sft", *models["chat_arms"]):
             keys += [(arm, f"{WORLD}/own/{part}") for part in (arm, f"eval_{arm}")]
     return [key for arm, key in keys if arms is None or arm in arms]
 
@@ -369,11 +367,11 @@ def tables(results) -> dict[str, pd.DataFrame]:
     for ours, table in (("models_strategies", "strategies"), ("models_agreement", "agreement")):
         found[ours] = collect("data", ["human"], table)
     human_turns = collect("data", ["human"], "turns")
-    own = [] if models["chat"] is None else ["sft", *models["chat"]["arms"]]
+    own = [] if models["chat"] is None else ["sft", *models["chat_arms"]]
     written = [collect(name, LINEAGES[name], "turns") for name in models["lineages"]] + [collect("own", own, "turns")]
     written = pd.concat([pd.DataFrame(columns=["setting"]), *(frame for frame in written if len(frame))])
     if len(human_turns):
-        found["models_rates"] = rates(human_turns, written, models["dialogues"]["resamples"])
+        found["models_rates"] = rates(human_turns, written, models["resamples"])
     ours = written[written["setting"] == "own"]
     if len(ours):
         found["models_training"] = training(ours, of_training(own, "training"))
@@ -488,10 +486,15 @@ def training(turns: pd.DataFrame, about: pd.DataFrame) -> pd.DataFrame:
 def sheet(results, n: int = 240, seed: int = 0) -> pd.DataFrame:
     """Turns to be labelled by hand: origin, history, message, and an empty label; half human, half models', mixed.
 
-    Human turns come from the conversations that are held out, model turns from what the scale's models wrote. Labels go
-    into the last column, and the file's place into `labeller.hand_labels`.
+    Human turns come from the conversations that are held out, model turns from what the scale's models wrote. `python
+    -m candor sheet turns.csv --scale gpu` writes them. Labels go into the last column, and the file's place into
+    `labeller.hand_labels`.
     """
     models = results.config["models"]
+    frames = [results.collect(name, LINEAGES[name], "messages", world=WORLD) for name in models["lineages"]]
+    written = pd.concat([pd.DataFrame(columns=["text"]), *frames])
+    if not len(written):
+        raise CandorError(f"No model has written anything at scale {results.config['scale']}: replicate it first.")
     chosen, rng = models["dialogues"], np.random.default_rng(seed)
     settings = {"dialogues": chosen, "eval_seed": models["eval_seed"]}
     told = {(turn.corpus, turn.conversation, turn.turn): turn for turn in turns_of(settings)}
@@ -502,10 +505,6 @@ def sheet(results, n: int = 240, seed: int = 0) -> pd.DataFrame:
             name, dialogues.sample(name, models["eval_seed"], None, chosen["held_out"], "held_out")
         )
     ]
-    frames = [results.collect(name, LINEAGES[name], "messages", world=WORLD) for name in models["lineages"]]
-    written = pd.concat([pd.DataFrame(columns=["text"]), *frames])
-    if not len(written):
-        raise CandorError(f"No model has written anything at scale {results.config['scale']}: replicate it first.")
     rows = [("human", turn, turn.message.text) for turn in kept]
     rows = [rows[i] for i in rng.permutation(len(rows))[: n // 2]]
     said = written[written["text"].str.strip() != ""].sample(frac=1, random_state=seed).head(n - n // 2)
@@ -515,15 +514,3 @@ def sheet(results, n: int = 240, seed: int = 0) -> pd.DataFrame:
         columns=list(labeller.HAND_COLUMNS),
     )
     return found.sample(frac=1, random_state=seed).reset_index(drop=True)
-
-
-def _main(scale: str, place: str) -> None:
-    """`python -m candor.experiments.dialogue_models gpu turns.csv` writes the sheet of a scale."""
-    from candor import config
-    from candor.experiments import Results
-
-    sheet(Results(config.load(scale))).to_csv(Path(place), index=False)
-
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:3])

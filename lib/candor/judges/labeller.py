@@ -102,15 +102,18 @@ def parse(reply: str) -> str | None:
 def label(sampler, histories: Sequence[str], messages: Sequence[str], *, stock_rule: bool = False) -> pd.DataFrame:
     """Labels of messages [n] after their histories: columns label (one of `LABELS`) and malformed.
 
-    Greedy. An empty message is "none" without being asked about; a reply that is no label is "none" and malformed.
+    Greedy, so the same question is asked once. An empty message is "none" without being asked about; a reply that is no
+    label is "none" and malformed.
     """
-    asked = [i for i, message in enumerate(messages) if message.strip()]
-    prompts = [prompt(histories[i], messages[i], sampler.tokenizer, stock_rule=stock_rule) for i in asked]
-    found, malformed = ["none"] * len(messages), [False] * len(messages)
-    for i, reply in zip(asked, sampler(prompts, TOKENS) if prompts else ()):
-        said = parse(reply)
-        found[i], malformed[i] = said or "none", said is None
-    return pd.DataFrame({"label": found, "malformed": malformed})
+    prompts = {
+        i: prompt(histories[i], message, sampler.tokenizer, stock_rule=stock_rule)
+        for i, message in enumerate(messages)
+        if message.strip()
+    }
+    asked = list(dict.fromkeys(prompts.values()))
+    said = dict(zip(asked, map(parse, sampler(asked, TOKENS) if asked else ())))
+    labels = [said[prompts[i]] if i in prompts else "none" for i in range(len(messages))]
+    return pd.DataFrame({"label": [name or "none" for name in labels], "malformed": [name is None for name in labels]})
 
 
 def label_all(sampler, histories: Sequence[str], messages: Sequence[str]) -> pd.DataFrame:
@@ -125,16 +128,13 @@ def label_all(sampler, histories: Sequence[str], messages: Sequence[str]) -> pd.
     )
     if sampler is None:
         return table
-    malformed = 0
-    for name, said, stock_rule in (
-        ("prompt", messages, False),
-        ("prompt_first", firsts, False),
-        ("stock", messages, True),
-    ):
-        made = label(sampler, histories, said, stock_rule=stock_rule)
-        table[name] = made["label"]
-        malformed = malformed + made["malformed"].astype(int)
-    return table.assign(malformed=malformed)
+    # Together: many messages are one sentence, so that the whole and the first sentence are one question.
+    both = label(sampler, [*histories, *histories], [*messages, *firsts])
+    whole, first = both.iloc[: len(messages)], both.iloc[len(messages) :].reset_index(drop=True)
+    made = {"prompt": whole, "prompt_first": first, "stock": label(sampler, histories, messages, stock_rule=True)}
+    for name, labels in made.items():
+        table[name] = labels["label"]
+    return table.assign(malformed=sum(labels["malformed"].astype(int) for labels in made.values()))
 
 
 # --- Agreement with people -----------------------------------------------------------------------------
@@ -148,7 +148,8 @@ def hand_labels(path: str | Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise CandorError(f"The hand labels {path} cannot be read ({error}): check labeller.hand_labels.") from None
+        reason = " ".join(str(error).split())
+        raise CandorError(f"The hand labels {path} cannot be read ({reason}): check labeller.hand_labels.") from None
     if lacks := [name for name in HAND_COLUMNS if name not in table]:
         raise CandorError(f"The hand labels {path} have no column {lacks[0]!r}: they need {', '.join(HAND_COLUMNS)}.")
     for name, allowed in (("origin", ORIGINS), ("label", LABELS)):

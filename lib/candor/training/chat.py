@@ -33,7 +33,8 @@ TEMPLATE = (
 def start(place: str | Path, lora: Mapping | None, seed: int):
     """Model and tokenizer to be trained, the tokenizer with our template; adapters are there if `lora` says so.
 
-    Weights that are trained are float32 and cast as they are used; frozen ones may be coarse.
+    The model is on the GPU where there is one: it is measured before a trainer would put it there. Weights that are
+    trained are float32 and cast as they are used; frozen ones may be coarse.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -41,14 +42,15 @@ def start(place: str | Path, lora: Mapping | None, seed: int):
     from candor.generation import tokenizer_of
 
     torch.manual_seed(seed)
-    coarse = torch.cuda.is_available() and lora is not None
+    gpu = torch.cuda.is_available()
+    coarse = gpu and lora is not None
     model = AutoModelForCausalLM.from_pretrained(
         place,
         dtype=torch.bfloat16 if coarse else torch.float32,
         local_files_only=True,
         use_safetensors=True,
         trust_remote_code=False,
-    )
+    ).to("cuda" if gpu else "cpu")
     tokenizer = tokenizer_of(place)
     tokenizer.chat_template = TEMPLATE
     if lora is None:

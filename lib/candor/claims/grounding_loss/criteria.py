@@ -179,7 +179,7 @@ def precision_change(model: str, act: str) -> Callable[[Tables], float]:
 
 
 def rate_row(**where: object) -> Callable[[Tables], pd.Series]:
-    """One row of `models_rates`: the whole message, our labeller, the first of the sets that was measured."""
+    """One row of `models_rates`: the whole message, our labeller, ESConv unless `where` names another set."""
 
     def row(tables: Tables) -> pd.Series:
         return select(tables, "models_rates", **{"labeller": "prompt", "corpus": "esconv", **where}).iloc[0]
@@ -196,6 +196,16 @@ def change_of(lineage: str, stage: str, measure: str) -> Callable[[Tables], Esti
         return Estimate(row[f"{measure}_relative"], low, high, n=int(row["turns"]))
 
     return estimate
+
+
+def upper_change(lineage: str, stage: str, measure: str) -> Callable[[Tables], float]:
+    """The upper end of the interval of a followup measure's plain change, which must lie below 0.
+
+    Not of the relative one: that has no value in resamples in which SFT itself does not agree.
+    """
+    return lambda tables: float(
+        rate_row(lineage=lineage, stage=stage, act="followup")(tables)[f"{measure}_change_high"]
+    )
 
 
 def excludes_zero(estimate: Callable[[Tables], Estimate]) -> Callable[[Tables], float]:
@@ -641,10 +651,10 @@ CRITERIA = (
                     unit="share of SFT",
                 ),
                 Check(
-                    f"its upper limit, {measure}, {stage}",
-                    excludes_zero(change_of("archangel", stage, measure)),
+                    f"upper limit of the change, {measure}, {stage}",
+                    upper_change("archangel", stage, measure),
                     Band(high=0),
-                    unit="share of SFT",
+                    unit="share of turns" if measure == "rate" else "kappa",
                 ),
             )
         ),
@@ -678,6 +688,7 @@ CRITERIA = (
             Check("balanced, of dpo", of_dpo("balanced"), Band(high=0.5), unit="multiple of dpo"),
         ),
         paper_value="question share not measured there",
+        note="three seeds: partly is the best they can give",
     ),
     Criterion(
         "M6",
