@@ -8,12 +8,13 @@ import os
 import re
 import subprocess
 import sys
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import metadata, packages_distributions, version
 from pathlib import Path
 
 import pytest
 import yaml
 from candor.config import ROOT
+from packaging.specifiers import SpecifierSet
 
 BINARY = {".png", ".safetensors", ".parquet"}
 MEGABYTE = 2**20
@@ -61,6 +62,12 @@ def lock_lines() -> list[str]:
 
 def locked() -> dict[str, str]:
     return dict(line.split("==") for line in lock_lines())
+
+
+@pytest.mark.parametrize("name", sorted(locked()))
+def test_every_locked_package_installs_on_any_python_3_11(name):
+    needed = metadata(name).get("Requires-Python")
+    assert SpecifierSet(needed or "").contains("3.11.0"), f"{name} needs Python {needed}"
 
 
 def test_lock_pins_every_package_and_names_no_place():
