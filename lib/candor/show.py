@@ -239,7 +239,7 @@ def value_of(row) -> str:
 
 
 def short_of(evidence, claim: str, criterion: str) -> str:
-    """Which bands of a criterion with several bands were not met, with their values; empty if all were."""
+    """Which checks of a criterion with several keep it from being replicated, with their values; empty if none does."""
     checks = evidence.checks
     if checks.empty:
         return ""
@@ -247,8 +247,8 @@ def short_of(evidence, claim: str, criterion: str) -> str:
     missed = rows[~rows["verdict"].isin(["replicated", "reported", "not attempted"])]
     if len(rows) < 2 or missed.empty:
         return ""
-    parts = (f"{r.check} {value_of(r)}, band {r.band}, {r.verdict}" for r in missed.itertuples())
-    return "Bands not met: " + "; ".join(parts) + "."
+    parts = (f"{r.check} {value_of(r)} (band {r.band}), {r.verdict}" for r in missed.itertuples())
+    return "What holds it back: " + "; ".join(parts) + "."
 
 
 def ledger_table(evidence, criteria: Sequence[str] | None = None) -> HTML:
