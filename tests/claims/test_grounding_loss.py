@@ -310,7 +310,9 @@ def test_flat_checkpoints_fail_w13():
     for act in ACTS:  # up and down: no correlation with the step
         course.loc[mine, f"{act}_kappa"] = 0.8 + 0.001 * (course.loc[mine, "step"] // 15 % 2)
     found, checks, _ = judge(tables=tables)
-    assert found.verdict["W13"] == "not replicated" and checks.value[("W13", "runs (a seed and an act) that mislead")] == 0
+    assert (
+        found.verdict["W13"] == "not replicated" and checks.value[("W13", "runs (a seed and an act) that mislead")] == 0
+    )
 
 
 def test_a_missing_arm_and_smoke_and_nothing():
