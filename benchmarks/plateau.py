@@ -1,6 +1,6 @@
 """How many GRPO steps an arm needs: the training reward of long runs on tuning seed 0, and nothing else.
 
-    python benchmarks/plateau.py            trains for about twenty minutes, writes data/tuning/plateau.csv
+    python benchmarks/plateau.py            trains for about forty minutes, writes data/tuning/plateau.csv
 
 The house's 400 steps stand for a setting if the mean reward of steps 301-400 lies within .02 of that of steps
 1,001-1,200; otherwise its arms get 800 steps, if that holds for steps 701-800. Accuracy and calibration are not read.
@@ -22,6 +22,9 @@ ARMS = {
     "expert": ("rlvr", "rlcr", "linear"),
     "naive": ("rlvr", "rlcr"),
     "give_up": ("swap_log1", "swap_brier2"),
+    "abstaining": ("abstain_50", "abstain_75"),
+    "overconfident": ("rlvr", "rlcr"),
+    "expert_conf_first": ("rlvr_conf_first",),
 }
 
 

@@ -396,7 +396,11 @@ _ARMS: dict[str, dict[str, dict]] = {
         "rlvr": {"reward": RLVR, "steps": "grpo_steps_naive"},
         "rlcr": {"reward": RLCR, "steps": "grpo_steps_naive"},
     },
-    "abstaining": {f"abstain_{t:02d}": {"reward": ((f"threshold_{t}", 1.0), _ANSWER_FORMAT)} for t in (0, 50, 75, 90)},
+    "abstaining": {
+        f"abstain_{t:02d}{length}": {"reward": ((f"threshold_{t}", 1.0), _ANSWER_FORMAT), **steps}
+        for length, steps in {"": {}, "_long": {"steps": "grpo_steps_give_up"}}.items()
+        for t in (0, 50, 75, 90)
+    },
     "give_up": {
         name: {"reward": reward, "steps": "grpo_steps_give_up", **(_FEW if name == "swap_rlvr" else {})}
         for name, reward in _SWAP.items()

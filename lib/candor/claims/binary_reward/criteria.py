@@ -162,8 +162,23 @@ _REPAIR = (
 _SELECTIVE = {0.5: 0.845, 0.75: 0.927, 0.9: 0.977}  # accuracy of Bayes where its posterior exceeds t
 
 
-def _threshold_checks(t: float) -> tuple[Check, Check]:
-    arm = f"abstain_{round(100 * t)}"
+def _abstention_checks(length: str = "") -> tuple[Check, ...]:
+    """The bands of W5 for the arms of the usual or of another length."""
+    never = f"abstain_00{length}"
+    return (
+        Check("IDK at t = 0", value(never, "idk_rate", "abstaining"), Band(high=0.02), count=5),
+        Check(
+            "wrong per 100 at t = 0, minus base",
+            minus(never, "base", "wrong_per_100", "abstaining"),
+            Band(low=3.0),
+            unit="per 100",
+        ),
+        *(check for t in _SELECTIVE for check in _threshold_checks(t, length)),
+    )
+
+
+def _threshold_checks(t: float, length: str) -> tuple[Check, Check]:
+    arm = f"abstain_{round(100 * t)}{length}"
     return (
         Check(
             f"switch point at t = {t:g}",
@@ -332,16 +347,18 @@ CRITERIA = (
         "a logistic fit of answering crosses .5)",
         "t = 0: IDK <= .02 in 5/5, wrong per 100 >= base + 3; t = .5, .75, .9: switch point within .05 of t, "
         "selective accuracy within .03 of .845, .927, .977",
-        (
-            Check("IDK at t = 0", value("abstain_00", "idk_rate", "abstaining"), Band(high=0.02), count=5),
-            Check(
-                "wrong per 100 at t = 0, minus base",
-                minus("abstain_00", "base", "wrong_per_100", "abstaining"),
-                Band(low=3.0),
-                unit="per 100",
-            ),
-            *(check for t in _SELECTIVE for check in _threshold_checks(t)),
-        ),
+        _abstention_checks(),
+        paper_value="9 of 10 benchmarks grade binarily (2509.04664)",
+        note="after 400 steps, before the plateau of the arm with t = .75: see W5-800",
+    ),
+    Criterion(
+        "W5-800",
+        "world",
+        "the same after 800 steps (added after the result of W5; no part rests on it)",
+        "as W5; on the tuning seed the training reward at t = .75 lies .05 below its end after 400 steps, so that the "
+        "rule for step counts asks for 800",
+        "as W5",
+        _abstention_checks("_long"),
         paper_value="9 of 10 benchmarks grade binarily (2509.04664)",
     ),
     Criterion(

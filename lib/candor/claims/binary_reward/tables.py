@@ -23,6 +23,7 @@ VARIANTS = {  # no verdict rests on these
     "expert": ("rlvr_answer_only", "rlvr_no_format", "rlvr_oracle", "rlvr_kl"),
     "overconfident": ("base", "rlvr"),
     "naive": ("base", "rlvr"),
+    "abstaining": tuple(f"{arm}_long" for arm in ARMS["abstaining"][1:]),
 }
 NEEDS = shared.trained_and_evaluated(ARMS, VARIANTS)
 # The overall verdict rests on these; they run first.
