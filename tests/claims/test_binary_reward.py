@@ -111,7 +111,7 @@ class FakeResults:
         return pd.concat(parts or [pd.DataFrame()], ignore_index=True)
 
     def summary(self, setting, arm, seed):
-        row = self.BASE | self.ARMS.get(arm, self.SHARP if arm.startswith("rlvr") else {})
+        row = self.BASE | self.ARMS.get(arm.removesuffix("_long"), self.SHARP if arm.startswith("rlvr") else {})
         if arm.startswith("rlvr") and setting != "expert_conf_first":
             row = row | {"q_mean_gap": row["q_mean_gap"] + self.drift[self.seeds.index(seed)]}
         noise = np.random.default_rng([seed, sum(map(ord, arm))]).normal(0, 1e-3, len(row))
