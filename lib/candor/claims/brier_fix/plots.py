@@ -527,8 +527,8 @@ FIGURES: dict[str, Plot] = {
     "seeds": Plot(
         seeds,
         ("summary",),
-        "Expert crowd: mean and 95 % interval over seeds, a dot a seed. Dashed: the exact posterior on the same "
-        "questions (for ECE: what a perfectly calibrated forecaster would show).",
+        "Expert crowd: mean and 95 % interval over seeds, a dot a seed (arrowhead: the interval goes on). Dashed: the "
+        "exact posterior on the same questions (for ECE: what a perfectly calibrated forecaster would show).",
         "Four panels of intervals, a row an arm: distance of stated confidence from the posterior, its calibration "
         "error, its Brier score, and greedy accuracy.",
     ),

@@ -518,8 +518,8 @@ FIGURES: dict[str, Plot] = {
     "arms": Plot(
         arms,
         ("summary", "human"),
-        "All arms: mean and 95 % interval over seeds, a dot a seed. Dashed: the human, exactly; for the win rate, one "
-        "half.",
+        "All arms: mean and 95 % interval over seeds, a dot a seed (arrowhead: the interval goes on). Dashed: the "
+        "human, exactly; for the win rate, one half.",
         "Six panels of intervals, a row an arm: share of acts, kappa of each act, success, win rate.",
     ),
     "dialogue": Plot(
