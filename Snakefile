@@ -48,9 +48,15 @@ wildcard_constraints:
 report: "lib/candor/report/workflow.rst"
 
 
+# On a cluster only the steps are jobs of their own; what takes seconds stays where the graph was started.
 localrules:
     all,
     evidence,
+    tables,
+    ledger,
+    figures,
+    notebook,
+    report,
 
 
 onstart:
@@ -93,7 +99,8 @@ rule steps:
     priority: lambda wildcards: 1000 - batch_of(wildcards).rank
     resources:
         gpu=lambda wildcards: int(batch_of(wildcards).gpu),
-        mem_mb=lambda wildcards: 64000 if batch_of(wildcards).gpu else 2000,
+        # A retry (profiles/slurm, profiles/kubernetes) gets as much again: memory is what a killed job lacked.
+        mem_mb=lambda wildcards, attempt: attempt * (64000 if batch_of(wildcards).gpu else 2000),
         runtime=lambda wildcards: 1440 if batch_of(wildcards).gpu else 120,
     shell:
         "python -m candor steps --scale {params.scale} --seed {wildcards.seed} --marker {output} --log {log} "
