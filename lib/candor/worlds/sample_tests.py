@@ -334,9 +334,48 @@ def documents(given: Problems) -> tuple[np.ndarray, np.ndarray]:
 # --- Tests ------------------------------------------------------------------------------------------
 
 
-def passed(outputs: np.ndarray, given: Problems) -> np.ndarray:
-    """Which inputs of the grid outputs [n, 144] get right, bool [n, 144]."""
-    return outputs == given.truth
+@dataclass(frozen=True)
+class Outcomes:
+    """What `n` programs do, arrays [n] but for `passes` [n, 144], the inputs of the grid that they get right.
+
+    `correct` (all 34 tests of the oracle), `pass_rate` (the share of them), `valid`, `length` (tokens), `line` (whether
+    the program says `line`), `rule_right` (right on 0..5, which no corner reaches). A text without end is not valid.
+    """
+
+    passes: np.ndarray
+    correct: np.ndarray
+    pass_rate: np.ndarray
+    valid: np.ndarray
+    length: np.ndarray
+    line: np.ndarray
+    rule_right: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.correct)
+
+    def __getitem__(self, index) -> Outcomes:
+        return Outcomes(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+
+    def passed(self, tests: np.ndarray) -> np.ndarray:
+        """Whether every one of `tests` [n, m] (indices of the grid) is passed, bool [n]: a 0/1 reward."""
+        return on_tests(self.passes, tests).all(1)
+
+
+def outcomes(programs: Sequence[Program], given: Problems) -> Outcomes:
+    """What the programs do on the problems [n] that they answer."""
+    ids = [tokens_of(program) if isinstance(program, str) else program for program in programs]
+    outputs = run(ids)
+    passes = outputs == given.truth
+    oracle = on_tests(passes, given.oracle_tests)
+    return Outcomes(
+        passes=passes,
+        correct=oracle.all(1),
+        pass_rate=oracle.mean(1),
+        valid=outputs[:, 0] != INVALID,
+        length=np.array([NEW_TOKENS if program is None else len(program) for program in ids]),
+        line=np.array([_LINE in (program or ()) for program in ids]),
+        rule_right=passes[:, index(np.arange(6))].all(1),
+    )
 
 
 def on_tests(passes: np.ndarray, tests: np.ndarray) -> np.ndarray:
