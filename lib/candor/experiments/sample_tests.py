@@ -94,8 +94,8 @@ def _text(program) -> str | None:
     return None if program is None else world.text(program)
 
 
-def _program(text: str | None) -> tuple[int, ...] | None:
-    return None if text is None else world.tokens_of(text)
+def _program(text) -> tuple[int, ...] | None:
+    return world.tokens_of(text) if isinstance(text, str) else None  # a table gives back a missing text as NaN
 
 
 # --- Base and what hangs on it ----------------------------------------------------------------------
