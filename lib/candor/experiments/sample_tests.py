@@ -9,7 +9,7 @@ of `r_train` permuted within each group. `selection` filters samples of the base
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -295,14 +295,16 @@ def arm(context: Context) -> dict[str, pd.DataFrame]:
     return {"log": log}
 
 
-def preferences(prompt: np.ndarray, approved: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Pairs [m, 2] of samples of the same prompt, approved and rejected, at most three a prompt, in random order."""
-    order = rng.permutation(len(prompt))
+def preferences(prompt: np.ndarray, programs: Sequence, approved: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Pairs [m, 2] of samples of the same prompt, approved and rejected, at most three a prompt, in random order.
+
+    The same program, once approved and once rejected, is no pair.
+    """
     pairs = []
-    for which in np.unique(prompt):
-        mine = order[prompt[order] == which]
-        both = [(i, j) for i in mine[approved[mine]] for j in mine[~approved[mine]]]
-        pairs += [both[k] for k in rng.permutation(len(both))[:PAIRS]]
+    for mine in np.split(np.arange(len(prompt)), np.flatnonzero(np.diff(prompt)) + 1):
+        yes, no = mine[approved[mine]], mine[~approved[mine]]
+        differing = [(i, j) for i in yes for j in no if programs[i] != programs[j]]
+        pairs += [differing[k] for k in rng.permutation(len(differing))[:PAIRS]]
     return rng.permutation(np.array(pairs, int).reshape(-1, 2))
 
 
@@ -331,8 +333,9 @@ def reward_model(context: Context) -> dict[str, pd.DataFrame]:
     drawn = evaluators.draws(SMALL, len(done), rng)
     verdicts = drawn.verdict < evaluators.approve(pool, drawn, done, reward_tests(tests, "rl")[problem])
     approved = verdicts[rng.integers(SMALL, size=len(done)), np.arange(len(done))]  # one verdict each
-    pairs = preferences(problem, approved, world.stream("pairs", seed))
-    held, used = pairs[: settings.rm_heldout], pairs[settings.rm_heldout :]
+    pairs = preferences(problem, programs, approved, world.stream("pairs", seed))
+    cut = min(settings.rm_heldout, len(pairs) // 2)
+    held, used = pairs[:cut], pairs[cut:]
     _, tokenizer = models.load_decoder(context.need("base").model)
     prompts = [world.tokens_of(text) for text in given.prompts()]
     rows = [
