@@ -402,7 +402,7 @@ def leniency(tpr: float = 0.6394, fpr: float = 0.4594, correctness: float = 0.52
 TABLES = ("summary", "classes", "bins", "minutes")
 WATCHED = ("r_train", "r_star", "shuffled", "learned_rm")
 PEOPLE = ("r_train", "r_star", "shuffled")
-TOLD = ("r_train", "r_star")
+TOLD = ("r_train",)
 
 
 def world(results) -> dict[str, pd.DataFrame]:
@@ -410,13 +410,15 @@ def world(results) -> dict[str, pd.DataFrame]:
 
     summary: a row a setting, arm and seed. classes, bins, minutes: rows by class of problem, oracle pass rate, and
     evaluator's time besides. trajectory: the checkpoints of `WATCHED`. evaluators: the two pools, of `PEOPLE`.
-    programs: some problems with the programs of base and arm, one seed. selection, slopes, fit, reward_model: from their steps.
+    programs: some problems of one seed with the programs of base and arm, a row a test that an audience ran.
+    selection, slopes, fit, reward_model: from their steps.
     """
     groups = [(setting, (*ARMS.get(setting, ()), *arms)) for setting, arms in VARIANTS.items()]
     tables = {name: _stack(results.collect(s, arms, name, world=WORLD) for s, arms in groups) for name in TABLES}
     for name, arms in (("trajectory", WATCHED), ("evaluators", PEOPLE), ("programs", TOLD)):
         tables[name] = results.collect("standard", arms, name, world=WORLD)
-    steps = {"selection": ("selection", "summary"), "slopes": ("selection", "slopes"), "fit": ("setup", "fit")}
+    tables["fit"] = _stack(results.trained(setting, ["setup"], "fit", world=WORLD) for setting in VARIANTS)
+    steps = {"selection": ("selection", "summary"), "slopes": ("selection", "slopes")}
     for name, (step, table) in (steps | {"reward_model": ("reward_model", "summary")}).items():
         tables[name] = results.trained("standard", [step], table, world=WORLD)
     if len(told := tables["programs"]):
