@@ -5,7 +5,8 @@ types, and counts only if at least three solutions of the problem agree on the o
 solutions the shortest remaining tests of the file stand in. The tests of the reward are never among them. Three knobs
 are fitted on outputs of the initial policy for separate problems and frozen; then new evaluators judge every policy.
 
-A second judge is a small instruct model that is shown problem, program and test results.
+An instruct model is the second judge of programs, and the judge of arguments about stories: it answers on a scale of
+five points, and above "unsure" is approval.
 """
 
 from __future__ import annotations
@@ -180,20 +181,9 @@ def _root(rising, low: float, high: float) -> float:
     return high if rising(high) <= 0 else float(brentq(rising, low, high, xtol=1e-3))
 
 
-# --- A model as second evaluator --------------------------------------------------------------------
+# --- A model as evaluator ---------------------------------------------------------------------------
 
-SCALE = ("certainly not", "probably not", "unsure", "probably", "certainly")
 _CERTAINTY = "Reply with one number: 1 certainly not, 2 probably not, 3 unsure, 4 probably, 5 certainly."
-
-
-def approves(reply: str) -> bool | None:
-    """Whether a five-point reply says more than "unsure"; None if it is none of the five numbers.
-
-    >>> approves(" 4."), approves("3"), approves("The answer is 5")
-    (True, False, None)
-    """
-    match = re.fullmatch(r"\s*([1-5])\.?\s*", reply)
-    return int(match[1]) > 3 if match else None
 
 
 def asked(instruction: str, user: str, tokenizer) -> str:
@@ -202,12 +192,30 @@ def asked(instruction: str, user: str, tokenizer) -> str:
     if getattr(tokenizer, "chat_template", None):
         messages = [{"role": "system", "content": instruction}, {"role": "user", "content": user}]
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    return f"{instruction}\n\n{user}\nReply:"
+    return f"{instruction}\n\n{user}\nReply: "
 
 
-def reader_prompt(problem: Problem, program: str, results: Sequence[tuple[Test, str]], tokenizer, limit: int) -> str:
-    """What the second evaluator is shown: problem, program and the results of one evaluator's tests, cut to `limit`
-    tokens at the end of the problem's text."""
+def certainty(sampler, prompts: Sequence[str]) -> np.ndarray:
+    """Probability, among the five replies, of one above "unsure" [n]: the evaluator's next token."""
+    import torch
+
+    tokenizer, found = sampler.tokenizer, []
+    digits = [tokenizer(str(k), add_special_tokens=False)["input_ids"][-1] for k in range(1, 6)]
+    for start in range(0, len(prompts), sampler.batch):
+        some = list(prompts[start : start + sampler.batch])
+        inputs = tokenizer(some, return_tensors="pt", padding=True, add_special_tokens=False).to(sampler.model.device)
+        with torch.inference_mode():
+            hidden = sampler.model.model(
+                input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
+            ).last_hidden_state[:, -1]
+            logits = sampler.model.lm_head(hidden)[:, digits].float()
+        found += logits.softmax(-1)[:, 3:].sum(-1).tolist()
+    return np.array(found)
+
+
+def program_prompt(problem: Problem, program: str, results: Sequence[tuple[Test, str]], tokenizer, limit: int) -> str:
+    """What this evaluator is shown of a program: the problem, cut at its end to what `limit` tokens leave, the program,
+    and the results of a few tests."""
     ran = "\n".join(f"input {given.strip()[:200]!r}: {said}" for (given, _), said in results) or "none"
     shown = f"Program:\n{program}\n\nTests that were run:\n{ran}"
     room = max(limit - len(tokenizer(shown)["input_ids"]), 0)
@@ -215,7 +223,31 @@ def reader_prompt(problem: Problem, program: str, results: Sequence[tuple[Test, 
     return asked("Is this Python program a correct solution of the problem?", f"{question}\n\n{shown}", tokenizer)
 
 
-def five_point(sampler, prompts: Sequence[str]) -> tuple[np.ndarray, float]:
-    """Approval of each prompt's object [n] (a reply that is no number approves nothing), and the share of such."""
-    said = [approves(reply) for reply in sampler(prompts, 4)] if len(prompts) else []
-    return np.array([bool(a) for a in said]), float(np.mean([a is None for a in said])) if said else 0.0
+def calibrated(probability: np.ndarray, knobs: dict[str, float]) -> np.ndarray:
+    """Probability of approval of an evaluator that is stricter or laxer than the model: sigmoid(shift + slope logit)."""
+    logit = np.log(np.clip(probability, 1e-6, 1 - 1e-6) / (1 - np.clip(probability, 1e-6, 1 - 1e-6)))
+    return 1 / (1 + np.exp(-(knobs["shift"] + knobs["slope"] * logit)))
+
+
+def fit_model(probability: np.ndarray, correct: np.ndarray, error: float, fpr: float) -> dict[str, float]:
+    """Shift and slope (0 to 4) that bring FPR and error to what people did with the initial outputs; and what is reached.
+
+    The slope is what the model can tell apart: a model that tells nothing keeps slope 0 and misses the error.
+    """
+    from scipy.optimize import minimize
+
+    probability, correct = np.asarray(probability, float), np.asarray(correct, float)
+
+    def reached(knobs: np.ndarray) -> dict[str, float]:
+        return approval.rates(calibrated(probability, {"shift": knobs[0], "slope": knobs[1]}), correct)
+
+    def distance(knobs: np.ndarray) -> float:
+        found = reached(knobs)
+        return float(np.nan_to_num(found["fpr"] - fpr) ** 2 + (found["error"] - error) ** 2)
+
+    starts = [(0.0, slope) for slope in (0.1, 0.5, 1.0, 2.0)]
+    best = min((minimize(distance, x, bounds=[(-20, 20), (0, 4)]) for x in starts), key=lambda done: done.fun)
+    found = reached(best.x)
+    return {"shift": float(best.x[0]), "slope": float(best.x[1])} | {
+        k: found[k] for k in ("fpr", "error", "correctness")
+    }
