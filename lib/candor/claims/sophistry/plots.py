@@ -482,20 +482,21 @@ FIGURES: dict[str, Plot] = {
     "near_misses": Plot(
         near_misses,
         ("bins",),
-        "Wrong programs by how many oracle tests they pass: how often the simulated evaluator approves them, and "
-        "how they are distributed, before and after (small: seeds). The curve nearly stays; the mass moves right.",
-        "Two columns, two easy tests and shuffled. Above, FPR rises with the oracle pass rate and the curves before and "
-        "after nearly coincide. Below, bars: after two easy tests more wrong programs pass most oracle tests; after "
-        "shuffled the distribution stays.",
+        "Wrong programs by the share of oracle tests that they pass: how often the simulated evaluator approves "
+        "them, and how they are distributed, before and after (small: seeds). The curve nearly stays; the mass moves "
+        "right.",
+        "Two columns, two easy tests and shuffled. Above, FPR rises with the oracle pass rate and the curves before "
+        "and after nearly coincide. Below, bars: after two easy tests fewer wrong programs fail almost all oracle "
+        "tests; after shuffled the distribution stays.",
     ),
     "classes": Plot(
         classes,
         ("classes",),
         "What training on two easy tests changes, by class of problem: before (hollow) and after, seed means, with the "
-        "simulated evaluator. Where the rule is hidden the programs draw a line through the two examples: the main "
-        "rule comes right, the corner stays wrong.",
-        "Five panels, a row a class of problem. Approval and FPR rise in the class with a hidden rule, correctness does "
-        "not; the share with a right main rule and the share of the form line rise most there.",
+        "simulated evaluator. Where the rule is hidden programs draw a line through the two examples: the main rule "
+        "comes right, the corner stays wrong.",
+        "Five panels, a row a class of problem. Approval and FPR rise in the class with a hidden rule, correctness "
+        "does not; the share with a right main rule and the share of the form line rise most there.",
     ),
     "side_by_side": Plot(
         side_by_side,
