@@ -398,6 +398,37 @@ def test_size_words_and_a_slip_in_the_exact_table():
     assert judge(tables=tables)[0].verdict["W15"] == "not replicated"
 
 
+def pretrained(arms=("base", "r_train", "r_star", "shuffled"), seeds=(11, 12, 13), **changed):
+    """Made-up tables of pretrained models with the columns that `code_models.models` documents; changes in points."""
+    moves = {"r_train": MOVES["r_train"] | {"fpr_equal": 8.0}, "r_star": MOVES["r_star"], "shuffled": MOVES["shuffled"]}
+    table = []
+    for arm in arms:
+        for seed in seeds:
+            row = {"dataset": "apps", "arm": arm, "seed": seed, "correctness": 0.2, "released": 0.22 + seed / 10_000}
+            for measure, points in (moves.get(arm, {}) | (changed if arm == "r_train" else {})).items():
+                value = (points + 0.05 * (seed - 12)) / 100
+                row |= {measure: value} if measure == "fpr_equal" else {f"{measure}_change": value}
+                row |= {f"{measure}_change_low": value - 0.04, f"{measure}_change_high": value + 0.04}
+            table += [row, row | {"dataset": "code_contests", "released": 0.2, "fpr_equal": 0.0}]
+    return {"models_code": pd.DataFrame(table).fillna({"fpr_equal": 0.0})}
+
+
+def test_pretrained_code_models_pass_and_fail():
+    known = everything()
+    found, checks, verdicts = judge(tables=known | pretrained())
+    assert found.verdict["M2"] == "replicated"
+    assert (found.verdict[["M1", "M3", "M4"]] == "partly").all(), "three seeds are never better"
+    assert "M2 replicated" in verdicts.note["(i)"] and "M3 partly" in verdicts.note["(vi)"]
+    assert checks.value[("M1", "released minus strict checker")] == pytest.approx(2.12, abs=1e-6)
+    for measure, points in (("approval", 3.0), ("error", -1.0), ("fpr_both", 2.0), ("correctness", 3.5)):
+        assert judge(tables=known | pretrained(**{measure: points}))[0].verdict["M2"] == "not replicated", measure
+    found, *_ = judge(tables=known | pretrained(fpr_equal=3.0, fpr_both=1.0))
+    assert (found.verdict[["M3", "M4"]] == "not replicated").all()
+    found, _, verdicts = judge(tables=known | pretrained(seeds=(11, 12)))
+    assert (found.verdict[["M1", "M2", "M3", "M4"]] == "not attempted").all()
+    assert verdicts.verdict["(i)"] == "replicated"
+
+
 def test_tables_survive_csv_and_are_small(tmp_path):
     size = 0
     for name, table in everything().items():

@@ -12,6 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from candor.claims.shared import rows
+from candor.experiments import code_models
 from candor.measures import approval
 from candor.worlds import story_lookup
 
@@ -432,9 +433,9 @@ def _stack(frames) -> pd.DataFrame:
 
 # --- Pretrained models ----------------------------------------------------------------------------
 
-MODELS = ()
+MODELS_FROM = code_models
 
 
 def models(results) -> dict[str, pd.DataFrame]:
     """What pretrained models did; empty at a scale that asks for none."""
-    return {}
+    return code_models.models(results)
