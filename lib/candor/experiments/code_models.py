@@ -6,9 +6,9 @@ outputs of the base), the arms (GRPO from the base), and an evaluation `eval_<na
 `eval_best_of_16` choose among samples of the base and train nothing.
 
 Everywhere a *simulated evaluator* stands in for the paper's people (Wen et al. 2024, arXiv 2409.12822). Deviations:
-GRPO with a KL term for their PPO, adapters on all linear layers for their top two layers. The training stops at the last
-step, whatever the evaluator or the oracle would say. Problem texts stay in `data/corpora/`; of texts, tables hold what
-models wrote.
+GRPO with a KL term for their PPO, adapters on all linear layers for their top two layers. The training stops at the
+last step, whatever the evaluator or the oracle would say. Problem texts stay in `data/corpora/`; of texts, tables hold
+what models wrote.
 """
 
 from __future__ import annotations

@@ -224,13 +224,13 @@ def program_prompt(problem: Problem, program: str, results: Sequence[tuple[Test,
 
 
 def calibrated(probability: np.ndarray, knobs: dict[str, float]) -> np.ndarray:
-    """Probability of approval of an evaluator that is stricter or laxer than the model: sigmoid(shift + slope logit)."""
+    """Probability of approval of an evaluator that is stricter or laxer than the model: a line in the logit."""
     logit = np.log(np.clip(probability, 1e-6, 1 - 1e-6) / (1 - np.clip(probability, 1e-6, 1 - 1e-6)))
     return 1 / (1 + np.exp(-(knobs["shift"] + knobs["slope"] * logit)))
 
 
 def fit_model(probability: np.ndarray, correct: np.ndarray, error: float, fpr: float) -> dict[str, float]:
-    """Shift and slope (0 to 4) that bring FPR and error to what people did with the initial outputs; and what is reached.
+    """Shift and slope (0 to 4) that bring FPR and error to what people did with initial outputs; and what is reached.
 
     The slope is what the model can tell apart: a model that tells nothing keeps slope 0 and misses the error.
     """

@@ -21,6 +21,7 @@ def changes(
     correct: ArrayLike,
     resamples: int = 2000,
     seed: int = 0,
+    groups: ArrayLike | None = None,
 ) -> dict[str, float]:
     """Change of each measure of `approval.rates`, and of `fpr_both`, the FPR of items that both policies get wrong.
 
@@ -28,6 +29,7 @@ def changes(
     ----------
     approved_before, approved : arrays of shape (evaluators, n), the same evaluators and the same items.
     correct_before, correct : arrays of shape (n,), 0 or 1.
+    groups : array of shape (n,), items that are drawn together (default: each item alone).
 
     Returns
     -------
@@ -39,10 +41,9 @@ def changes(
         raise ValueError("Both policies need the same evaluators and the same items.")
     rng = np.random.default_rng(seed)
     people, items = old.shape
-    who = np.vstack(
-        [np.full(people, 1 / people), rng.multinomial(people, np.full(people, 1 / people), resamples) / people]
-    )
-    what = np.vstack([np.ones(items), rng.multinomial(items, np.full(items, 1 / items), resamples)])
+    together = np.unique(np.arange(items) if groups is None else np.asarray(groups), return_inverse=True)[1].ravel()
+    who = np.vstack([np.full(people, 1 / people), _draws(people, resamples, rng) / people])
+    what = np.vstack([np.ones(items), _draws(together.max() + 1, resamples, rng)[:, together]])
     before, after = _measures(who @ old, right_before, what), _measures(who @ new, right, what)
     both = what * (1 - right_before) * (1 - right)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -55,6 +56,11 @@ def changes(
         low, high = np.percentile(usable, [2.5, 97.5]) if len(usable) else (np.nan, np.nan)
         found[f"{name}_change_low"], found[f"{name}_change_high"] = float(low), float(high)
     return found
+
+
+def _draws(n: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """How often each of `n` is drawn in each of the resamples [resamples, n]."""
+    return rng.multinomial(n, np.full(n, 1 / n), resamples)
 
 
 def _measures(a: np.ndarray, right: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
