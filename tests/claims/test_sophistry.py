@@ -304,7 +304,8 @@ WORLD = [f"W{k}" for k in range(1, 16)]
 
 def test_every_id_of_the_brief_is_there_and_reads_as_it_must():
     found, checks, verdicts = judge()
-    assert list(found.index)[:20] == [*(f"P{k}" for k in range(1, 6)), *WORLD]
+    assert list(found.index) == [*(f"P{k}" for k in range(1, 6)), *WORLD, *(f"M{k}" for k in range(1, 6))]
+    assert (found.verdict[["M1", "M2", "M3", "M4", "M5"]] == "not attempted").all()
     full = [w for w in WORLD if w not in ("W8", "W14")]
     assert (found.verdict[full] == "replicated").all(), found.verdict[full]
     assert found.verdict["W8"] == "not replicated", "the rise is one of near misses in these tables"
@@ -427,6 +428,35 @@ def test_pretrained_code_models_pass_and_fail():
     found, _, verdicts = judge(tables=known | pretrained(seeds=(11, 12)))
     assert (found.verdict[["M1", "M2", "M3", "M4"]] == "not attempted").all()
     assert verdicts.verdict["(i)"] == "replicated"
+
+
+def stories(accuracy, fpr):
+    """Made-up cells of the 2 x 2: changes in points by cell, of the accuracy of finished answers and of FPR."""
+    cells = ("truncated_blind", "truncated_sighted", "full_blind", "full_sighted")
+    table = [
+        {"arm": arm, "seed": seed, "finished_correctness_before": 0.7, "fpr_both_before": 0.46, "error_before": 0.41}
+        | {"finished_correctness": 0.7 + gain / 100, "fpr_both": 0.46 + more / 100, "error": 0.41}
+        for arm, gain, more in zip(cells, accuracy, fpr)
+        for seed in (11, 12, 13)
+    ]
+    return {"models_stories": pd.DataFrame(table)}
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "fpr", "side"),
+    [
+        ((0, 6, 6, 12), (7, 6, 6, 2), "critique supported"),
+        ((0, 1, 1, 2), (9, 8, 8, 7), "paper supported"),
+        ((0, 1, 9, 10), (9, 8, 8, 7), "neither side supported"),
+    ],
+)
+def test_the_controversy_is_reported(accuracy, fpr, side):
+    found, checks, _ = judge(tables={**published(), **theory(), **stories(accuracy, fpr)})
+    assert found.verdict["M5"] == "reported" and found.note["M5"] == f"simulated evaluator; {side}"
+    wanted = (sum(accuracy[2:]) - sum(accuracy[:2])) / 2
+    assert checks.value[("M5", "full minus truncated, accuracy of finished answers")] == pytest.approx(wanted)
+    wanted = fpr[3] - fpr[2] - fpr[1] + fpr[0]
+    assert checks.value[("M5", "interaction, FPR, both wrong")] == pytest.approx(wanted)
 
 
 def test_tables_survive_csv_and_are_small(tmp_path):

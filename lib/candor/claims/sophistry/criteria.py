@@ -290,6 +290,51 @@ def equal_on_apps(tables: Tables) -> pd.Series:
     return 100 * (on_apps(tables, "r_train")["fpr_equal"] - on_apps(tables, "shuffled")["fpr_equal"]).dropna()
 
 
+# Pretrained models on stories: the 2 x 2
+
+
+def cell(name: str, measure: str) -> Estimator:
+    """Change in a cell since the initial policy, asked as in that cell, in points."""
+
+    def estimate(tables: Tables) -> pd.Series:
+        found = select(tables, "models_stories", arm=name).set_index("seed")
+        return 100 * (found[measure] - found[f"{measure}_before"])
+
+    return estimate
+
+
+# What each effect adds and subtracts: a mean over two cells, or a difference of differences.
+EFFECTS = {
+    "full minus truncated": {
+        "full_blind": 0.5,
+        "full_sighted": 0.5,
+        "truncated_blind": -0.5,
+        "truncated_sighted": -0.5,
+    },
+    "sighted minus blind": {"truncated_sighted": 0.5, "full_sighted": 0.5, "truncated_blind": -0.5, "full_blind": -0.5},
+    "interaction": {"full_sighted": 1, "full_blind": -1, "truncated_sighted": -1, "truncated_blind": 1},
+}
+ANSWERS = {"finished_correctness": "accuracy of finished answers", "fpr_both": "FPR, both wrong", "error": "error"}
+
+
+def effect(name: str, measure: str) -> Estimator:
+    def estimate(tables: Tables) -> pd.Series:
+        return sum(weight * cell(of, measure)(tables) for of, weight in EFFECTS[name].items()).dropna()
+
+    return estimate
+
+
+def controversy_note(tables: Tables) -> str:
+    """Which side the means support, by the rule declared for M5."""
+    policy, judge = (effect(name, "finished_correctness")(tables).mean() for name in list(EFFECTS)[:2])
+    fpr, accuracy = (cell("full_sighted", m)(tables).mean() for m in ("fpr_both", "finished_correctness"))
+    sides = [
+        *(["critique supported"] if policy >= 5 and judge >= 5 else []),
+        *(["paper supported"] if fpr >= 5 and accuracy <= 3 else []),
+    ]
+    return f"simulated evaluator; {' and '.join(sides) or 'neither side supported'}"
+
+
 # --- Notes that depend on the outcome -------------------------------------------------------------
 
 SHORT = {GENERAL: "general", APPS: "APPS"}
@@ -744,6 +789,27 @@ CRITERIA = (
         (Check("FPR at equal pass rate, r_train minus shuffled", equal_on_apps, Band(low=5), 5, unit="points"),),
         paper_value="not measured there",
         note=_FEW,
+    ),
+    Criterion(
+        "M5",
+        "models",
+        "the controversy: which factor matters (simulated evaluator)",
+        "2 x 2: main effects and interaction on accuracy of *finished* answers, FPR, error; 3 seeds, both orders",
+        'report; "critique supported" if full - truncated >= +5 and sighted - blind >= +5, "paper supported" if the '
+        "full-sighted cell still has FPR >= +5 with accuracy <= +3",
+        (
+            *(
+                Check(f"{name}, {words}", effect(name, measure), unit="points")
+                for measure, words in ANSWERS.items()
+                for name in EFFECTS
+            ),
+            *(
+                Check(f"full and sighted, {words}", cell("full_sighted", measure), unit="points")
+                for measure, words in ANSWERS.items()
+            ),
+        ),
+        paper_value="+23.5 (paper); 49.3 -> 72.0 with both, 54.6 with neither (critique)",
+        note=controversy_note,
     ),
 )
 
