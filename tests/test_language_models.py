@@ -311,7 +311,7 @@ def test_vllm_gets_one_beginning_of_text(policy, monkeypatch):
     class Engine:
         def generate(self, prompts, settings, use_tqdm):
             asked.extend(prompts)
-            return [SimpleNamespace(outputs=[SimpleNamespace(text="said")]) for _ in prompts]
+            return [SimpleNamespace(outputs=[SimpleNamespace(text="said", finish_reason="stop")]) for _ in prompts]
 
     vllm = SimpleNamespace(LLM=lambda **_: Engine(), SamplingParams=lambda **_: None)
     monkeypatch.setattr(generation, "vllm_module", lambda: vllm)

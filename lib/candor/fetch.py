@@ -2,6 +2,7 @@
 
     python -m candor fetch hotpot_modified commonsense_qa models outputs --scale gpu
     python -m candor fetch esconv persuasion ultrafeedback ultrachat models --scale gpu
+    python -m candor fetch apps quality models --scale gpu
 
 Data sets become `data/corpora/<name>/<split>.parquet` (never committed), with `source.json` beside them; weights go
 into the Hub client's cache, safetensors only. It is the only module of Candor that uses a network.
@@ -11,15 +12,16 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 import urllib.request
 from collections.abc import Callable, Iterable
 from datetime import date
 from pathlib import Path
 
 from candor.config import Config
-from candor.corpora import dialogues, sets
+from candor.corpora import dialogues, programs, sets, stories
 from candor.errors import CandorError
-from candor.experiments import dialogue_models, language_models
+from candor.experiments import dialogue_models, judged_models, language_models
 
 RELEASED = "https://raw.githubusercontent.com/damanimehul/RLCR/main/eval_outputs/Hotpot-models"
 OUTPUT_FILE = "data-00000-of-00001.arrow"
@@ -30,7 +32,8 @@ WORDS = ("models", "outputs", "all")
 
 def names(config: Config) -> list[str]:
     """Everything that can be fetched at a scale, by name."""
-    return [*config["models"]["datasets"], *config["models"]["dialogue_data"], *WORDS]
+    kinds = ("datasets", "dialogue_data", "program_data", "story_data")
+    return [*(name for kind in kinds for name in config["models"][kind]), *WORDS]
 
 
 def fetch(wanted: Iterable[str], config: Config, say: Callable[[str], None] = lambda line: None) -> list[Path]:
@@ -43,7 +46,8 @@ def fetch(wanted: Iterable[str], config: Config, say: Callable[[str], None] = la
     if unknown := [name for name in wanted if name not in names(config)]:
         raise CandorError(f"There is nothing to fetch called {unknown[0]!r}: choose from {', '.join(names(config))}.")
     if "all" in wanted:
-        data = [name for name, _ in language_models.data_needed(config)] + dialogue_models.data_needed(config)
+        data = [name for path in (language_models, judged_models) for name, _ in path.data_needed(config)]
+        data += dialogue_models.data_needed(config)
         wanted = [*dict.fromkeys(data), "models", "outputs"]
     places = []
     for name in wanted:
@@ -59,7 +63,13 @@ def fetch(wanted: Iterable[str], config: Config, say: Callable[[str], None] = la
 def _data(name: str, config: Config) -> Path:
     import datasets
 
-    if name in dialogues.HUB:
+    if name in programs.FILES:
+        return _files(name, config["models"]["program_data"][name])
+    if name in stories.HUB or name in programs.SPLITS:
+        source = config["models"]["story_data" if name in stories.HUB else "program_data"][name]
+        configuration, splits = None, stories.HUB.get(name) or {split: split for split in programs.SPLITS[name]}
+        kept = tuple(splits)
+    elif name in dialogues.HUB:
         source = config["models"]["dialogue_data"][name]
         configuration, splits, kept = None, {"train": dialogues.HUB[name]}, ("train",)
     else:
@@ -77,10 +87,27 @@ def _data(name: str, config: Config) -> Path:
     return folder
 
 
+def _files(name: str, source: str) -> Path:
+    """A data set whose files are taken as they are, line by line: it would come with a program that loads it."""
+    from huggingface_hub import hf_hub_download
+
+    folder = sets.root() / name
+    _folder(folder)
+    for split, file in programs.FILES[name].items():
+        cached = _reaching(source, lambda file=file: hf_hub_download(source, file, repo_type="dataset"))
+        partial = folder / f"{split}.partial"
+        shutil.copyfile(cached, partial)
+        partial.replace(folder / f"{split}.jsonl")
+    origin = {"source": source, "files": programs.FILES[name], "date": date.today().isoformat()}
+    (folder / "source.json").write_text(json.dumps(origin, indent=1) + "\n")
+    return folder
+
+
 def _models(config: Config) -> list[Path]:
     from huggingface_hub import snapshot_download
 
-    needed = language_models.models_needed(config) + dialogue_models.models_needed(config)
+    paths = (language_models, dialogue_models, judged_models)
+    needed = [place for path in paths for place in path.models_needed(config)]
     ids = [place for place in dict.fromkeys(needed) if not Path(place).is_dir()]
     if not ids:
         raise CandorError(

@@ -154,6 +154,16 @@ LOOKS: dict[str, Look] = {
     "lookahead_6": Look("looks ahead", VERMILION, ">", _DASHED),
     "average_6": Look("averages", VERMILION, "P", _DOTTED),
     "lookahead_average_6": Look("looks ahead, averages", SKY, "h", _SHORT),
+    "r_train": Look("two easy tests", VERMILION, "s"),
+    "r_star": Look("all tests", BLUE, "^"),
+    "learned_rm": Look("learned reward model", ORANGE, "D", _DASHED),
+    "r_train_kl000": Look("two easy tests, no KL", VERMILION, ">", _DASHED),
+    "r_train_kl020": Look("two easy tests, KL .2", VERMILION, "P", _DOTTED),
+    "r_hard": Look("two hard tests", GREEN, "v", _DASHDOT),
+    "best_of_4": Look("best of 4, easy tests", SKY, "p", _SHORT),
+    "best_of_16": Look("best of 16, easy tests", SKY, "h", _DASHED),
+    "best_of_4_r_star": Look("best of 4, all tests", BLUE, "<", _DASHED),
+    "best_of_16_r_star": Look("best of 16, all tests", BLUE, ">", _DOTTED),
 }
 
 # What a name is called elsewhere (papers' arms, worlds' references), then what it begins or ends with.

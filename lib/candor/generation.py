@@ -69,12 +69,20 @@ class Sampler:
 
     def __call__(self, prompts: Sequence[str], tokens: int, temperature: float = 0.0, seed: int = 42) -> list[str]:
         """One continuation of at most `tokens` tokens for each prompt; temperature 0 is greedy."""
+        return [text for text, _ in self.write(prompts, tokens, temperature, seed)]
+
+    def write(
+        self, prompts: Sequence[str], tokens: int, temperature: float = 0.0, seed: int = 42, top_p: float = 1.0
+    ) -> list[tuple[str, bool]]:
+        """The same, each with whether it came to its end within `tokens`."""
         import torch
 
         torch.manual_seed(seed)
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
-        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-        found = [""] * len(prompts)
+        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": top_p}
+        stop = self.model.generation_config.eos_token_id
+        ends = torch.tensor(stop if isinstance(stop, list) else [self.tokenizer.eos_token_id if stop is None else stop])
+        found = [("", False)] * len(prompts)
         for start in range(0, len(order), self.batch):
             places = order[start : start + self.batch]
             inputs = self.tokenizer(
@@ -90,8 +98,9 @@ class Sampler:
                     **(sampling if temperature else {"do_sample": False, "temperature": None, "top_p": None}),
                 )
             new = output[:, inputs["input_ids"].shape[1] :]
-            for i, text in zip(places, self.tokenizer.batch_decode(new, skip_special_tokens=True)):
-                found[i] = text
+            ended = torch.isin(new, ends.to(new.device)).any(1).tolist()
+            for i, text, whole in zip(places, self.tokenizer.batch_decode(new, skip_special_tokens=True), ended):
+                found[i] = (text, whole)
         return found
 
     def answer_probabilities(self, prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
@@ -135,12 +144,13 @@ class VllmSampler(Sampler):
         self.vllm, self.tokenizer = vllm, tokenizer
         self.engine = vllm.LLM(model=str(place), dtype="bfloat16", gpu_memory_utilization=0.85, seed=42)
 
-    def __call__(self, prompts, tokens, temperature=0.0, seed=42):
-        settings = self.vllm.SamplingParams(max_tokens=tokens, temperature=temperature, seed=seed)
+    def write(self, prompts, tokens, temperature=0.0, seed=42, top_p=1.0):
+        settings = self.vllm.SamplingParams(max_tokens=tokens, temperature=temperature, top_p=top_p, seed=seed)
         # As tokens: to a text the engine would add the beginning-of-text token that templates have put there.
         ids = self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
         asked = [{"prompt_token_ids": row} for row in ids]
-        return [output.outputs[0].text for output in self.engine.generate(asked, settings, use_tqdm=False)]
+        outputs = [output.outputs[0] for output in self.engine.generate(asked, settings, use_tqdm=False)]
+        return [(output.text, output.finish_reason == "stop") for output in outputs]
 
     def _probabilities(self, ids, places):
         settings = self.vllm.SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)

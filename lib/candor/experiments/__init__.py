@@ -14,9 +14,19 @@ from candor.steps import MissingError, Step, read
 @cache
 def steps() -> dict[str, Step]:
     """All steps of all worlds and corpora, by key; what a step needs comes before it."""
-    from candor.experiments import dialogue_models, language_models, reference_game, witnesses
+    from candor.experiments import (
+        code_models,
+        dialogue_models,
+        language_models,
+        reference_game,
+        sample_tests,
+        story_models,
+        witnesses,
+    )
 
-    return {**witnesses.STEPS, **reference_game.STEPS, **language_models.STEPS, **dialogue_models.STEPS}
+    worlds = {**witnesses.STEPS, **sample_tests.STEPS, **reference_game.STEPS}
+    corpora = {**language_models.STEPS, **dialogue_models.STEPS, **code_models.STEPS, **story_models.STEPS}
+    return {**worlds, **corpora}
 
 
 class Results:

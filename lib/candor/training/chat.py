@@ -175,7 +175,7 @@ def sft(
 ) -> pd.DataFrame:
     """Train `model` in place on conversations (lists of role and content); returns the log: step, loss, grad_norm.
 
-    Loss on the assistant's messages.
+    Loss on the assistant's messages. Or on a `Dataset` of another form, with the loss that `config` says.
     """
     import torch
     from datasets import Dataset
@@ -188,7 +188,9 @@ def sft(
     trainer = SFTTrainer(
         model=model,
         args=config,
-        train_dataset=Dataset.from_list([{"messages": list(chat)} for chat in chats]),
+        train_dataset=(
+            chats if isinstance(chats, Dataset) else Dataset.from_list([{"messages": list(chat)} for chat in chats])
+        ),
         processing_class=tokenizer,
         callbacks=[recorder],
     )

@@ -16,6 +16,7 @@ by itself, where FOLDER holds job.json and questions.parquet; accelerate reads i
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -84,17 +85,22 @@ def train(
     *,
     engine: str = "transformers",
     progress: Callable[[int, int], None] = lambda step, total: None,
+    terms: str | None = None,
 ) -> pd.DataFrame:
-    """Train `policy` (id or folder) on `questions` (prompt, answer, grader); leaves `folder/model`, returns the log."""
+    """Train `policy` (id or folder) on `questions` (prompt and what the reward reads); leaves `folder/model`.
+
+    `terms` names the function (`module:function`) that gives an arm's rewards and weights from its recipe, where that
+    is not `rewards.of_arm`: by name, because with several GPUs each process looks it up. Returns the log.
+    """
     import torch
 
     folder.mkdir(parents=True, exist_ok=True)
     processes = max(torch.cuda.device_count(), 1)
     if processes == 1:
-        log = _fit(policy, questions, arm, recipe, seed, folder, engine, 1, progress)
+        log = _fit(policy, questions, arm, recipe, seed, folder, engine, 1, progress, terms)
         shutil.rmtree(folder / "trainer", ignore_errors=True)
         return log
-    job = {"policy": str(policy), "arm": arm, "recipe": dict(recipe), "seed": seed, "engine": engine}
+    job = {"policy": str(policy), "arm": arm, "recipe": dict(recipe), "seed": seed, "engine": engine, "terms": terms}
     (folder / "job.json").write_text(json.dumps(job | {"processes": processes}, default=dict))
     questions.to_parquet(str(folder / "questions.parquet"))
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes)]
@@ -110,7 +116,7 @@ def train(
     return log
 
 
-def _fit(policy, questions, arm, recipe, seed, folder, engine, processes, progress) -> pd.DataFrame:
+def _fit(policy, questions, arm, recipe, seed, folder, engine, processes, progress, terms=None) -> pd.DataFrame:
     import torch
     from transformers import AutoModelForCausalLM
     from trl import GRPOTrainer
@@ -143,9 +149,11 @@ def _fit(policy, questions, arm, recipe, seed, folder, engine, processes, progre
             task_type="CAUSAL_LM",
         )
         model = get_peft_model(model, adapters)
-    terms, weights = rewards.of_arm(arm, recipe)
+    module, _, function = (terms or "").partition(":")
+    of_arm = getattr(importlib.import_module(module), function) if terms else rewards.of_arm
+    parts, weights = of_arm(arm, recipe)
     config = configuration(recipe, seed, folder / "trainer", engine, processes)
-    log = grpo.train(model, tokenizer, questions, terms, weights, config, progress=progress, trainer_class=GRPOTrainer)
+    log = grpo.train(model, tokenizer, questions, parts, weights, config, progress=progress, trainer_class=GRPOTrainer)
     if int(config.process_index) == 0:
         model.save_pretrained(folder / "model")
         tokenizer.save_pretrained(folder / "model")
@@ -168,6 +176,7 @@ def _main(folder: Path) -> None:
         job["engine"],
         job["processes"],
         lambda step, total: None,
+        job.get("terms"),
     )
     if os.environ.get("RANK", "0") == "0":
         log.to_parquet(folder / "log.parquet", index=False)
