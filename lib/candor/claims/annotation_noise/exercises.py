@@ -8,7 +8,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from scipy.stats import binom, hypergeom
 
+from candor.claims.annotation_noise.tables import flips
 from candor.exercises import Feedback, check, close, number, right, wrong
+from candor.judges.annotators import LAPSE, POSITION, TYPES
+from candor.measures.response_types import DESIGNS, cell_probabilities
 
 EMPTY = "The blank is still empty: put your answer in place of the dots and run it again."
 
@@ -131,29 +134,19 @@ def check_1(
 
 # --- 2: one frame, two populations ----------------------------------------------------------------
 
-SHARES = ("genuine", "non_attitude", "constructed")
-PARAMETERS = (*SHARES, "mixing")
+PARAMETERS = (*TYPES, "mixing")
+RETEST, TWO_FRAMES = "one frame x 2 orders x 2 waves", "2 frames x 2 orders"
 
 
-def chances(
-    parameters: Mapping[str, float], frames: tuple[int, ...], waves: int, lapse: float = 0.05, bias: float = 0.10
-) -> np.ndarray:
-    """Probability of every pattern of answers to frames x 2 orders x waves, [2 ** occasions].
+def patterns(population: Mapping[str, float], design: str) -> np.ndarray:
+    """Probability of every pattern of answers in a design (a name), with the lapses and bias of the world."""
+    known = {name: population[name] for name in ("genuine", "non_attitude", "mixing")}
+    return cell_probabilities(known | {"lapse": LAPSE, "bias": POSITION}, DESIGNS[design])
 
-    An answer is 1 if it takes the more confident side; `mixing` is the share of pairs on which that is also the side
-    that the genuine prefer; frame +1 makes the constructed take it, frame -1 leave it.
-    """
-    asked = [(frame, order) for _ in range(waves) for frame in frames for order in (1, -1)]
-    frame, order = np.array(asked).T
-    answers = np.array(list(itertools.product((0, 1), repeat=len(asked))))
 
-    def pattern(takes: np.ndarray | float) -> np.ndarray:
-        return np.where(answers == 1, takes, 1 - takes).prod(1)
-
-    g, n, c, m = (float(parameters[name]) for name in PARAMETERS)
-    follows = np.where(frame > 0, 1 - lapse, lapse)
-    held = m * pattern(1 - lapse) + (1 - m) * pattern(lapse)
-    return g * held + n * pattern(0.5 + bias * order) + c * pattern(follows)
+def differ(one: Mapping[str, float], other: Mapping[str, float], design: str) -> float:
+    """The largest difference of any pattern's probability between two populations."""
+    return float(np.abs(patterns(one, design) - patterns(other, design)).max())
 
 
 @check
@@ -168,13 +161,13 @@ def check_2(one: Mapping[str, float], other: Mapping[str, float], tells: str) ->
         values = {name: number(given.get(name)) for name in PARAMETERS}
         if lacking := [name for name, value in values.items() if not 0 <= value <= 1]:
             return wrong(f"The {which} population needs a number between 0 and 1 for {', '.join(lacking)}.")
-        if not close(sum(values[name] for name in SHARES), 1, 1e-6):
+        if not close(sum(values[name] for name in TYPES), 1, 1e-6):
             return wrong(f"The three shares of the {which} population must sum to 1.")
     one, other = ({name: number(given[name]) for name in PARAMETERS} for given in (one, other))
     apart = abs(one["genuine"] - other["genuine"])
     if apart < 0.3 - 1e-9:
         return wrong(f"The shares of the genuine differ by {apart:.2f} only: look for two that are .3 or more apart.")
-    retest = float(np.abs(chances(one, (1,), 2) - chances(other, (1,), 2)).max())
+    retest = differ(one, other, RETEST)
     if retest > 1e-6:
         if not close(one["non_attitude"], other["non_attitude"], 1e-9):
             return wrong(
@@ -192,10 +185,9 @@ def check_2(one: Mapping[str, float], other: Mapping[str, float], tells: str) ->
         )
     letter = _letter(tells)
     if letter == "a":
-        more = float(np.abs(chances(one, (1,), 4) - chances(other, (1,), 4)).max())
         return wrong(
-            f"More waves do not help: over 8 answers in the same frame your two populations still differ by {more:.0e} "
-            "in every pattern. Both are stable for ever."
+            "More waves do not help: whoever is stable in a frame gives the same answer, lapses aside, at every "
+            "further wave in it, with a view or without one."
         )
     if letter == "b":
         return wrong(
@@ -204,7 +196,7 @@ def check_2(one: Mapping[str, float], other: Mapping[str, float], tells: str) ->
         )
     if letter != "c":
         return wrong('Answer the third blank with "a", "b" or "c".')
-    two = float(np.abs(chances(one, (1, -1), 1) - chances(other, (1, -1), 1)).max())
+    two = differ(one, other, TWO_FRAMES)
     return right(
         "In one frame the two agree in every pattern; asked in two frames, with as many answers, some pattern differs "
         f"by {two:.2f}. Repetition measures stability, and both are stable: what differs is what they depend on."
@@ -420,24 +412,10 @@ def check_4(
 RATERS, REMOVED = 10, 2
 
 
-def random_removal(raters: int, removed: int, shares: np.ndarray | None = None) -> tuple[float, float]:
-    """Share of items whose majority changes (to or from a tie counts), and whose majority reverses, exactly.
-
-    `shares` are the probabilities of 0 ... `raters` votes for yes; by default each is as likely as any other, which is
-    what item shares drawn uniformly from [0, 1] give.
-    """
-    votes = np.arange(raters + 1)
-    shares = np.full(raters + 1, 1 / (raters + 1)) if shares is None else shares
-    kept = np.arange(raters - removed + 1)
-    chance = hypergeom.pmf(kept, raters, votes[:, None], raters - removed)
-    before, after = np.sign(2 * votes - raters)[:, None], np.sign(2 * kept - (raters - removed))
-    return float(shares @ (chance * (before != after)).sum(1)), float(shares @ (chance * (before * after < 0)).sum(1))
-
-
 def _null_slips() -> list[tuple[str, float]]:
     """What typical mistakes give for the share of majorities that change."""
     raters, kept = RATERS, RATERS - REMOVED
-    votes, left = np.arange(raters + 1), np.arange(kept + 1)
+    votes, left = np.arange(raters + 1), np.arange(kept + 1)  # of yes, before and after
     uniform = np.full(raters + 1, 1 / (raters + 1))
     chance = hypergeom.pmf(left, raters, votes[:, None], kept)
     above = (votes > raters / 2)[:, None] != (left > kept / 2)
@@ -457,7 +435,7 @@ def _null_slips() -> list[tuple[str, float]]:
         ("You drew with replacement: nobody can be kept twice.", float(uniform @ (again * (before != after)).sum(1))),
         (
             "Here every item has a share of one half: all are close calls. First draw each item's share.",
-            random_removal(raters, REMOVED, binom.pmf(votes, raters, 0.5))[0],
+            float(binom.pmf(votes, raters, 0.5) @ (chance * (before != after)).sum(1)),
         ),
     ]
 
@@ -490,7 +468,7 @@ def check_5(remove: Callable[..., np.ndarray], changes: float, reverses: float) 
     of_first = np.stack([np.asarray(remove(first_alone, REMOVED, rng)).sum(1) for _ in range(40)])
     if of_first.std() == 0:
         return wrong("The same raters go every time. Draw anew from rng who is removed.")
-    target, reversed_target = random_removal(RATERS, REMOVED)
+    target, reversed_target = flips(RATERS, REMOVED)
     given = number(changes)
     if not close(given, target, 0.004):
         for message, value in _null_slips():
@@ -504,7 +482,7 @@ def check_5(remove: Callable[..., np.ndarray], changes: float, reverses: float) 
         if close(reverses, target, 0.004):
             return wrong("That counts ties again. A reversal goes from one side to the *other*.")
         return wrong("Six to four is the closest majority: what is the most that losing two votes can do to it?")
-    more = {raters: random_removal(raters, raters // 5)[0] for raters in (5, 30, 60)}
+    more = {raters: flips(raters, raters // 5)[0] for raters in (5, 30, 60)}
     return right(
         f"{target:.3f} and {reversed_target:.0f}: one item in ten gets another majority by removing two of ten raters "
         f"at random, and none is turned around. With one in five removed it is {more[5]:.1%} for 5 raters, "
