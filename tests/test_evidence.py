@@ -84,7 +84,7 @@ def test_a_claim_without_own_rows_keeps_the_reference(places):
 
 
 def test_unknown_claims_and_sources_are_named():
-    with pytest.raises(CandorError, match="binary_reward, grounding_loss, brier_fix"):
+    with pytest.raises(CandorError, match="binary_reward, grounding_loss, annotation_noise, brier_fix"):
         evidence.load("brier")
     with pytest.raises(CandorError, match="auto, results or reference"):
         evidence.load("brier_fix", source="mine")
