@@ -154,6 +154,23 @@ LOOKS: dict[str, Look] = {
     "lookahead_6": Look("looks ahead", VERMILION, ">", _DASHED),
     "average_6": Look("averages", VERMILION, "P", _DOTTED),
     "lookahead_average_6": Look("looks ahead, averages", SKY, "h", _SHORT),
+    "naive": Look("naive", VERMILION, "s"),
+    "naive_4x": Look("naive, four times the pairs", VERMILION, "P", _DASHED),
+    "rdpo": Look("corrected for flips (rDPO)", ORANGE, "D", _DASHED),
+    "retest": Look("retest", VERMILION, "v", _DOTTED),
+    "dropn": Look("without N", ORANGE, "X", _DASHDOT),
+    "dropnc": Look("without N and C", SKY, "p", _DASHDOT),
+    "weight": Look("weighted", BLUE, "^"),
+    "frbal": Look("both frames", GREEN, "o", _DASHED),
+    "frrand": Look("random frame", GREEN, "d", _DOTTED),
+    "dawid_skene": Look("Dawid-Skene", PURPLE, "h", _SHORT),
+    "oracle": Look("true genuine cells", BLACK, "*", _DASHED),
+    "filter_retest_20": Look("filter by retest, 20 %", SKY, "<", _DASHED),
+    "filter_retest_50": Look("filter by retest, 50 %", SKY, "<"),
+    "filter_frame_20": Look("filter by frame, 20 %", GREEN, ">", _DASHED),
+    "filter_frame_50": Look("filter by frame, 50 %", GREEN, ">"),
+    "filter_random_20": Look("filter at random, 20 %", GREY, "x", _DASHED),
+    "filter_random_50": Look("filter at random, 50 %", GREY, "x"),
 }
 
 # What a name is called elsewhere (papers' arms, worlds' references), then what it begins or ends with.

@@ -562,7 +562,9 @@ HUMAN = ("P1", "P2", "P3", "P4", "P5", "M1", "M4", "M5")
 def together(verdict: Verdicts, criteria: tuple[str, ...]) -> tuple[str, str]:
     """The worst of the criteria, and those that do not hold."""
     failed = [f"{c} {verdict[c]}" for c in criteria if verdict[c] != REPLICATED]
-    return worst([verdict[c] for c in criteria]), f"what does not hold: {', '.join(failed)}" if failed else ""
+    if not failed or set(map(verdict.get, criteria)) == {NOT_ATTEMPTED}:
+        return worst([verdict[c] for c in criteria]), ""
+    return worst([verdict[c] for c in criteria]), f"what does not hold: {', '.join(failed)}"
 
 
 def narrowed(verdict: Verdicts) -> str:

@@ -346,7 +346,7 @@ _CONTEXT = {  # metric -> what it is about
 
 
 def _context(agreement, style, history, mislead) -> pd.DataFrame:
-    """Numbers beside the claim as printed: topic, source, setting, arm, dataset, metric, value, unit, n, status, note."""
+    """Numbers beside the claim as they were printed: topic, and the columns of `_SHOWN`."""
     found = [part[part["metric"].isin(_CONTEXT)] for part in (agreement, style)]
     found = [part.assign(topic=part["metric"].map(_CONTEXT)) for part in found]
     gpt4 = history[(history["source"] == "openai2023gpt4") & (history["metric"] == "ece")]
@@ -555,7 +555,7 @@ def _curve(state: _States, reward: np.ndarray, shares: tuple[float, float, float
 
     found = []
     for wanted in KLS:
-        strength = brentq(lambda s: kl(s) - wanted, 0, 500) if wanted else 0.0
+        strength = brentq(lambda s, at=wanted: kl(s) - at, 0, 500) if wanted else 0.0
         mine = policy(strength)
         share = state.weight[:, None] * mine
         error = (share * (state.p[:, None] - TENTHS)).sum(0)
