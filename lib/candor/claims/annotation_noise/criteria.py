@@ -181,6 +181,51 @@ def rank(design: str) -> Callable[[Tables], float]:
     return lambda tables: float(rows(tables["ranks"], design=design, style_known=True)["rank"].item())
 
 
+# Pretrained models and real raters
+
+_AGREE, _SLOPE = "pairwise_sign_agreement_no_ties", "logit_slope_per_point_of_rated_assertiveness"
+
+
+def recomputed(metric: str, setting: str) -> Callable[[Tables], float]:
+    """What the released rows give minus the value beside the published numbers."""
+    return lambda tables: float(select(tables, "models_hosking", metric=metric, setting=setting)["difference"].iloc[0])
+
+
+def flag_means(tables: Tables) -> float:
+    """Largest difference of the mean flags from those beside the published numbers, as a share of outputs."""
+    flags = select(tables, "models_hosking", setting="crowd_mean of individual flags")
+    return float(flags["difference"].abs().max() / 100)
+
+
+def wrong_gap(arm: str) -> Estimator:
+    """Reward for stating a wrong answer confidently minus hedged, by seed."""
+    return value("models_gap", "gap_wrong", arm=arm)
+
+
+def of_naive(arm: str) -> Estimator:
+    return over(wrong_gap(arm), wrong_gap("naive"))
+
+
+def matched(arm: str, measure: str) -> Estimator:
+    """A measure of a policy that stopped at the given KL, by seed."""
+    return value("models_policies", measure, arm=arm, run="matched")
+
+
+def beyond(table: str, **where: object) -> Callable[[Tables], Estimate]:
+    """At how many sizes of removal by all scores together the effect exceeds the 99th percentile of random ones."""
+
+    def estimate(tables: Tables) -> Estimate:
+        found = select(tables, table, score="combined", **where)
+        return Estimate(int(found["beyond"].astype(bool).sum()), n=len(found))
+
+    return estimate
+
+
+def at_fifth(table: str, measure: str, **where: object) -> Callable[[Tables], float]:
+    """A measure where a fifth of the raters was removed by all scores together."""
+    return lambda tables: float(select(tables, table, score="combined", share=0.2, **where)[measure].iloc[0])
+
+
 # --- Notes that depend on the outcome -------------------------------------------------------------
 
 
@@ -230,6 +275,7 @@ ONE_EVENT = (
 )
 _REPAIRS = ("weight", "frbal", "frrand")
 _SAME = "the same runs as W9"
+_3 = (exactly(3), None, "comparisons")  # 10, 20 and 50 % of the raters
 
 CRITERIA = (
     Criterion(
@@ -513,7 +559,20 @@ CRITERIA = (
         "released rows recompute",
         "agreement .675 / .699 / .696, slopes .530 / .519, flag means",
         "+- .001",
-        paper_value="as printed, or derived from the released rows",
+        (
+            *(
+                Check(name, recomputed(metric, setting), within(0.001))
+                for name, metric, setting in (
+                    ("agreement, quality frame", _AGREE, "within quality-only frame"),
+                    ("agreement, checklist frame", _AGREE, "within error-checklist frame"),
+                    ("agreement, across", _AGREE, "across the two frames (different people)"),
+                    ("slope, quality frame", _SLOPE, "quality-only frame"),
+                    ("slope, checklist frame", _SLOPE, "error-checklist frame"),
+                )
+            ),
+            Check("flag means, farthest", flag_means, Band(high=0.001)),
+        ),
+        paper_value="derived from the released rows",
     ),
     Criterion(
         "M2",
@@ -521,6 +580,11 @@ CRITERIA = (
         "reward gap on wrong answers",
         "pretrained LM, simulated judges: r(confident) - r(hedged), same wrong answer",
         "naive > 0; weight cuts it by >= 70 %; rdpo changes it by <= 15 %",
+        (
+            Check("gap, naive", wrong_gap("naive"), Band(low=0), 5, unit="reward"),
+            Check("cut by weight", lambda t: 1 - of_naive("weight")(t), Band(low=0.7), unit="share of naive"),
+            Check("change by rdpo", lambda t: of_naive("rdpo")(t) - 1, within(0.15), unit="share of naive"),
+        ),
         paper_value="no reward model was trained there",
     ),
     Criterion(
@@ -529,6 +593,15 @@ CRITERIA = (
         "one event at LM scale",
         "RLOO policy, stated confidence",
         "production win > .5, ECE >= +.03 (naive), <= 0 (weight), accuracy within 2 points",
+        (
+            Check("win of production judges, naive", matched("naive", "win_production"), Band(low=0.5)),
+            Check("ECE change, naive", matched("naive", "ece_change"), Band(low=0.03)),
+            Check("ECE change, weight", matched("weight", "ece_change"), Band(high=0)),
+            *(
+                Check(f"accuracy change, {arm}", matched(arm, "accuracy_change"), within(0.02))
+                for arm in ("naive", "weight")
+            ),
+        ),
         paper_value="no policy was trained there",
     ),
     Criterion(
@@ -537,6 +610,25 @@ CRITERIA = (
         "filter vs random on real raters",
         "DICES-350 and -990, 1,000 random drops of equal size",
         "flips above the 99th percentile of random; print the ratio",
+        tuple(
+            check
+            for dataset in ("dices_350", "dices_990")
+            for check in (
+                Check(
+                    f"{dataset}, removals beyond random", beyond("models_removal", dataset=dataset, unsure="own"), *_3
+                ),
+                Check(
+                    f"{dataset}, flips at 20 % over random",
+                    at_fifth("models_removal", "ratio", dataset=dataset, unsure="own"),
+                    unit="ratio",
+                ),
+                Check(
+                    f"{dataset}, flips at 20 %",
+                    at_fifth("models_removal", "flips", dataset=dataset, unsure="own"),
+                    unit="share of items",
+                ),
+            )
+        ),
         paper_value="18.6 % of prompts, without a random baseline",
     ),
     Criterion(
@@ -545,6 +637,12 @@ CRITERIA = (
         "ratings",
         "PRISM, mean shift after within-person centring, vs random",
         "above the 99th percentile; >= 13 points reported, not required",
+        (
+            Check("removals beyond random", beyond("models_shift", centred=True), *_3),
+            Check("mean shift at 20 %, centred", at_fifth("models_shift", "shift", centred=True), unit="points"),
+            Check("largest shift at 20 %, centred", at_fifth("models_shift", "largest", centred=True), unit="points"),
+            Check("mean shift at 20 %, not centred", at_fifth("models_shift", "shift", centred=False), unit="points"),
+        ),
         paper_value="over 13 points of 100",
     ),
 )

@@ -43,17 +43,18 @@ def _legend(figure: Figure, handles: list, **kwargs: Any) -> None:
 
 
 def _short(value: float) -> str:
-    """.95 for 0.95."""
-    return f"{value:.2f}".replace("0.", ".", 1)
+    """.95 for 0.95, .905 for 0.905."""
+    return f"{value:.3f}".removesuffix("0").replace("0.", ".", 1)
 
 
 def gate_of(gate: pd.DataFrame, setting: str = "main") -> str:
     """One line on whether the reward models saw the evidence, to stand below what rests on them."""
     seen = rows(gate, setting=setting).groupby("arm")["posterior_correlation"].mean()
     rest = seen.drop("oracle", errors="ignore")
-    oracle = f"oracle {_short(seen['oracle'])}, " if "oracle" in seen else ""
+    oracle = f"oracle {seen['oracle']:.2f}, " if "oracle" in seen else ""
     return (
-        f"reward against posterior at fixed confidence: {oracle}lowest {_short(rest.min())} ({f.label(rest.idxmin())})"
+        f"correlation of reward and posterior at fixed confidence: {oracle}lowest {rest.min():.2f} "
+        f"({f.label(rest.idxmin())})"
     )
 
 
@@ -64,7 +65,7 @@ def cards(tables: Tables) -> Figure:
     """Three cards, one a type: four answers over frame and order."""
     answers, flips = tables["cards"], tables["flip_rates"].set_index(["type", "condition"])["rate"]
     shades = LinearSegmentedColormap.from_list("chosen", [f.SKY, f.PAPER, f.ORANGE])
-    figure, axes = f.canvas(1, 3, width=7.6, height=3.1)
+    figure, axes = f.canvas(1, 3, width=7.6, height=3.7)
     for ax, (kind, look) in zip(axes, TYPE_LOOKS.items()):
         for row in rows(answers, type=kind).itertuples():
             x, y = (0 if row.first > 0 else 1), (0 if row.frame > 0 else 1)
@@ -91,7 +92,6 @@ def _triangle(ax: Axes, title: str) -> None:
     ax.set_yticks(ticks, names)
     ax.set(xlim=(-0.02, 1.04), ylim=(-0.02, 1.04), aspect="equal", title=title, xlabel="share genuine")
     f.point_label(ax, (0.03, 0.965), "all constructed", dx=6)
-    f.point_label(ax, (0.97, 0.03), "all genuine", dx=0, dy=8).set_ha("right")
     f.point_label(ax, (0.02, 0.03), "all non-attitudes", dx=4).set_path_effects(_HALO)
 
 
@@ -103,7 +103,9 @@ def identified(tables: Tables) -> Figure:
     titles = {"retest": "one frame, two orders, two waves", "frames": "two frames, two orders"}
     for ax, (design, title) in zip(axes, titles.items()):
         part = rows(tables["likelihood"], design=design)
-        ax.tricontourf(part["genuine"], part["constructed"], part["deficit"].clip(lower=0), levels, colors=shades)
+        # The root of a quadratic deficit is nearly linear between the points of the grid.
+        root = np.sqrt(part["deficit"].clip(lower=0))
+        ax.tricontourf(part["genuine"], part["constructed"], root, np.sqrt(levels), colors=shades)
         _triangle(ax, title)
         ax.plot(TRUTH["genuine"], 0.25, "*", color=f.VERMILION, markersize=11, markeredgecolor=f.PAPER)
     axes[0].set_ylabel("share constructed")
@@ -117,7 +119,7 @@ def identified(tables: Tables) -> Figure:
 def contour(tables: Tables) -> Figure:
     """Which mixes give the usual agreement of .73."""
     simplex, ridge = tables["simplex"], tables["ridge"]
-    figure, ax = f.canvas(width=6.0, height=4.3)
+    figure, ax = f.canvas(width=6.4, height=4.3)
     lines = {1.0: (f.BLUE, "-"), 0.92: (f.GREEN, (0, (5, 2))), 0.84: (f.ORANGE, (0, (5, 1.5, 1, 1.5)))}
     handles = []
     for consensus, (ink, linestyle) in lines.items():
@@ -130,11 +132,12 @@ def contour(tables: Tables) -> Figure:
     _triangle(ax, "pairwise agreement .73 ± .01")
     for row in ridge[(ridge["agreement"] - 0.73).abs() <= 0.01].itertuples():
         ax.plot(row.genuine, row.constructed, "o", color=f.VERMILION, markeredgecolor=f.PAPER, markersize=8, zorder=4)
-        text = f"{row.genuine:.0%} G, {row.non_attitude:.0%} N, {row.constructed:.0%} C"
-        dx, dy = (-9, 13) if row.genuine == 1 else (8, 9)
+        text = ", ".join(f"{100 * share:.0f} % {kind}" for share, kind in zip(row[1:4], "GNC") if share)
+        dx, dy = (-8, 10) if 0 < row.genuine < 1 else (8, 9)
         f.point_label(ax, (row.genuine, row.constructed), text, f.VERMILION, dx=dx, dy=dy).set_path_effects(_HALO)
-    ax.set_ylabel("share constructed")
-    figure.legend(handles=handles, loc="outside right center")
+    ax.set(ylabel="share constructed", xlim=(-0.02, 1.5))
+    ax.spines["bottom"].set_bounds(0, 1)
+    ax.legend(handles=handles, loc="upper right")
     return figure
 
 
@@ -156,7 +159,8 @@ def hosking(tables: Tables) -> Figure:
             if name != "mean":
                 ax.vlines(x, getattr(style, f"{name}_low"), getattr(style, f"{name}_high"), color=ink, linewidth=1.8)
             ax.plot(x, getattr(style, name), marker, color=ink, markersize=7)
-            f.point_label(ax, (x, getattr(style, name)), f"{getattr(style, name):.1f}", ink, dx=7)
+            dx, dy = (0, -11) if name == "mean" else (7, 0)
+            f.point_label(ax, (x, getattr(style, name)), f"{getattr(style, name):.1f}", ink, dx=dx, dy=dy)
     names = [f"{s.style} assertiveness" if s.style != "baseline" else "baseline" for s in table.itertuples()]
     counts = [f"{s.outputs} outputs, experts {s.errors} of {s.checked}" for s in table.itertuples()]
     ax.set_xticks(range(len(table)), [f"{n}\n{c}" for n, c in zip(names, counts)])
@@ -176,7 +180,7 @@ def removal(tables: Tables) -> Figure:
     shares = {0.1: (f.SKY, "^"), 0.2: (f.BLUE, "o"), 0.5: (f.GREEN, "s")}
     for share, (ink, marker) in shares.items():
         part = rows(table, share=share)
-        ax.plot(part["raters"], part["flips"], marker, color=ink, markersize=4.5, label=f"{share:.0%} removed")
+        ax.plot(part["raters"], part["flips"], marker, color=ink, markersize=4.5, label=f"{100 * share:.0f} % removed")
     strict = rows(table, share=0.2)
     ax.plot(
         *(strict["raters"], strict["strict"], "o"),

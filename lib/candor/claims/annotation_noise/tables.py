@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from candor.claims.shared import rows, stated
+from candor.experiments import annotation_models
 from candor.experiments.evaluation import TENTHS
 from candor.judges import annotators as judges
 from candor.judges.annotators import SETTINGS, TYPES
@@ -411,7 +412,7 @@ def _likelihood(n: int = 40, cells: int = 8000) -> pd.DataFrame:
     """
     g, c = (a.ravel() / n for a in np.meshgrid(np.arange(n + 1), np.arange(n + 1), indexing="ij"))
     g, c = g[g + c <= 1 + 1e-9], c[g + c <= 1 + 1e-9]
-    mixing = np.linspace(0, 1, 81)[:, None]
+    mixing = np.linspace(0, 1, 201)[:, None]
     frames = []
     for name, design in (("retest", types.RETEST), ("frames", types.FOUR)):
         high, low, coin, cue = (
@@ -605,5 +606,9 @@ def _of(results, step: str, table: str, settings=("main",)) -> pd.DataFrame:
     return pd.concat([f for f in frames if len(f)] or [pd.DataFrame()], ignore_index=True)
 
 
+MODELS_FROM = annotation_models
+
+
 def models(results) -> dict[str, pd.DataFrame]:
-    return {}
+    """What pretrained models and real raters showed; empty at a scale that asks for none."""
+    return annotation_models.tables(results)
