@@ -14,9 +14,16 @@ from candor.steps import MissingError, Step, read
 @cache
 def steps() -> dict[str, Step]:
     """All steps of all worlds and corpora, by key; what a step needs comes before it."""
-    from candor.experiments import annotation_models, dialogue_models, language_models, reference_game, witnesses
+    from candor.experiments import (
+        annotation_models,
+        annotators,
+        dialogue_models,
+        language_models,
+        reference_game,
+        witnesses,
+    )
 
-    paths = (witnesses, reference_game, language_models, dialogue_models, annotation_models)
+    paths = (witnesses, reference_game, annotators, language_models, dialogue_models, annotation_models)
     return {key: step for path in paths for key, step in path.STEPS.items()}
 
 

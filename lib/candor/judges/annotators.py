@@ -99,6 +99,18 @@ def label_probability(du: ArrayLike, dc: ArrayLike, shares: tuple[float, float, 
     return g * expit(kappa * np.asarray(du, float)) + n / 2 + c * cue
 
 
+def preferences(du: ArrayLike, dc: ArrayLike, setting: Setting) -> tuple[np.ndarray, np.ndarray]:
+    """P(first preferred) by a genuine judge and by a production judge (frame +, any type), elementwise; no lapses.
+
+    A genuine judge is a lover of confidence with the setting's probability. At equal confidence a lover is undecided.
+    """
+    g, n, c = setting.shares
+    sign = np.sign(dc)
+    genuine = (1 - setting.style_lovers) * expit(KAPPA * np.asarray(du, float))
+    genuine = genuine + setting.style_lovers * (0.5 + 0.5 * sign)
+    return genuine, g * genuine + n / 2 + c * (0.5 + (0.5 - LAPSE) * sign)
+
+
 def flip_rates() -> pd.DataFrame:
     """How often two answers of a cell differ: columns type, condition, rate.
 

@@ -102,24 +102,29 @@ class _Recorder(TrainerCallback):
             save_model(model, str(self.folder / f"step_{state.global_step:06d}.safetensors"))
 
 
-def stated(completion: str) -> str | None:
-    """A completion up to and with its confidence token, or None if it is none: alone, or after an answer.
+def stated(prompt: str, completion: str) -> str | None:
+    """Prompt and completion up to and with the confidence token; None unless an answer and a confidence are stated.
 
-    >>> stated(" A3 </answer> <confidence> c7 </confidence>"), stated("c10"), stated("A3 c7")
-    ('A3 </answer> <confidence> c7', 'c10', None)
+    A confidence without an answer is no completion: a reward model has never seen one and may love it.
+
+    >>> stated("Q ? <answer>", " A3 </answer> <confidence> c7 </confidence>")
+    'Q ? <answer> A3 </answer> <confidence> c7'
+    >>> stated("Q ? <answer> A3 </answer> <confidence>", "c10"), stated("Q ? <answer>", "c7")
+    ('Q ? <answer> A3 </answer> <confidence> c10', None)
     """
-    match = re.match(r"\s*((?:A\d+ </answer> <confidence> )?c(?:10|\d))(?!\S)", completion)
-    return match[1] if match else None
+    text = f"{prompt} {completion.strip()}"  # without the space the seam would become one unknown word
+    match = re.match(r".* \? <answer> A[0-7] </answer> <confidence> c(?:10|\d)(?!\S)", text)
+    return match[0] if match else None
 
 
 def reward_of(reward_model, tokenizer, beta: float) -> Callable[..., list[float]]:
-    """A TRL reward: the model's reward over `beta` of prompt and completion, cut after the confidence token.
+    """A TRL reward: the model's reward over `beta` of the text that `stated` returns.
 
-    The text is put together with a space at the seam. Malformed completions get the batch's minimum minus 1.
+    Malformed completions get the batch's minimum minus 1.
     """
 
     def model_reward(prompts: Sequence[str], completions: Sequence[str], **_) -> list[float]:
-        texts = [(f"{p} {s}" if (s := stated(c)) else None) for p, c in zip(prompts, completions)]
+        texts = [stated(p, c) for p, c in zip(prompts, completions)]
         different = sorted({text for text in texts if text})
         if not different:
             return [0.0] * len(texts)
