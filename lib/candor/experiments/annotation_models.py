@@ -27,7 +27,7 @@ from candor.errors import CandorError
 from candor.experiments import language_models
 from candor.judges import annotators
 from candor.measures import calibration as cal
-from candor.measures import clustered, raters_removed, response_types
+from candor.measures import raters_removed, response_types, two_frames
 from candor.steps import Context, Step
 
 WORLD = "annotations"
@@ -50,7 +50,9 @@ def hosking(context: Context) -> dict[str, pd.DataFrame]:
     Table recomputed: condition, style, metric, value, low, high (resampling pairs), n, published, difference (NaN where
     nothing was derived before; flag rates in percent).
     """
-    found = recompute(context.settings["resamples"])
+    judgements = {frame: annotations.hosking_judgements(frame) for frame in two_frames.FRAMES}
+    assertive, flags = annotations.hosking_assertiveness(), annotations.hosking_flags()
+    found = two_frames.recompute(judgements, assertive, flags, context.settings["resamples"])
     published = pd.concat(
         pd.read_csv(ROOT / "data" / "published" / f"annotation_{name}.csv") for name in ("agreement", "style")
     )
@@ -63,94 +65,13 @@ def hosking(context: Context) -> dict[str, pd.DataFrame]:
     return {"recomputed": found.assign(difference=found["value"] - found["published"])}
 
 
-def recompute(resamples: int) -> pd.DataFrame:
-    """The derived values of `annotation_agreement.csv` and `annotation_style.csv`, by their names there."""
-    settings = {"quality": "quality-only frame", "checklist": "error-checklist frame"}
-    judged = {frame: annotations.hosking_judgements(frame) for frame in settings}
-    five = _five_rated(judged)
-    draws = clustered.weights(len(five), resamples)
-    sums = {frame: _agreement_sums(part, part, five) for frame, part in judged.items()}
-    sums["across"] = _agreement_sums(judged["quality"], judged["checklist"], five)
-    named = {frame: f"within {setting}" for frame, setting in settings.items()}
-    named["across"] = "across the two frames (different people)"
-    rows, drawn = [], {}
-    for name, setting in named.items():
-        drawn[name] = _share(draws @ sums[name])
-        low, high = clustered.interval(drawn[name])
-        value, n = float(_share(sums[name].sum(0))), int(sums[name][:, 1].sum())
-        rows.append((setting, "", "pairwise_sign_agreement_no_ties", value, low, high, n))
-    point = {name: _share(part.sum(0)) for name, part in sums.items()}
-    low, high = clustered.interval(drawn["across"] - (drawn["quality"] + drawn["checklist"]) / 2)
-    difference = float(point["across"] - (point["quality"] + point["checklist"]) / 2)
-    rows.append(("", "", "cross_minus_within_agreement", difference, low, high, len(five)))
-    assertive = annotations.hosking_assertiveness()
-    for frame, setting in settings.items():
-        decided = judged[frame][judged[frame]["preference"] != 0]
-        gap = decided["first"].map(assertive) - decided["second"].map(assertive)
-        known = gap.notna()
-        slope, low, high = _slope(gap[known], decided.loc[known, "preference"] > 0)
-        rows.append((setting, "", "logit_slope_per_point_of_rated_assertiveness", slope, low, high, int(known.sum())))
-    outputs = _flag_rates(annotations.hosking_flags())
-    for (style, flag), (value, n) in outputs.items():
-        rows.append(("crowd_mean of individual flags", style, f"{flag}_rate", value, np.nan, np.nan, n))
-    return pd.DataFrame(rows, columns=["condition", "style", "metric", "value", "low", "high", "n"])
-
-
-def _five_rated(judged: Mapping[str, pd.DataFrame]) -> list[str]:
-    """The pairs of outputs that five people judged in every frame."""
-    counts = [part["pair"].value_counts() for part in judged.values()]
-    return sorted(set.intersection(*(set(count[count == 5].index) for count in counts)))
-
-
-def _agreement_sums(one: pd.DataFrame, other: pd.DataFrame, pairs: Sequence[str]) -> np.ndarray:
-    """Agreeing and all comparisons of two people's sides, ties left out, of each pair [pairs, 2]."""
-    counted = []
-    for frame in (one, other):
-        side = frame["preference"] * np.where(frame["swapped"], -1, 1)
-        counted.append(
-            [side.groupby(frame["pair"]).apply(lambda s, k=k: (s == k).sum()).reindex(pairs) for k in (1, -1)]
-        )
-    (a, b), (c, d) = (np.array(part, float) for part in counted)
-    if one is other:  # a person is not compared with themselves, and each two once
-        return np.column_stack([a * (a - 1) + b * (b - 1), (a + b) * (a + b - 1)]) / 2
-    return np.column_stack([a * c + b * d, (a + b) * (c + d)])
-
-
-def _share(sums: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return sums[..., 0] / sums[..., 1]
-
-
-def _slope(gap: pd.Series, first_wins: pd.Series) -> tuple[float, float, float]:
-    """Logit of the first side winning per point of its lead in rated assertiveness, with a 95 % interval."""
-    import statsmodels.api as sm
-
-    fitted = sm.GLM(first_wins.astype(float), sm.add_constant(gap.to_numpy()), family=sm.families.Binomial()).fit()
-    low, high = fitted.conf_int().to_numpy()[1]
-    return float(fitted.params.iloc[1]), float(low), float(high)
-
-
-def _flag_rates(flags: pd.DataFrame) -> dict[tuple[str, str], tuple[float, int]]:
-    """Mean over outputs of the mean of an output's flags, in percent, refusals left out; and how many outputs.
-
-    A refusal is an output whose most frequent refusal flag is not a plain no.
-    """
-    output = flags.groupby(["style", "output"])[["refusal", "factuality", "inconsistent"]].mean()
-    kept = output[output["refusal"] < 0.5]
-    return {
-        (style, name): (float(100 * part[flag].mean()), len(part))
-        for style, part in kept.groupby("style")
-        for flag, name in (("factuality", "factuality"), ("inconsistent", "inconsistency"))
-    }
-
-
 def dices(context: Context) -> dict[str, pd.DataFrame]:
     """Majorities of DICES after removing inconsistent raters, beside random removals.
 
     Table removal: dataset, unsure ("own": a category of its own; "yes": counted as Yes), and the columns of
     `measures/raters_removed.py: majority_table`.
     """
-    tables = []
+    found = []
     for i, name in enumerate(ANALYSES["dices"]):
         answers = annotations.dices(name)
         scores = raters_removed.safety_scores(answers)
@@ -159,21 +80,21 @@ def dices(context: Context) -> dict[str, pd.DataFrame]:
             table = raters_removed.majority_table(
                 votes, scores.loc[raters], draws=context.settings["annotation_draws"], seed=context.seed
             )
-            tables.append(table.assign(dataset=name, unsure=unsure))
+            found.append(table.assign(dataset=name, unsure=unsure))
         context.progress(i + 1, len(ANALYSES["dices"]))
-    return {"removal": pd.concat(tables, ignore_index=True)}
+    return {"removal": pd.concat(found, ignore_index=True)}
 
 
 def prism(context: Context) -> dict[str, pd.DataFrame]:
-    """Mean scores of PRISM's models after removing inconsistent raters; table shift as `raters_removed: shift_table`."""
+    """Mean scores of PRISM's models without inconsistent raters; table shift (`raters_removed: shift_table`)."""
     ratings = annotations.prism()
     scores = raters_removed.rating_scores(ratings)
     draws = context.settings["annotation_draws"]
     return {"shift": raters_removed.shift_table(ratings, scores, draws=draws, seed=context.seed)}
 
 
-def votes(context: Context) -> dict[str, pd.DataFrame]:
-    """Votes on pairs: tables votes (dataset, `raters_removed: vote_summary`) and disagreement (of MultiPref's raters)."""
+def vote_analysis(context: Context) -> dict[str, pd.DataFrame]:
+    """Votes on pairs: tables votes (dataset, `raters_removed: vote_summary`) and disagreement (MultiPref's raters)."""
     multipref = annotations.multipref()
     summaries = [
         {"dataset": name} | raters_removed.vote_summary(part)
@@ -298,7 +219,7 @@ def answers_to(sampler, questions: pd.DataFrame, tokens: int, seed: int) -> pd.D
     )
 
 
-def pairs(context: Context) -> dict[str, pd.DataFrame]:
+def collect_pairs(context: Context) -> dict[str, pd.DataFrame]:
     """Pairs of the policy's own completions, the more confident one first, and every arm's labels of them.
 
     Tables: pairs (question, said_first, said_second, q_first, q_second, correct_first, correct_second, and for each arm
@@ -420,7 +341,7 @@ def train_reward(context: Context) -> dict[str, pd.DataFrame]:
     row = {"pairs": len(table), "labels_in_use": float(weights.sum() ** 2 / (weights**2).sum())}
     held = made.table("held").query("well_formed")
     problems = questions_of(settings, "eval", None)["problem"]
-    row |= gap(lambda texts: judged.score(model, tokenizer, texts, recipe), held, problems)
+    row |= gap_of(lambda texts: judged.score(model, tokenizer, texts, recipe), held, problems)
     model.save_pretrained(context.folder / "model")
     tokenizer.save_pretrained(context.folder / "model")
     shutil.rmtree(context.folder / "trainer", ignore_errors=True)
@@ -431,7 +352,7 @@ def _completions(said: Iterable[str], q: Iterable[float]) -> list[str]:
     return [stated(answer, round(10 * confidence)) for answer, confidence in zip(said, q)]
 
 
-def gap(rewards, held: pd.DataFrame, problems: Sequence[str]) -> dict[str, float]:
+def gap_of(rewards, held: pd.DataFrame, problems: Sequence[str]) -> dict[str, float]:
     """What `rewards` (a function of texts) gives for stating an answer confidently rather than hedged, and the gate."""
     heads = [asked(problems[place]) for place in held["question"]]
     confident, hedged = (
@@ -518,21 +439,16 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     else:
         rival, kl = context.need("eval_base").table("rival"), last_kl(context.need(arm).table("log"))
     shutil.rmtree(context.folder / "merged", ignore_errors=True)
-    found = {
-        "summary": pd.DataFrame([summary(own, rival) | {"kl": kl}]),
-        "items": own.drop(columns="said"),
-        "reliability": cal.reliability_table(*_read(own)),
-    }
+    q, correct = _read(own)
+    found = {"summary": pd.DataFrame([summary(own, rival) | {"kl": kl}]), "items": own.drop(columns="said")}
+    found |= {"reliability": cal.reliability_table(q, correct)} if len(q) else {}
     return found | ({"rival": rival.drop(columns="said")} if arm == "base" else {})
 
 
 def _read(items: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Stated confidence and correctness of the completions that are whole."""
     whole = items[items["well_formed"]]
-    if not len(whole):
-        raise CandorError(
-            "No completion has the two lines that were asked for: choose another annotation_policy.model."
-        )
-    return whole["q"].to_numpy(), whole["correct"].to_numpy(float)
+    return whole["q"].to_numpy(float), whole["correct"].to_numpy(float)
 
 
 def summary(own: pd.DataFrame, rival: pd.DataFrame, setting: str = "main") -> dict[str, float]:
@@ -551,9 +467,9 @@ def summary(own: pd.DataFrame, rival: pd.DataFrame, setting: str = "main") -> di
         "n": len(own),
         "malformed": float(1 - own["well_formed"].mean()),
         "accuracy": float(own["correct"].mean()),
-        "confidence": float(q.mean()),
-        "ece": cal.ece_by_value(q, correct),
-        "brier": cal.brier(q, correct),
+        "confidence": float(q.mean()) if len(q) else np.nan,
+        "ece": cal.ece_by_value(q, correct) if len(q) else np.nan,
+        "brier": cal.brier(q, correct) if len(q) else np.nan,
         **wins,
     }
 
@@ -579,11 +495,11 @@ def _steps() -> dict[str, Step]:
     found = [
         Step(
             f"{WORLD}/data/eval_{name}",
-            f"{_HERE}:{name}",
+            f"{_HERE}:{function}",
             settings=("annotation_data", "resamples" if name == "hosking" else "annotation_draws"),
             seeds="eval_seed",
         )
-        for name in ANALYSES
+        for name, function in zip(ANALYSES, ("hosking", "dices", "prism", "vote_analysis"))
     ]
     found += [
         Step(
@@ -598,7 +514,7 @@ def _steps() -> dict[str, Step]:
     ]
     made, before = f"{WORLD}/judges/pairs", f"{WORLD}/judges/eval_base"
     found += [
-        Step(made, f"{_HERE}:pairs", settings=_ASKING, seeds="annotation_seeds"),
+        Step(made, f"{_HERE}:collect_pairs", settings=_ASKING, seeds="annotation_seeds"),
         Step(before, f"{_HERE}:evaluate", options={"arm": "base"}, settings=_ASKING, seeds="annotation_seeds"),
     ]
     for arm in ARMS:
@@ -786,7 +702,7 @@ def gap_change(arm: str) -> Callable[[Tables], pd.Series]:
     return estimate
 
 
-def policy(arm: str, measure: str, run: str = "matched") -> Callable[[Tables], pd.Series]:
+def of_policy(arm: str, measure: str, run: str = "matched") -> Callable[[Tables], pd.Series]:
     """M3: a measure of `models_policies`, by seed; `run` "matched" (stopped at the given KL) or "fixed" (beta)."""
 
     def estimate(tables: Tables) -> pd.Series:

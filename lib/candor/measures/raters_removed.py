@@ -289,9 +289,9 @@ def disagreement(votes: pd.DataFrame) -> pd.DataFrame:
     }
     design = pd.DataFrame({name: column for name, column in features.items() if column.nunique() > 1})
     groups = pd.factorize(used["pair"])[0]
-    fitted = sm.GLM(outcome.to_numpy(float), sm.add_constant(design.to_numpy()), family=sm.families.Binomial()).fit(
-        cov_type="cluster", cov_kwds={"groups": groups}
-    )
+    fitted = sm.GLM(
+        outcome.to_numpy(float), sm.add_constant(design.to_numpy(), has_constant="add"), family=sm.families.Binomial()
+    ).fit(cov_type="cluster", cov_kwds={"groups": groups})
     low, high = fitted.conf_int().T
     table = pd.DataFrame(
         {"predictor": list(design), "coefficient": fitted.params[1:], "low": low[1:], "high": high[1:]}
