@@ -163,6 +163,7 @@ LOOKS: dict[str, Look] = {
     "weight": Look("weighted", BLUE, "^"),
     "frbal": Look("both frames", GREEN, "o", _DASHED),
     "frrand": Look("random frame", GREEN, "d", _DOTTED),
+    "frrand_4x": Look("random frame, four times the pairs", GREEN, "P", _DASHDOT),
     "dawid_skene": Look("Dawid-Skene", PURPLE, "h", _SHORT),
     "oracle": Look("true genuine cells", BLACK, "*", _DASHED),
     "filter_retest_20": Look("filter by retest, 20 %", SKY, "<", _DASHED),

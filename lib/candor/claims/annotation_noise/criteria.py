@@ -267,7 +267,7 @@ def posture_note(tables: Tables) -> str:
 
 # --- Criteria -------------------------------------------------------------------------------------
 
-EQUAL_LABELS = ("frrand", "weight")  # the arms that W11 compares, with as many labels each
+EQUAL_LABELS = ("frrand_4x", "weight")  # one label on each of four times the pairs, four labels on each pair
 ONE_EVENT = (
     Check("win of production judges, naive", trained("naive", "win_production"), Band(low=0.515), 4),
     Check("win of genuine judges, naive", trained("naive", "win_genuine"), Band(high=0.495), 4),
@@ -512,7 +512,10 @@ CRITERIA = (
         "one label with a random frame suffices",
         "ECE frrand minus weight, equal number of labels",
         "<= +.01 at KL .15",
-        (Check("ECE, frrand minus weight", ece(*EQUAL_LABELS), Band(high=0.01)),),
+        (
+            Check("ECE, frrand minus weight, equal labels", ece(*EQUAL_LABELS), Band(high=0.01)),
+            Check("ECE, frrand minus weight, equal pairs", ece("frrand", "weight")),
+        ),
         paper_value="several waves are asked for there",
         note=labels_note,
         gates=GATES,

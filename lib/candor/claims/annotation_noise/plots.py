@@ -202,7 +202,7 @@ def removal(tables: Tables) -> Figure:
 # --- The world ------------------------------------------------------------------------------------
 
 BENT = ("naive", "naive_4x", "retest", "rdpo", "dropN")
-STRAIGHT = ("dropNC", "weight", "frbal", "frrand", "oracle")
+STRAIGHT = ("dropNC", "weight", "frbal", "frrand", "frrand_4x", "oracle")
 KL_LIMIT = 0.62
 
 
