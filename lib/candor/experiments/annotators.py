@@ -28,20 +28,12 @@ POLICY_KL = 0.40
 BANDS = (0.0, 0.3, 0.55, 0.8, 1.0)  # of the posterior
 LOW = 0.3  # posterior below which the slope on confidence is taken
 LABELLERS = 5  # a pair, for truth inference
-_STREAMS = {
-    "pairs": 11,
-    "annotators": 12,
-    "many_pairs": 13,
-    "many_annotators": 17,
-    "policy": 14,
-    "labellers": 15,
-    "cells": 16,
-}
+_PURPOSES = ("pairs", "annotators", "many_pairs", "many_annotators", "policy", "labellers", "cells")
 
 
 def stream(name: str, seed: int) -> np.random.Generator:
     """The random stream of a purpose: none of them shares a draw with another or with `witnesses.stream`."""
-    return np.random.default_rng([_STREAMS[name], seed])
+    return np.random.default_rng([11 + _PURPOSES.index(name), seed])
 
 
 # --- Pairs --------------------------------------------------------------------------------------------
