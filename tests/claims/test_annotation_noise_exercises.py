@@ -1,9 +1,17 @@
 """The exercises of claim 4: the right answer, every named mistake, blanks and garbage."""
 
+from pathlib import Path
+
+import nbformat
 import numpy as np
 import pytest
 from candor.claims.annotation_noise import exercises as ex
+from candor.claims.annotation_noise import tables
 from candor.judges import annotators
+from candor.worlds import witnesses
+from scipy.special import expit
+
+ROOT = Path(__file__).parents[2]
 
 
 def says(feedback, *words, ok=False):
@@ -318,3 +326,22 @@ def test_exercise_5_wrong_shares(changes, words):
 )
 def test_exercise_5_mistakes(drop, reverses, words):
     says(ex.check_5(drop, 0.101, reverses), words)
+
+
+# --- What the notebook computes by hand -----------------------------------------------------------
+
+
+def test_the_table_fitted_by_hand_runs_on_the_curves_of_the_theory():
+    notebook = nbformat.read(ROOT / "notebooks" / "04_annotation_noise.ipynb", as_version=4)
+    space = {"np": np, "annotators": annotators, "witnesses": witnesses, "expit": expit, "say": lambda text: None}
+    for name in ("draw_pairs", "labels", "tilt"):
+        [cell] = [cell for cell in notebook.cells if cell.cell_type == "code" and f"def {name}(" in cell.source]
+        exec(cell.source, space)
+    curves = tables.two_curves().query("setting == 'main'").set_index(["arm", "kl"])
+    shares = annotators.SETTINGS["main"].shares
+    for arm, pull in (("naive", 1.0), ("frrand", 0.0)):
+        policy = space["tilt"](space["fit_reward"](space["labels"](shares, pull)), 0.15)
+        exact = curves.loc[(arm, 0.15)]
+        assert space["ece"](policy) == pytest.approx(exact["ece"], abs=0.012)
+        assert space["win"](policy, (1, 0, 0)) == pytest.approx(exact["win_genuine"], abs=0.006)
+        assert space["win"](policy, shares) == pytest.approx(exact["win_production"], abs=0.006)
