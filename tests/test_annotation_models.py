@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from candor import config, experiments, fetch, generation, steps
+from candor import claims, config, experiments, fetch, generation, graph, ledger, steps
 from candor.config import Config
 from candor.corpora import annotations
 from candor.errors import CandorError
@@ -177,15 +177,19 @@ def test_tables_for_the_claim(whole):
     assert set(found["models_gap"]["arm"]) == {"naive", "weight"}
     assert set(found["models_removal"]["dataset"]) == {"dices_350", "dices_990"}
     assert set(found["models_removal"]["unsure"]) == {"own", "yes"} and set(found["models_shift"]["centred"]) == {0, 1}
-    assert found["models_hosking"]["published"].notna().any() and am.recomputing(found) > 0
     soft = found["models_soft"].set_index("arm")
     assert set(soft.index) == {"multipref_soft", "multipref_hard"} and (soft["log_loss"] > 0).all()
-    assert am.of_policy("naive", "ece")(found).index.tolist() == [11]
-    assert am.gap_change("naive")(found).tolist() == [0]
-    assert am.flips_beyond("dices_350")(found) <= 0 and math.isfinite(am.shift_beyond(found))
-    with pytest.raises(KeyError):
-        am.gap_wrong("oracle")(found)
     assert am.tables(experiments.Results(config.load("laptop"))) == {}
+
+
+def test_criteria_find_what_the_tables_hold(whole):
+    judged_ = ledger.judge(claims.load("annotation_noise").claim, am.tables(experiments.Results(whole)), "gpu")
+    checks = judged_[1].set_index(["criterion", "check"])["value"]
+    assert checks.loc[["M1", "M4", "M5"]].notna().all() and checks["M1", "flag means, farthest"] > 0
+    assert checks["M3", "ECE change, naive"] == pytest.approx(
+        am.tables(experiments.Results(whole))["models_policies"].set_index("run").loc["matched", "ece_change"]
+    )
+    assert math.isfinite(checks["M2", "gap, naive"])
 
 
 # --- Labels -----------------------------------------------------------------------------------------
@@ -323,7 +327,7 @@ def test_steps_are_whole_and_their_code_is_found():
     assert {"candor.judges.annotators:respond", "candor.measures.response_types:em"} <= labels
     data = set(code_used(am.STEPS["annotations/data/eval_dices"].make))
     assert "candor.measures.raters_removed:flips" in data and "candor.training.judged:fit_reward" not in data
-    assert not [name for name in reward | labels | data if name.endswith((":tables", ":of_policy"))]
+    assert not [name for name in reward | labels | data if name.endswith((":tables", ":policies"))]
 
 
 def test_what_a_scale_asks_for():
@@ -352,6 +356,9 @@ def test_the_analyses_of_data_need_neither_a_gpu_nor_a_model(policy, here, monke
     assert am.wanted(settings) == [f"annotations/data/eval_{name}" for name in am.ANALYSES]
     assert am.requirements(settings) == [] and am.models_needed(settings) == []
     assert ["needs a GPU" in line for line in am.requirements(small(policy))] == [True]
+    plan = graph.Plan(config.load("gpu"), ("annotation_noise",))
+    gpu = {key: batch.gpu for batch in plan.batches().values() for key in batch.keys}
+    assert not any(gpu[key] for key in am.wanted(settings)) and gpu["annotations/judges/pairs"]
 
 
 def test_requirements_say_what_is_missing_and_how_to_get_it(tmp_path, monkeypatch):

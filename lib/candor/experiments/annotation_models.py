@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -496,6 +496,7 @@ def _steps() -> dict[str, Step]:
         Step(
             f"{WORLD}/data/eval_{name}",
             f"{_HERE}:{function}",
+            options={"gpu": False},
             settings=("annotation_data", "resamples" if name == "hosking" else "annotation_draws"),
             seeds="eval_seed",
         )
@@ -619,11 +620,12 @@ def requirements(config: Config) -> list[str]:
 def tables(results) -> dict[str, pd.DataFrame]:
     """What the claim reads; absent evidence leaves no table.
 
-    models_hosking: as `hosking`. models_removal: as `dices`. models_shift: as `prism`. models_votes,
-    models_disagreement: as `votes`. models_soft: arm (dataset_labels), seed and heldout of `vote_reward`.
-    models_pairs, models_shares: counts and shares of `pairs`. models_gap: arm, seed and gap of `train_reward`.
-    models_policies: as `policies`. models_reliability: arm (base, policy_<arm>, matched_<arm>), seed and the
-    reliability of the stated confidence. models_log: arm, seed and the log of the policies' training.
+    From released data, without a model: models_hosking (as `hosking`; setting and arm are its condition and style, as
+    in the published numbers), models_removal (as `dices`), models_shift (as `prism`), models_votes and
+    models_disagreement (as `vote_analysis`). From models: models_soft (arm <dataset>_<labels>, seed and heldout of
+    `vote_reward`), models_pairs and models_shares (seed, counts and shares of `collect_pairs`), models_gap (arm, seed
+    and gap of `train_reward`), models_policies (as `policies`), models_reliability (arm base, policy_<arm> or
+    matched_<arm>, seed, of the stated confidence), models_log (the same, the log of the policies' training).
     """
     config = results.config
     if "models" not in config["evidence"]:
@@ -639,7 +641,8 @@ def tables(results) -> dict[str, pd.DataFrame]:
     ):
         if name in models["annotation_analyses"]:
             part = results.collect("data", [name], table, world=WORLD)
-            found[ours] = part.drop(columns=["setting", "arm", "seed"], errors="ignore")
+            part = part.drop(columns=["setting", "arm", "seed"], errors="ignore")
+            found[ours] = part.rename(columns={"condition": "setting", "style": "arm"})
     soft = [f"{name}_{labels}" for name in models["vote_rewards"]["datasets"] for labels in LABELS]
     found["models_soft"] = results.trained("votes", soft, "heldout", world=WORLD)
     if models["annotation_policy"] is not None:
@@ -671,71 +674,3 @@ def policies(table: pd.DataFrame) -> pd.DataFrame:
     for name in ("ece", "accuracy", "confidence"):
         table[f"{name}_change"] = table[name] - table["seed"].map(before[name])
     return table
-
-
-# --- Estimators for the claim's criteria ------------------------------------------------------------
-
-Tables = Mapping[str, pd.DataFrame]
-
-
-def recomputing(tables: Tables) -> float:
-    """M1: the largest difference between a value recomputed from the released rows and the derived one, as shares."""
-    table = tables["models_hosking"].dropna(subset=["difference"])
-    return float((table["difference"] / np.where(table["metric"].str.endswith("_rate"), 100, 1)).abs().max())
-
-
-def gap_wrong(arm: str) -> Callable[[Tables], pd.Series]:
-    """M2: what the arm's reward model gives for stating a wrong answer confidently rather than hedged, by seed."""
-
-    def estimate(tables: Tables) -> pd.Series:
-        return _of_arm(tables["models_gap"], arm)["gap_wrong"]
-
-    return estimate
-
-
-def gap_change(arm: str) -> Callable[[Tables], pd.Series]:
-    """M2: the arm's gap on wrong answers as a relative change of naive's, by seed."""
-
-    def estimate(tables: Tables) -> pd.Series:
-        return gap_wrong(arm)(tables) / gap_wrong("naive")(tables) - 1
-
-    return estimate
-
-
-def of_policy(arm: str, measure: str, run: str = "matched") -> Callable[[Tables], pd.Series]:
-    """M3: a measure of `models_policies`, by seed; `run` "matched" (stopped at the given KL) or "fixed" (beta)."""
-
-    def estimate(tables: Tables) -> pd.Series:
-        table = tables["models_policies"]
-        return _of_arm(table[table["run"] == run], arm)[measure]
-
-    return estimate
-
-
-def _of_arm(table: pd.DataFrame, arm: str) -> pd.DataFrame:
-    chosen = table[table["arm"] == arm]
-    if chosen.empty:
-        raise KeyError(arm)
-    return chosen.set_index("seed")
-
-
-def flips_beyond(dataset: str, share: float = 0.2) -> Callable[[Tables], float]:
-    """M4: flips less the 99th percentile of random removals, by the combined score; the worse treatment of Unsure."""
-
-    def estimate(tables: Tables) -> float:
-        table = tables["models_removal"]
-        chosen = table[
-            (table["dataset"] == dataset) & (table["score"] == "combined") & np.isclose(table["share"], share)
-        ]
-        if chosen.empty:
-            raise KeyError(dataset)
-        return float((chosen["flips"] - chosen["random_p99"]).min())
-
-    return estimate
-
-
-def shift_beyond(tables: Tables, share: float = 0.2) -> float:
-    """M5: the centred shift less the 99th percentile of random removals, by the combined score, in points of 100."""
-    table = tables["models_shift"]
-    chosen = table[table["centred"] & (table["score"] == "combined") & np.isclose(table["share"], share)]
-    return float((chosen["shift"] - chosen["random_p99"]).iloc[0])
