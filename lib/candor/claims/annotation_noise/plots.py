@@ -98,8 +98,8 @@ def _triangle(ax: Axes, title: str) -> None:
 def identified(tables: Tables) -> Figure:
     """The likelihood of the shares: a ridge with one frame, a peak with two."""
     figure, axes = f.canvas(1, 2, width=7.2, height=3.9, sharey=True)
-    levels = (0, 1, 10, 100, 1000, 1e9)
-    shades = [f.BLUE, "#5B9BC8", "#A9CBE2", "#DDEAF3", "#F6F6F6"]
+    levels = (0, 10, 100, 1000, 1e9)
+    shades = [f.BLUE, "#8DBAD9", "#DDEAF3", "#F6F6F6"]
     titles = {"retest": "one frame, two orders, two waves", "frames": "two frames, two orders"}
     for ax, (design, title) in zip(axes, titles.items()):
         part = rows(tables["likelihood"], design=design)
@@ -109,7 +109,7 @@ def identified(tables: Tables) -> Figure:
         _triangle(ax, title)
         ax.plot(TRUTH["genuine"], 0.25, "*", color=f.VERMILION, markersize=11, markeredgecolor=f.PAPER)
     axes[0].set_ylabel("share constructed")
-    names = ("< 1", "< 10", "< 100", "< 1,000", "more")
+    names = ("< 10", "< 100", "< 1,000", "more")
     handles = [Rectangle((0, 0), 1, 1, facecolor=c, edgecolor=f.FAINT, label=n) for c, n in zip(shades, names)]
     handles.append(Line2D([], [], color=f.VERMILION, marker="*", linestyle="", markersize=9, label="truth"))
     _legend(figure, handles, ncols=6, title="log-likelihood below the best, nats at 8,000 cells")
@@ -187,7 +187,7 @@ def removal(tables: Tables) -> Figure:
         color=f.BLUE,
         markerfacecolor=f.PAPER,
         markersize=4.5,
-        label="20 % removed, reversals only",
+        label="20 %, reversals only",
     )
     ax.axhline(FLIPPED, color=f.VERMILION, linewidth=1.4, linestyle=(0, (5, 2)), zorder=0)
     f.point_label(ax, (123, FLIPPED), "the paper: 18.6 % of prompts", f.VERMILION, dx=-1, dy=7)
@@ -284,20 +284,26 @@ def fan(tables: Tables) -> Figure:
     """Reward against stated confidence, a line a band of the posterior."""
     table = tables["fan"]
     arms = _known(table, FANNED)
-    figure, axes = f.canvas(1, len(arms), width=7.6, height=3.3, squeeze=False)
+    figure, axes = f.canvas(1, len(arms), width=7.6, height=3.3, squeeze=False, sharey=True)
     bands = sorted(table["band"].unique())
     inks = [f.VERMILION, f.ORANGE, f.GREEN, f.BLUE]
     for ax, arm in zip(axes.flat, arms):
         part = rows(table, arm=arm)
-        # A reward has no zero and no unit: each model's are its own mean and standard deviation.
-        part = part.assign(reward=part["reward"] - part["reward"].mean())
-        part["reward"] /= part["reward"].std() or 1
+        # What an answer earns whatever is stated moves no policy, and a reward has no unit: each band begins at 0, in
+        # standard deviations of the model's rewards.
+        unit = part["reward"].std() or 1
         for band, ink, marker in zip(bands, inks, "os^D"):
             mean = rows(part, band=band).groupby("confidence")["reward"].mean()
-            ax.plot(mean.index, mean, color=ink, marker=marker, label=f"posterior {band}")
+            low, high = (
+                f"{float(end):.2f}".rstrip("0").replace("0.", ".").rstrip(".") or "0" for end in band.split("-")
+            )
+            ax.plot(
+                mean.index, (mean - mean.iloc[0]) / unit, color=ink, marker=marker, label=f"posterior {low} to {high}"
+            )
+        ax.axhline(0, **_REFERENCE)
         ax.set(title=f.label(arm), xlabel="stated confidence")
         ax.set_xticks((0, 0.5, 1), ("0", ".5", "1"))
-    axes[0, 0].set_ylabel("reward, s.d. from its mean")
+    axes[0, 0].set_ylabel("reward since confidence 0, s.d.")
     _legend(figure, axes[0, 0].get_legend_handles_labels()[0], ncols=4, title=gate_of(tables["gate"]))
     return figure
 
@@ -416,8 +422,9 @@ FIGURES: dict[str, Plot] = {
     "fan": Plot(
         fan,
         ("fan", "gate"),
-        "What the reward models have learned: reward against stated confidence for answers that are right with "
-        "different probability. A reward for quality opens a fan: confidence pays where the answer is likely right.",
+        "What the reward models have learned: how the reward changes with stated confidence for answers that are right "
+        "with different probability, seed means. A reward for quality opens a fan: confidence pays where the answer is "
+        "likely right, and costs where it is not.",
         "Three panels, naive, weighted and the oracle. Naive: all bands of the posterior rise with confidence. "
         "Weighted and oracle: the lowest band falls with confidence, the highest rises.",
     ),
