@@ -204,6 +204,13 @@ def _prism_pairs() -> pd.DataFrame:
 # --- Two frames on the same outputs: Hosking et al. ------------------------------------------------------
 
 FRAMES = {"quality": ("hosking_unbiased", "score"), "checklist": ("hosking_errors", "overall")}
+STYLES = {  # the release's names of what the prompt asked for
+    "confidence_low": "assertiveness_low",
+    "confidence_high": "assertiveness_high",
+    "complexity_low": "complexity_low",
+    "complexity_high": "complexity_high",
+    "normal": "baseline",
+}
 _OUTPUT = ("dataset", "sample_ix", "model", "preamble_type")
 _OTHER = ("dataset", "sample_ix", "other_model", "other_preamble_type")
 
@@ -241,9 +248,10 @@ def hosking_judgements(frame: str) -> pd.DataFrame:
 
 
 def hosking_flags() -> pd.DataFrame:
-    """A row a flag of an output: output, style, refusal, factuality, inconsistent (each 0 or 1)."""
+    """A row a flag of an output: output, style (of `STYLES`), refusal, factuality, inconsistent (each 0 or 1)."""
     columns = ("refusal", "factuality", "inconsistent")
-    rows = _outputs("hosking_errors", columns).rename(columns={"preamble_type": "style"})
+    rows = _outputs("hosking_errors", columns)
+    rows = rows.assign(style=rows["preamble_type"].map(STYLES))
     return rows[["output", "style", *columns]].reset_index(drop=True)
 
 

@@ -190,7 +190,7 @@ def safety_scores(answers: pd.DataFrame) -> pd.DataFrame:
     log_time = np.log(answers["seconds"].astype(float).clip(lower=0.1))
     slower = log_time - log_time.groupby(answers["item"]).transform("median")
     found["hurry"] = -slower.groupby(answers["rater"]).mean()
-    sheet = answers[questions].astype(str).agg("|".join, axis=1) if questions else answers["label"]
+    sheet = pd.Series(pd.MultiIndex.from_frame(answers[[*questions, "label"]]).factorize()[0], answers.index)
     found["straight_lining"] = sheet.groupby(answers["rater"]).agg(lambda part: part.value_counts(normalize=True).max())
     broken, asked = _contradictions(answers, questions)
     found["contradiction"] = broken.groupby(answers["rater"]).sum() / asked.groupby(answers["rater"]).sum().clip(
