@@ -2,7 +2,7 @@
 
 import pytest
 from candor import __main__ as cli
-from candor import config, experiments, graph, jobs, replicate, steps
+from candor import claims, config, experiments, graph, jobs, replicate, steps
 from candor.errors import CandorError, DivergedError
 
 BASE = "witnesses/expert/base"
@@ -32,7 +32,10 @@ def said(capsys):
     ("words", "sentence"),
     [
         (("replicate", "--scale", "huge"), "no scale 'huge' (no file config/huge.yaml): choose one of gpu, laptop"),
-        (("replicate", "--claim", "brier"), "no claim 'brier': choose one of binary_reward, sophistry, grounding_loss, brier_fix"),
+        (
+            ("replicate", "--claim", "brier"),
+            (("replicate", "--claim", "brier"), f"no claim 'brier': choose one of {', '.join(claims.NAMES)}"),
+        ),
         (("replicate", "--cores", "many"), "a number of cores is a whole number from 1, not 'many'"),
         (("steps", "--scale", "smoke", "--seed", "one", BASE), "a seed is a whole number, such as 11, not 'one'"),
         (("steps", "--scale", "smoke", "--seed", "11", "witnesses/expert/rlvx"), "there are witnesses/expert/base"),

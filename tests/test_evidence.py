@@ -84,7 +84,7 @@ def test_a_claim_without_own_rows_keeps_the_reference(places):
 
 
 def test_unknown_claims_and_sources_are_named():
-    with pytest.raises(CandorError, match="binary_reward, sophistry, grounding_loss, brier_fix"):
+    with pytest.raises(CandorError, match=", ".join(claims.NAMES)):
         evidence.load("brier")
     with pytest.raises(CandorError, match="auto, results or reference"):
         evidence.load("brier_fix", source="mine")

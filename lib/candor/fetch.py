@@ -3,14 +3,20 @@
     python -m candor fetch hotpot_modified commonsense_qa models outputs --scale gpu
     python -m candor fetch esconv persuasion ultrafeedback ultrachat models --scale gpu
     python -m candor fetch apps quality models --scale gpu
+    python -m candor fetch dices_350 dices_990 prism multipref helpsteer3 trivia_qa models --scale gpu
+    python -m candor fetch hosking_unbiased hosking_errors hosking_groupings --scale gpu
 
 Data sets become `data/corpora/<name>/<split>.parquet` (never committed), with `source.json` beside them; weights go
-into the Hub client's cache, safetensors only. It is the only module of Candor that uses a network.
+into the Hub client's cache, safetensors only. It is the only module of Candor that uses a network. Annotations of
+people: DICES-350 and -990 (43,050 and 72,104 rows, CC BY 4.0), PRISM (68,400 rows, human text CC BY 4.0, model text CC
+BY-NC 4.0), MultiPref (10,461 pairs, ODC-BY), HelpSteer3 (about 40,000 pairs, CC BY 4.0), Hosking et al. (3 x 7,200
+rows, no licence: not to be passed on).
 """
 
 from __future__ import annotations
 
 import errno
+import io
 import json
 import shutil
 import urllib.request
@@ -19,21 +25,22 @@ from datetime import date
 from pathlib import Path
 
 from candor.config import Config
-from candor.corpora import dialogues, programs, sets, stories
+from candor.corpora import annotations, dialogues, programs, sets, stories
 from candor.errors import CandorError
-from candor.experiments import dialogue_models, judged_models, language_models
+from candor.experiments import annotation_models, dialogue_models, judged_models, language_models
 
 RELEASED = "https://raw.githubusercontent.com/damanimehul/RLCR/main/eval_outputs/Hotpot-models"
 OUTPUT_FILE = "data-00000-of-00001.arrow"
 # Never a pickle: a model without safetensors is refused when it is loaded.
 WEIGHTS = ["*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer*", "merges*", "vocab*", "LICENSE*"]
 WORDS = ("models", "outputs", "all")
+KINDS = ("datasets", "dialogue_data", "program_data", "story_data", "annotation_data")
+PATHS = (language_models, dialogue_models, judged_models, annotation_models)
 
 
 def names(config: Config) -> list[str]:
     """Everything that can be fetched at a scale, by name."""
-    kinds = ("datasets", "dialogue_data", "program_data", "story_data")
-    return [*(name for kind in kinds for name in config["models"][kind]), *WORDS]
+    return [*(name for kind in KINDS for name in config["models"][kind]), *WORDS]
 
 
 def fetch(wanted: Iterable[str], config: Config, say: Callable[[str], None] = lambda line: None) -> list[Path]:
@@ -48,6 +55,7 @@ def fetch(wanted: Iterable[str], config: Config, say: Callable[[str], None] = la
     if "all" in wanted:
         data = [name for path in (language_models, judged_models) for name, _ in path.data_needed(config)]
         data += dialogue_models.data_needed(config)
+        data += annotation_models.data_needed(config) + annotation_models.questions_needed(config)
         wanted = [*dict.fromkeys(data), "models", "outputs"]
     places = []
     for name in wanted:
@@ -69,6 +77,12 @@ def _data(name: str, config: Config) -> Path:
         source = config["models"]["story_data" if name in stories.HUB else "program_data"][name]
         configuration, splits = None, stories.HUB.get(name) or {split: split for split in programs.SPLITS[name]}
         kept = tuple(splits)
+    elif name in annotations.FILES:
+        return _file(name, config["models"]["annotation_data"][name])
+    elif name in annotations.HUB:
+        source = config["models"]["annotation_data"][name]
+        configuration, split = annotations.HUB[name]
+        splits, kept = {"train": split}, ("train",)
     elif name in dialogues.HUB:
         source = config["models"]["dialogue_data"][name]
         configuration, splits, kept = None, {"train": dialogues.HUB[name]}, ("train",)
@@ -103,11 +117,32 @@ def _files(name: str, source: str) -> Path:
     return folder
 
 
+def _file(name: str, repository: str) -> Path:
+    """One file of a GitHub repository, CSV or parquet, as the parquet file of a set."""
+    import pandas as pd
+
+    path = annotations.FILES[name]
+    url, folder = f"https://raw.githubusercontent.com/{repository}/HEAD/{path}", sets.root() / name
+    _folder(folder)
+    content = io.BytesIO(_reaching(url, lambda: _read(url)))
+    rows = pd.read_csv(content, low_memory=False) if path.endswith(".csv") else pd.read_parquet(content)
+    partial = folder / "train.partial"
+    rows.to_parquet(partial, index=False)
+    partial.replace(folder / "train.parquet")
+    origin = {"source": repository, "file": path, "date": date.today().isoformat()}
+    (folder / "source.json").write_text(json.dumps(origin, indent=1) + "\n")
+    return folder
+
+
+def _read(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=60) as reply:
+        return reply.read()
+
+
 def _models(config: Config) -> list[Path]:
     from huggingface_hub import snapshot_download
 
-    paths = (language_models, dialogue_models, judged_models)
-    needed = [place for path in paths for place in path.models_needed(config)]
+    needed = [place for path in PATHS for place in path.models_needed(config)]
     ids = [place for place in dict.fromkeys(needed) if not Path(place).is_dir()]
     if not ids:
         raise CandorError(
@@ -121,12 +156,7 @@ def _outputs(config: Config) -> list[Path]:
     for name in language_models.OUTPUTS:
         url, folder = f"{RELEASED}/{name}/{OUTPUT_FILE}", language_models.outputs_root() / name
         _folder(folder)
-
-        def read(url=url) -> bytes:
-            with urllib.request.urlopen(url, timeout=60) as reply:
-                return reply.read()
-
-        content = _reaching(url, read)
+        content = _reaching(url, lambda url=url: _read(url))
         partial = folder / "partial"
         partial.write_bytes(content)
         partial.replace(folder / OUTPUT_FILE)

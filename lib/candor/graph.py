@@ -119,7 +119,7 @@ class Plan:
                 keys,
                 tuple(sorted({home[need, seed] for key in keys for need in known[key].needs} - {name})),
                 rank_of[keys[0]],
-                not _small(known[keys[0]], self.config),
+                any(_on_gpu(known[key], self.config) for key in keys),
             )
             for (name, seed), keys in cut.items()
         }
@@ -170,9 +170,9 @@ def check_keys(keys: list[str]) -> None:
             raise CandorError(f"There is no step {key!r}: {there} (`python -m candor list` shows all).")
 
 
-def _small(step: steps.Step, settings: Config) -> bool:
-    """Whether the step belongs to a small world, not to a pretrained model."""
-    return step.world in settings["world"]
+def _on_gpu(step: steps.Step, settings: Config) -> bool:
+    """Whether the step runs a pretrained model: neither a small world nor (option `gpu` False) data alone."""
+    return step.world not in settings["world"] and step.options.get("gpu", True)
 
 
 # --- What else can be stale ------------------------------------------------------------------------

@@ -80,6 +80,7 @@ class Check:
     that it needs is absent (then the check is "not attempted").
     `count` is how many of five seeds must lie in the band; None decides by mean and interval only.
     `band` None reports the value without judging it.
+    `otherwise` is the verdict of a number outside its band: a test that does not reject leaves "inconclusive".
     """
 
     name: str
@@ -88,6 +89,7 @@ class Check:
     count: int | None = None
     unit: str = ""
     n: int | None = None
+    otherwise: str = NOT_REPLICATED
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,7 @@ def _judge(check: Check, tables: Tables) -> dict:
         return row | {"verdict": NOT_ATTEMPTED}
     if check.band is None:
         return row | {"verdict": REPORTED}
-    return row | {"verdict": REPLICATED if check.band.holds(estimate.value) else NOT_REPLICATED}
+    return row | {"verdict": REPLICATED if check.band.holds(estimate.value) else check.otherwise}
 
 
 def judge(claim: Claim, tables: Tables, scale: str) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:

@@ -15,6 +15,8 @@ from candor.steps import MissingError, Step, read
 def steps() -> dict[str, Step]:
     """All steps of all worlds and corpora, by key; what a step needs comes before it."""
     from candor.experiments import (
+        annotation_models,
+        annotators,
         code_models,
         dialogue_models,
         language_models,
@@ -24,9 +26,9 @@ def steps() -> dict[str, Step]:
         witnesses,
     )
 
-    worlds = {**witnesses.STEPS, **sample_tests.STEPS, **reference_game.STEPS}
-    corpora = {**language_models.STEPS, **dialogue_models.STEPS, **code_models.STEPS, **story_models.STEPS}
-    return {**worlds, **corpora}
+    worlds = (witnesses, sample_tests, reference_game, annotators)
+    corpora = (language_models, dialogue_models, code_models, story_models, annotation_models)
+    return {key: step for path in (*worlds, *corpora) for key, step in path.STEPS.items()}
 
 
 class Results:
