@@ -416,11 +416,11 @@ def pretrained(arms=("base", "r_train", "r_star", "shuffled"), seeds=(11, 12, 13
 
 
 def test_pretrained_code_models_pass_and_fail():
-    known = everything()
+    known = {**published(), **theory()}
     found, checks, verdicts = judge(tables=known | pretrained())
     assert found.verdict["M2"] == "replicated"
     assert (found.verdict[["M1", "M3", "M4"]] == "partly").all(), "three seeds are never better"
-    assert "M2 replicated" in verdicts.note["(i)"] and "M3 partly" in verdicts.note["(vi)"]
+    assert "M2 replicated; not attempted: W1" in verdicts.note["(i)"] and "M3 partly" in verdicts.note["(vi)"]
     assert checks.value[("M1", "released minus strict checker")] == pytest.approx(2.12, abs=1e-6)
     for measure, points in (("approval", 3.0), ("error", -1.0), ("fpr_both", 2.0), ("correctness", 3.5)):
         assert judge(tables=known | pretrained(**{measure: points}))[0].verdict["M2"] == "not replicated", measure
@@ -428,7 +428,7 @@ def test_pretrained_code_models_pass_and_fail():
     assert (found.verdict[["M3", "M4"]] == "not replicated").all()
     found, _, verdicts = judge(tables=known | pretrained(seeds=(11, 12)))
     assert (found.verdict[["M1", "M2", "M3", "M4"]] == "not attempted").all()
-    assert verdicts.verdict["(i)"] == "replicated"
+    assert verdicts.verdict["(i)"] == "not attempted"
 
 
 def stories(accuracy, fpr):
