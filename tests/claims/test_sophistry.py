@@ -475,8 +475,8 @@ def test_tables_survive_csv_and_are_small(tmp_path):
     back = {p.stem: pd.read_csv(p) for p in tmp_path.glob("*.csv")}
     first, again = judge()[0], judge(tables=back)[0]
     assert (first.verdict == again.verdict).all()
-    for name, plot in FIGURES.items():
-        assert plot(back).get_axes(), name
+    for name in ("plane", "minutes", "side_by_side"):  # those that read truth values and empty texts
+        assert FIGURES[name](back).get_axes(), name
 
 
 def test_table_names_are_unique_and_needs_are_declared():
