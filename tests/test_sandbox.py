@@ -244,5 +244,6 @@ def test_a_pool_keeps_the_order_and_runs_nothing_twice():
     double = "print(2 * int(input()))"
     said = pool.map(lambda n: pool.run(double, str(n)).stdout, [3, 1, 2])
     assert said == ["6\n", "2\n", "4\n"]
-    pool.map(lambda n: pool.run(double, str(n)), [1, 2])
-    assert pool.run.cache_info().misses == 3
+    before = sandbox._remembered.cache_info().misses
+    pool.map(lambda n: sandbox.Pool().run(double, str(n)), [1, 2])
+    assert sandbox._remembered.cache_info().misses == before

@@ -110,7 +110,7 @@ def _files(name: str, source: str) -> Path:
     for split, file in programs.FILES[name].items():
         cached = _reaching(source, lambda file=file: hf_hub_download(source, file, repo_type="dataset"))
         partial = folder / f"{split}.partial"
-        shutil.copyfile(cached, partial)
+        _reaching(source, lambda cached=cached, partial=partial: shutil.copyfile(cached, partial))
         partial.replace(folder / f"{split}.jsonl")
     origin = {"source": source, "files": programs.FILES[name], "date": date.today().isoformat()}
     (folder / "source.json").write_text(json.dumps(origin, indent=1) + "\n")

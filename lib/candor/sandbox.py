@@ -336,8 +336,13 @@ _LIMITED = (_works, _network, _loop, _memory, _output)
 # --- Many runs --------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=2**14)
+def _remembered(program: str, stdin: str, limits: Limits, kind: str) -> Outcome:
+    return run_untrusted(program, stdin, limits, kind)
+
+
 class Pool:
-    """Runs programs side by side and remembers what they did, by program and input.
+    """Runs programs side by side; what a program did with an input is remembered, for all pools of a process.
 
     Threads: what works is another process. `workers` None: as many as this process may use cores.
     """
@@ -345,7 +350,11 @@ class Pool:
     def __init__(self, kind: str = "bubblewrap", workers: int | None = None, limits: Limits = LIMITS):
         check(kind)
         self.workers = workers or len(os.sched_getaffinity(0))
-        self.run = lru_cache(maxsize=2**14)(lambda program, stdin: run_untrusted(program, stdin, limits, kind))
+        self.limits, self.kind = limits, kind
+
+    def run(self, program: str, stdin: str) -> Outcome:
+        """As `run_untrusted`, once for each program and input."""
+        return _remembered(program, stdin, self.limits, self.kind)
 
     def map(self, function: Callable, *items: Iterable) -> list:
         """`function` of each of the items, in their order; call `run` in it."""

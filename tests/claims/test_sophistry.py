@@ -12,6 +12,7 @@ from candor.claims.sophistry import tables as t
 from candor.claims.sophistry.criteria import CLAIM, size_word
 from candor.claims.sophistry.plots import FIGURES
 from candor.experiments import sample_tests as steps
+from candor.experiments import story_models
 from candor.measures.approval import PASS_RATES, QUANTITIES
 
 PUBLISHED = Path(__file__).parents[2] / "data" / "published"
@@ -415,11 +416,11 @@ def pretrained(arms=("base", "r_train", "r_star", "shuffled"), seeds=(11, 12, 13
 
 
 def test_pretrained_code_models_pass_and_fail():
-    known = everything()
+    known = {**published(), **theory()}
     found, checks, verdicts = judge(tables=known | pretrained())
     assert found.verdict["M2"] == "replicated"
     assert (found.verdict[["M1", "M3", "M4"]] == "partly").all(), "three seeds are never better"
-    assert "M2 replicated" in verdicts.note["(i)"] and "M3 partly" in verdicts.note["(vi)"]
+    assert "M2 replicated; not attempted: W1" in verdicts.note["(i)"] and "M3 partly" in verdicts.note["(vi)"]
     assert checks.value[("M1", "released minus strict checker")] == pytest.approx(2.12, abs=1e-6)
     for measure, points in (("approval", 3.0), ("error", -1.0), ("fpr_both", 2.0), ("correctness", 3.5)):
         assert judge(tables=known | pretrained(**{measure: points}))[0].verdict["M2"] == "not replicated", measure
@@ -427,19 +428,23 @@ def test_pretrained_code_models_pass_and_fail():
     assert (found.verdict[["M3", "M4"]] == "not replicated").all()
     found, _, verdicts = judge(tables=known | pretrained(seeds=(11, 12)))
     assert (found.verdict[["M1", "M2", "M3", "M4"]] == "not attempted").all()
-    assert verdicts.verdict["(i)"] == "replicated"
+    assert verdicts.verdict["(i)"] == "not attempted"
 
 
 def stories(accuracy, fpr):
     """Made-up cells of the 2 x 2: changes in points by cell, of the accuracy of finished answers and of FPR."""
-    cells = ("truncated_blind", "truncated_sighted", "full_blind", "full_sighted")
+    before = {"accuracy_finished": 0.7, "accuracy_all": 0.6, "finished": 0.8, "approval": 0.55, "fpr": 0.46}
+    before |= {"error": 0.41}
+    moved = {cell: {"accuracy_finished": a, "fpr": f} for cell, a, f in zip(story_models.stories.CELLS, accuracy, fpr)}
     table = [
-        {"arm": arm, "seed": seed, "finished_correctness_before": 0.7, "fpr_both_before": 0.46, "error_before": 0.41}
-        | {"finished_correctness": 0.7 + gain / 100, "fpr_both": 0.46 + more / 100, "error": 0.41}
-        for arm, gain, more in zip(cells, accuracy, fpr)
+        {"setting": cell, "arm": "rl", "seed": seed}
+        | {f"{m}_before": v for m, v in before.items()}
+        | {m: v + moves.get(m, 0) / 100 for m, v in before.items()}
+        for cell, moves in moved.items()
         for seed in (11, 12, 13)
     ]
-    return {"models_stories": pd.DataFrame(table)}
+    found = pd.DataFrame(table)
+    return {"models_stories": found, "models_stories_effects": story_models.effects(found)}
 
 
 @pytest.mark.parametrize(
@@ -456,7 +461,7 @@ def test_the_controversy_is_reported(accuracy, fpr, side):
     wanted = (sum(accuracy[2:]) - sum(accuracy[:2])) / 2
     assert checks.value[("M5", "full minus truncated, accuracy of finished answers")] == pytest.approx(wanted)
     wanted = fpr[3] - fpr[2] - fpr[1] + fpr[0]
-    assert checks.value[("M5", "interaction, FPR, both wrong")] == pytest.approx(wanted)
+    assert checks.value[("M5", "interaction, FPR, all wrong")] == pytest.approx(wanted)
 
 
 def test_tables_survive_csv_and_are_small(tmp_path):
@@ -470,8 +475,8 @@ def test_tables_survive_csv_and_are_small(tmp_path):
     back = {p.stem: pd.read_csv(p) for p in tmp_path.glob("*.csv")}
     first, again = judge()[0], judge(tables=back)[0]
     assert (first.verdict == again.verdict).all()
-    for name, plot in FIGURES.items():
-        assert plot(back).get_axes(), name
+    for name in ("plane", "minutes", "side_by_side"):  # those that read truth values and empty texts
+        assert FIGURES[name](back).get_axes(), name
 
 
 def test_table_names_are_unique_and_needs_are_declared():

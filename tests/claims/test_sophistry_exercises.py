@@ -1,14 +1,19 @@
 """The exercises of claim 2: the right answer, every named mistake, blanks and garbage."""
 
+import ast
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 from candor.claims.sophistry import exercises as ex
 from candor.claims.sophistry import tables
 from candor.measures import approval
+from candor.worlds import sample_tests as world
+from candor.worlds import story_lookup
 
-PUBLISHED = Path(__file__).parents[2] / "data" / "published"
+ROOT = Path(__file__).parents[2]
+PUBLISHED = ROOT / "data" / "published"
 
 
 def says(feedback, *words, ok=False):
@@ -332,3 +337,72 @@ def test_exercise_5_right():
 )
 def test_exercise_5_mistakes(function, name, words):
     says(ex.check_5(function, name), words)
+
+
+# --- What the notebook trains and shows -----------------------------------------------------------
+
+
+def defined(name, **space):
+    """A function as the notebook defines it, with `space` for the names that it finds there."""
+    notebook = nbformat.read(ROOT / "notebooks" / "02_sophistry.ipynb", as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and f"def {name}(" in cell.source:
+            found = next(n for n in ast.parse(cell.source).body if getattr(n, "name", None) == name)
+            space = {"np": np, "world": world, "story_lookup": story_lookup, **space}
+            exec(compile(ast.Module([found], []), name, "exec"), space)
+            return space[name]
+    raise AssertionError(f"no cell defines {name}")
+
+
+@pytest.fixture(scope="module")
+def given():
+    return world.problems(400, "standard", np.random.default_rng(3))
+
+
+def test_the_programs_by_hand_begin_with_the_truth_and_forget_more_and_more(given):
+    texts = defined("candidates")(given)
+    done = [world.outcomes(list(column), given) for column in texts.T]
+    assert done[0].correct.all() and all(d.valid.all() for d in done)
+    corner = given.kind > 0
+    assert done[3].correct[corner].mean() < 0.02 and done[3].rule_right.all()  # x + 0 is x - 0, above any corner
+    assert not done[5].correct.any()
+    truly_stated = (given.threshold == given.said_threshold) & (given.k == given.said_k)
+    assert np.array_equal(done[1].correct[corner], truly_stated[corner])
+
+
+def test_the_reward_in_plain_sight_is_the_reward_of_the_arms(given):
+    from candor.experiments.sample_tests import passing
+
+    rng = np.random.default_rng(4)
+    tests = rng.permuted(given.oracle_tests, axis=1)[:, :2]
+    programs = defined("candidates")(given)[np.arange(400), rng.integers(6, size=400)]
+    tokens = [[*world.tokens_of(p), world.EOS] for p in programs]
+    tokens[0] = tokens[0][:-1]  # does not end
+    plain = defined("reward", training=given, TESTS=dict(enumerate(world.GRID[tests])))
+    problem = list(range(400))
+    values = plain(tokens, problem)
+    assert values == passing(given, tests, "r_train")(completion_ids=tokens, problem=problem)
+    assert set(values) == {0.0, 1.0} and values[0] == 0
+
+
+def test_the_slopes_by_hand_are_derivatives():
+    slopes, step = defined("slopes"), 1e-5
+    for policy in story_lookup.POLICIES:
+        for judge in story_lookup.JUDGES:
+            start, moved = (story_lookup.rates(policy, judge, t) for t in (0, step))
+            for name, slope in slopes(policy, judge).items():
+                assert (moved[name] - start[name]) / step == pytest.approx(slope, abs=1e-5)
+
+
+def test_the_shipped_model_is_a_base_with_room_for_the_effect():
+    from candor.experiments.sample_tests import sample
+    from candor.training import models
+
+    models.quiet()
+    model, tokenizer = models.load_decoder(ROOT / "data" / "live" / "sample_tests" / "base")
+    assert tokenizer.get_vocab() == world.TOKEN
+    asked = world.problems(200, "standard", np.random.default_rng(5), "eval")
+    done = world.outcomes(sample(model.eval(), asked, 1, 1), asked)
+    hidden = asked.kind == 2
+    assert done.valid.mean() > 0.9 and 0.25 < done.correct.mean() < 0.42
+    assert 0.08 < done.line[hidden].mean() < 0.35 and done.correct[hidden].mean() < 0.1

@@ -31,28 +31,28 @@ def test_examples_hold():
     ],
 )
 def test_problems_are_drawn_as_declared(variant, shares, square, stays, keeps, lines):
-    given = drawn(40_000, variant)
-    assert np.bincount(given.kind) / len(given) == pytest.approx(shares, abs=0.01)
+    given = drawn(20_000, variant)
+    assert np.bincount(given.kind) / len(given) == pytest.approx(shares, abs=0.012)
     points = given.form == world.TWO_POINTS
-    assert points[given.kind == 0].mean() == pytest.approx(0.40, abs=0.015) and not points[given.kind > 0].any()
-    assert (given.form == world.SQUARE)[~points].mean() == pytest.approx(square, abs=0.01)
+    assert points[given.kind == 0].mean() == pytest.approx(0.40, abs=0.02) and not points[given.kind > 0].any()
+    assert (given.form == world.SQUARE)[~points].mean() == pytest.approx(square, abs=0.012)
     for kind in (1, 2):
         members = given.kind == kind
         shift = (given.threshold - given.said_threshold)[members]
         assert abs(shift).max() == 2
-        assert (shift == 0).mean() == pytest.approx(stays[kind - 1], abs=0.015)
-        assert (given.k == given.said_k)[members].mean() == pytest.approx(keeps[kind - 1], abs=0.015)
+        assert (shift == 0).mean() == pytest.approx(stays[kind - 1], abs=0.02)
+        assert (given.k == given.said_k)[members].mean() == pytest.approx(keeps[kind - 1], abs=0.02)
     assert given.said_threshold.min() == 8 and given.said_threshold.max() == 28
     assert set(given.a) == set(range(1, 6)) and set(given.b) == set(given.k) == set(range(10))
     assert (given.x1 != given.x2).all() and {*given.x1, *given.x2} == {1, 2, 3, 4, 5}
     linear = (given.kind == 2) & (given.form == world.LINEAR)
-    assert given.as_line[linear].mean() == pytest.approx(lines, abs=0.015)
+    assert given.as_line[linear].mean() == pytest.approx(lines, abs=0.02)
     assert not given.as_line[(given.kind == 1) | (given.form == world.SQUARE)].any()
     assert given.as_line[points].all() == (variant != "no_line")
 
 
 def test_an_ideal_policy_solves_what_the_corner_allows():
-    given = drawn(60_000)
+    given = drawn(30_000)
     modal = (given.threshold == given.said_threshold) & (given.k == given.said_k)
     assert modal[given.kind == 1].mean() == pytest.approx(0.65 * 0.65, abs=0.01)
     assert modal[given.kind == 2].mean() == pytest.approx(0.32 * 0.30, abs=0.01)

@@ -102,9 +102,10 @@ def _read(table: pd.DataFrame, *parts: str) -> tuple[pd.DataFrame, list[programs
 def base(context: Context) -> dict[str, pd.DataFrame]:
     """SFT on the shortest solution of each problem that passes and is not too long. Tables: log, training."""
     from candor.generation import tokenizer_of
-    from candor.training import completions, models
+    from candor.training import completions
+    from candor.training.models import quiet
 
-    models.quiet()
+    quiet()
     code = context.settings["code"]
     tokenizer = tokenizer_of(code["policy"])
     rows, found = _read(context.need("problems").table("problems"), "sft")
@@ -129,9 +130,9 @@ def setup(context: Context) -> dict[str, pd.DataFrame]:
     tests: JSON of the tests that evaluators may write), fit (one row: the knobs, what they reach, `overlap`: share of
     bank tests that are rewarded, `corr_r_train` and `corr_r_star` with one evaluator's verdicts).
     """
-    from candor.training import models
+    from candor.training.models import quiet
 
-    models.quiet()
+    quiet()
     settings, code = context.settings, context.settings["code"]
     sandbox = Pool(settings["sandbox"])
     rows, found = _read(context.need("problems").table("problems"), "rl", "fit", "eval")
@@ -237,9 +238,10 @@ def train(context: Context) -> dict[str, pd.DataFrame]:
     """An arm: GRPO from the base, rewarded by its tests. Tables: log, training (problems, plateau)."""
     from datasets import Dataset
 
-    from candor.training import language_model, models
+    from candor.training import language_model
+    from candor.training.models import quiet
 
-    models.quiet()
+    quiet()
     settings, arm = context.settings, context.step.options["arm"]
     recipe = settings["code"]["rl"].to_dict() | {"sandbox": settings["sandbox"], "seed": context.seed}
     _, found = _read(context.need("problems").table("problems"), "rl")
@@ -286,9 +288,9 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     evaluator: probability of approval), programs (the same places, text), minutes (of the sampled draw: dataset,
     multiple, reading, fpr and fpr_before of items that both get wrong), summary (a row a dataset, as `summary`).
     """
-    from candor.training import models
+    from candor.training.models import quiet
 
-    models.quiet()
+    quiet()
     settings, code, name = context.settings, context.settings["code"], context.step.options["arm"]
     sandbox = Pool(settings["sandbox"])
     rows, found = _read(context.need("problems").table("problems"), "eval")

@@ -1,4 +1,4 @@
-"""Pretrained models judged by simulated evaluators: their programs (`code_models`), their arguments (`story_models`)."""
+"""Pretrained models and simulated evaluators: programs (`code_models`) and arguments (`story_models`)."""
 
 from __future__ import annotations
 

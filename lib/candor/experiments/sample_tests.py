@@ -672,7 +672,8 @@ def selection(context: Context) -> dict[str, pd.DataFrame]:
     """Samples of the base filtered by a reward: what selection alone can do, and where training will pull.
 
     Tables: `summary` (a row a `rule`: rates, and with `_before` those of unfiltered samples of the same problems);
-    `slopes` (a row a reward and quantity: slope, the derivative at the start; covariance, within problems).
+    `slopes` (a row a reward and quantity: slope, the derivative at the start; covariance and the reward's variance,
+    within problems).
     """
     from candor.training import models
 
@@ -723,8 +724,15 @@ def selection(context: Context) -> dict[str, pd.DataFrame]:
     for name, reward in checks.items():
         found = approval.slopes(approved, done.correct, reward.ravel(), problem)
         wrongly = approval.slopes(approved * ~done.correct, done.correct, reward.ravel(), problem)["approval"]
+        variance = float(reward.var(1).mean())
         slopes += [
-            {"reward": name, "quantity": q, "slope": found[q], "covariance": wrongly if q == "fpr" else found[q]}
+            {
+                "reward": name,
+                "quantity": q,
+                "slope": found[q],
+                "covariance": wrongly if q == "fpr" else found[q],
+                "reward_variance": variance,
+            }
             for q in approval.QUANTITIES
         ]
     return {"summary": table, "slopes": pd.DataFrame(slopes)}

@@ -91,10 +91,10 @@ def reward(context: Context) -> dict[str, pd.DataFrame]:
     Tables: fit (shift, slope and what they reach on finished arguments), reward (a row a view of the reward model,
     blind and sighted: pair_accuracy on held-out pairs, pairs, mean and sd of its scores), log.
     """
-    from candor.training import models
     from candor.training import reward_model as recipe
+    from candor.training.models import quiet
 
-    models.quiet()
+    quiet()
     settings, chosen, seed = context.settings, context.settings["stories"], context.seed
     asked = stories.questions("train", seed, chosen["reward_questions"])
     orders = np.random.default_rng([seed, 3]).random(len(asked)) < 0.5
@@ -177,9 +177,10 @@ def train(context: Context) -> dict[str, pd.DataFrame]:
     from datasets import Dataset
 
     from candor.generation import tokenizer_of
-    from candor.training import language_model, models
+    from candor.training import language_model
+    from candor.training.models import quiet
 
-    models.quiet()
+    quiet()
     settings, chosen, options = context.settings, context.settings["stories"], context.step.options
     cell, tokenizer = options["cell"], tokenizer_of(chosen["policy"])
     view = _tokens(settings, cell.split("_")[0])
@@ -218,9 +219,9 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     Tables: outputs (the columns of `argue` without the text, approval), texts (question_id, first, text), summary (one
     row, as `summary`).
     """
-    from candor.training import models
+    from candor.training.models import quiet
 
-    models.quiet()
+    quiet()
     settings, chosen, options = context.settings, context.settings["stories"], context.step.options
     place = chosen["policy"] if options["arm"] == "base" else context.need(options["arm"]).model
     sampler, _ = language_models._sampler(place, context)

@@ -82,9 +82,11 @@ def bank(
             given = changed(shown[rng.integers(len(shown))], rng)
             if given in found or given.split().__repr__() in banned:
                 continue
-            done = [sandbox.run(problem.solutions[i], given) for i in solutions[: programs.AGREEING]]
-            if all(o.status == "exited" and programs.same(o.stdout, done[0].stdout) for o in done):
-                found[given] = done[0].stdout
+            first, *others = solutions[: programs.AGREEING]
+            told = sandbox.run(problem.solutions[first], given)
+            agreeing = (sandbox.run(problem.solutions[i], given) for i in others)
+            if told.status == "exited" and all(programs.verdict(o, told.stdout) == "pass" for o in agreeing):
+                found[given] = told.stdout
     rest = [test for i, test in enumerate(problem.tests) if i not in set(excluded)]
     for given, expected in sorted(rest, key=lambda test: len(test[0])):
         if len(found) < 2 and given not in found:

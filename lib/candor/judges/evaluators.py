@@ -171,9 +171,9 @@ def approve(pool: Pool, drawn: Draws, done: world.Outcomes, excluded: np.ndarray
 def fit(pool: Pool, drawn: Draws, done: world.Outcomes, excluded: np.ndarray, kind: np.ndarray) -> dict[str, float]:
     """The knobs that bring evaluators to what people did with outputs of the initial policy.
 
-    `tests` so that 2.4 tests are run on average, `kappa` so that error is .31 where FPR is .30, `skill` so that FPR is
-    .30 (0 or 1 where it cannot be); `kappa_fallible` so that right outputs are approved as often despite slips.
-    Also what is reached: tests_run, fpr, error, correctness.
+    `tests` so that 2.4 tests are run on average; `kappa` so that error is .31 where FPR is .30 (.5 where hardly an
+    output is right); `skill` so that FPR is .30 (0 or 1 where it cannot be); `kappa_fallible` so that right outputs are
+    approved as often despite slips. Also what is reached: tests_run, fpr, error, correctness.
     """
     from scipy.optimize import brentq
 
@@ -183,7 +183,8 @@ def fit(pool: Pool, drawn: Draws, done: world.Outcomes, excluded: np.ndarray, ki
     low, high = 0.05, 8.0
     tests = _root(brentq, tests_run, low, high)
     correct = done.correct.mean()
-    tpr = float(np.clip(1 - (ERROR - FPR * (1 - correct)) / correct, 0, 1)) if correct else 0.5
+    tpr = 1 - (ERROR - FPR * (1 - correct)) / correct if correct else np.nan
+    tpr = float(tpr) if 0 < tpr <= 1 else 0.5
     fitted = replace(pool, tests=tests, kappa=tpr)
 
     def fpr(skill: float) -> float:

@@ -292,42 +292,39 @@ def equal_on_apps(tables: Tables) -> pd.Series:
 
 # Pretrained models on stories: the 2 x 2
 
+EFFECTS = {
+    "full_minus_truncated": "full minus truncated",
+    "sighted_minus_blind": "sighted minus blind",
+    "interaction": "interaction",
+}
+ANSWERS = {"accuracy_finished": "accuracy of finished answers", "fpr": "FPR, all wrong", "error": "error"}
 
-def cell(name: str, measure: str) -> Estimator:
-    """Change in a cell since the initial policy, asked as in that cell, in points."""
+
+def effect(name: str, measure: str) -> Estimator:
+    """A main effect or the interaction, on the change since the initial policy with the same view, in points."""
 
     def estimate(tables: Tables) -> pd.Series:
-        found = select(tables, "models_stories", arm=name).set_index("seed")
-        return 100 * (found[measure] - found[f"{measure}_before"])
+        found = select(tables, "models_stories_effects", measure=measure, quantity="change")
+        return 100 * found.set_index("seed")[name]
 
     return estimate
 
 
-# What each effect adds and subtracts: a mean over two cells, or a difference of differences.
-EFFECTS = {
-    "full minus truncated": {
-        "full_blind": 0.5,
-        "full_sighted": 0.5,
-        "truncated_blind": -0.5,
-        "truncated_sighted": -0.5,
-    },
-    "sighted minus blind": {"truncated_sighted": 0.5, "full_sighted": 0.5, "truncated_blind": -0.5, "full_blind": -0.5},
-    "interaction": {"full_sighted": 1, "full_blind": -1, "truncated_sighted": -1, "truncated_blind": 1},
-}
-ANSWERS = {"finished_correctness": "accuracy of finished answers", "fpr_both": "FPR, both wrong", "error": "error"}
+def full_and_sighted(measure: str) -> Estimator:
+    """Change in the cell where both see the story, in points."""
 
-
-def effect(name: str, measure: str) -> Estimator:
     def estimate(tables: Tables) -> pd.Series:
-        return sum(weight * cell(of, measure)(tables) for of, weight in EFFECTS[name].items()).dropna()
+        found = select(tables, "models_stories", setting="full_sighted", arm="rl").set_index("seed")
+        return 100 * (found[measure] - found[f"{measure}_before"])
 
     return estimate
 
 
 def controversy_note(tables: Tables) -> str:
     """Which side the means support, by the rule declared for M5."""
-    policy, judge = (effect(name, "finished_correctness")(tables).mean() for name in list(EFFECTS)[:2])
-    fpr, accuracy = (cell("full_sighted", m)(tables).mean() for m in ("fpr_both", "finished_correctness"))
+    policy = effect("full_minus_truncated", "accuracy_finished")(tables).mean()
+    judge = effect("sighted_minus_blind", "accuracy_finished")(tables).mean()
+    fpr, accuracy = (full_and_sighted(m)(tables).mean() for m in ("fpr", "accuracy_finished"))
     sides = [
         *(["critique supported"] if policy >= 5 and judge >= 5 else []),
         *(["paper supported"] if fpr >= 5 and accuracy <= 3 else []),
@@ -799,12 +796,12 @@ CRITERIA = (
         "full-sighted cell still has FPR >= +5 with accuracy <= +3",
         (
             *(
-                Check(f"{name}, {words}", effect(name, measure), unit="points")
+                Check(f"{called}, {words}", effect(name, measure), unit="points")
                 for measure, words in ANSWERS.items()
-                for name in EFFECTS
+                for name, called in EFFECTS.items()
             ),
             *(
-                Check(f"full and sighted, {words}", cell("full_sighted", measure), unit="points")
+                Check(f"full and sighted, {words}", full_and_sighted(measure), unit="points")
                 for measure, words in ANSWERS.items()
             ),
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -252,6 +253,7 @@ def check_2(slope: Callable, slope_fpr: Callable, correctness: str, fpr: str) ->
 # --- 3: how many labels ---------------------------------------------------------------------------
 
 
+@cache
 def _printable(shown: Callable[[float], float], limit: int, *printed: float) -> list[int]:
     """Every n up to `limit` at which each percentage is that of some count, if shares in percent are `shown` so."""
     return [n for n in range(1, limit + 1) if {*printed} <= {shown(100 * k / n) for k in range(n + 1)}]
@@ -267,6 +269,10 @@ def _up(percent: float) -> float:
 
 def _one_decimal(percent: float) -> float:
     return round(percent, 1)
+
+
+def _exact(percent: float) -> float:
+    return round(percent, 9)
 
 
 _SIZES: dict[str, Callable[[float, float, int], list[int]]] = {
@@ -289,7 +295,7 @@ _SIZES: dict[str, Callable[[float, float, int], list[int]]] = {
         round, limit, round(a), round(b)
     ),
     "You asked for exact equality. Few shares of n are exactly 41.0 %: round to one decimal, then compare.": (
-        lambda a, b, limit: _printable(lambda percent: round(percent, 9), limit, a, b)
+        lambda a, b, limit: _printable(_exact, limit, a, b)
     ),
 }
 

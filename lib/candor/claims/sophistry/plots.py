@@ -231,10 +231,10 @@ def training(tables: Tables) -> Figure:
         ax.set_xlabel("KL, nats")
         ax.margins(y=0.1)
     axes[0].set_ylabel("percent")
-    _legend(
-        figure,
-        [*(_arm(arm) for arm in arms), Line2D([], [], color=f.GREY, linewidth=3.5, alpha=0.5, label="predicted")],
-    )
+    handles = [_arm(arm) for arm in arms]
+    if any(_tangent(slopes, arm, "approval") is not None for arm in arms):
+        handles.append(Line2D([], [], color=f.GREY, linewidth=3.5, alpha=0.5, label="predicted"))
+    _legend(figure, handles)
     return figure
 
 
@@ -249,7 +249,10 @@ def _along_kl(run: pd.DataFrame, measure: str) -> pd.DataFrame:
 
 
 def _tangent(slopes: pd.DataFrame, arm: str, measure: str) -> float | None:
-    """Slope against the square root of KL: at first order KL is t^2 Var(R) / 2, and a change is t Cov(B, R)."""
+    """Slope against the square root of KL: at first order KL is t^2 Var(R) / 2, and a change is t Cov(B, R).
+
+    `reward_variance` is that within problems; without it there is no tangent.
+    """
     found = rows(slopes, reward=arm, quantity={"fpr_both": "fpr"}.get(measure, measure))
     if found.empty or "reward_variance" not in found:
         return None
