@@ -79,7 +79,9 @@ class Disk:
 
         def table(name):
             made = getattr(self, f"{kind}_{name}", None)
-            if not made or (setting != "main" and name in ("fan", "reliability")):
+            elsewhere = setting != "main" and name in ("fan", "reliability")
+            unwatched = name == "trajectory" and step.removeprefix("eval_") not in t.POLICIES
+            if not made or elsewhere or unwatched:
                 raise MissingError(f"{key}: {name}")
             return made(setting, step, np.random.default_rng(seed)).reset_index(drop=True)
 
