@@ -286,6 +286,12 @@ def test_twelve_annotations_are_learned_by_weight_and_label(policy, tmp_path):
     assert np.subtract(*(judged.score(model, tokenizer, texts, recipe) for texts in (first, second)))[0] < -1
 
 
+def test_a_prompt_is_never_learned_and_judged():
+    pairs = pd.DataFrame({"prompt": list("abcabd"), "a": range(6)})
+    held, used = am.by_prompt(pairs, 2)
+    assert held["a"].tolist() == [0, 1, 3, 4] and used["prompt"].tolist() == ["c", "d"]
+
+
 def test_a_text_that_is_too_long_loses_its_beginning(policy):
     tokenizer = generation.tokenizer_of(policy)
     ids = judged.encode(tokenizer, "Question: River 1?\nAnswer: Po\nConfidence: 9", 6)

@@ -2,17 +2,20 @@
 
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
 import pytest
-from candor import figures, ledger
+from candor import config, experiments, figures, ledger
 from candor.claims.annotation_noise import tables as t
 from candor.claims.annotation_noise.criteria import CLAIM
 from candor.claims.annotation_noise.plots import FIGURES
 from candor.claims.shared import rows
 from candor.experiments import annotators as steps
 from candor.judges import annotators as judges
+from candor.steps import MissingError
 
 PUBLISHED = Path(__file__).parents[2] / "data" / "published"
 SEEDS = (11, 12, 13, 14, 15)
@@ -59,30 +62,30 @@ OTHERS = ("naive", "rdpo", "weight", "frbal", "frrand", "oracle")
 REPAIRS = ("dropNC", "weight", "frbal", "frrand", "frrand_4x")
 
 
-class FakeResults:
-    """Made-up results with the documented columns, near the closed form; `without` leaves out steps by name."""
+class Disk:
+    """Made-up results with the documented columns, near the closed form, instead of what steps leave on a disk.
 
-    def __init__(self, seeds=SEEDS, without=()):
-        self.seeds, self.without = seeds, without
+    `without` leaves out steps by the end of their key.
+    """
 
-    def trained(self, setting, arms, table, world):
-        assert world == "annotators"
-        made = []
-        for step in arms:
-            key = f"{world}/{setting}/{step}"
-            few = key in steps.STEPS and steps.STEPS[key].seeds == "few_seeds"
-            for seed in self.seeds[: 3 if few else None]:
-                shown = setting == "main" or table not in ("fan", "reliability")
-                if shown and key.split("/", 1)[1] not in self.without:
-                    frame = getattr(self, f"{step.split('_')[0]}_{table}")(setting, step, np.random.default_rng(seed))
-                    frame.insert(0, "setting", setting)
-                    if "arm" not in frame:
-                        frame.insert(1, "arm", step)
-                    made.append(frame.assign(seed=seed))
-        return pd.concat(made or [pd.DataFrame()], ignore_index=True)
+    def __init__(self, without=()):
+        self.without = without
 
-    def collect(self, setting, arms, table, world):
-        return self.trained(setting, arms, table, world)
+    def read(self, key, seed, scale):
+        _, setting, step = key.split("/")
+        if key.endswith(self.without) or key not in experiments.steps():
+            raise MissingError(key)
+        kind = step.removeprefix("eval_").split("_")[0]
+
+        def table(name):
+            made = getattr(self, f"{kind}_{name}", None)
+            elsewhere = setting != "main" and name in ("fan", "reliability")
+            unwatched = name == "trajectory" and step.removeprefix("eval_") not in t.POLICIES
+            if not made or elsewhere or unwatched:
+                raise MissingError(f"{key}: {name}")
+            return made(setting, step, np.random.default_rng(seed)).reset_index(drop=True)
+
+        return SimpleNamespace(table=table)
 
     # The pairs and what repeated answers say of them
 
@@ -206,7 +209,11 @@ def noise(rng):
 
 @cache
 def made_up(seeds=SEEDS, without=()):
-    return t.world(FakeResults(seeds, without))
+    """The tables of the world, read from `Disk` by what reads them from a disk."""
+    settings = config.load("laptop")
+    settings = config.Config({**settings.to_dict(), "seeds": list(seeds), "few_seeds": list(seeds[:3])})
+    with patch.object(t, "read", Disk(without).read), patch.object(experiments, "read", Disk(without).read):
+        return t.world(experiments.Results(settings))
 
 
 def everything(change=None, **kwargs):
@@ -444,12 +451,12 @@ def test_a_blind_reward_model_is_not_judged():
 
 
 def test_a_missing_step_and_smoke_and_nothing():
-    found, _, verdicts = judge(without=("main/policy_weight", "one_type/rewards"))
+    found, _, verdicts = judge(without=("main/eval_policy_weight", "one_type/rewards"))
     assert found.verdict["W9"] == found.verdict["W12"] == "not attempted" and found.verdict["W8"] == "replicated"
     assert verdicts.verdict["overall"] == "not attempted" and "W9" in verdicts.note["overall"]
     found, _, verdicts = judge("smoke")
     assert set(found.verdict[WORLD]) == {"not attempted"} and set(found.note[WORLD]) == {"mechanics only"}
-    assert found.verdict["P4"] == "replicated" and t.world(FakeResults(seeds=())) == {}
+    assert found.verdict["P4"] == "replicated" and made_up(seeds=()) == {}
     found, _, _ = judge(seeds=(11, 12, 13))
     assert found.verdict["W6"] == "partly", "fewer than five seeds never give more"
 
@@ -531,7 +538,7 @@ def test_tables_survive_csv_and_are_small(tmp_path):
 
 
 def test_table_names_are_unique_and_needs_are_declared():
-    groups = [set(published()), set(theory()), set(t.world(FakeResults()))]
+    groups = [set(published()), set(theory()), set(made_up())]
     assert len(set.union(*groups)) == sum(map(len, groups))
     known = steps.STEPS | {"witnesses/expert/base": None}
     assert len(set(t.NEEDS)) == len(t.NEEDS) and set(t.NEEDS) == set(known)
@@ -553,7 +560,7 @@ def test_figures_draw_and_are_described(name):
 
 
 def test_figures_stand_missing_arms():
-    gone = ("half_frame/rewards", "style_lovers/rewards", "main/policy_oracle", "main/policy_weight")
+    gone = ("half_frame/rewards", "style_lovers/rewards", "main/eval_policy_oracle", "main/eval_policy_weight")
     tables = everything(without=gone)
     for name in ("tilt", "fan", "reliability", "gate"):
         tables[name] = tables[name][~tables[name].arm.isin(["oracle", "frrand", "rdpo", "naive_4x"])]

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from candor import config, experiments, steps
 from candor.errors import CandorError
@@ -261,6 +262,12 @@ def test_the_fan_is_centred_on_what_the_base_states():
     assert each.abs().max() < 1
 
 
+def test_policies_are_compared_at_the_last_snapshot_within_the_band():
+    course = pd.DataFrame({"step": [0, 15, 30, 45, 60], "kl": [0.35, 0.31, 0.44, 0.5, 0.29]})
+    assert ex.last_within(course) == 30
+    assert ex.last_within(course.assign(kl=[0.0, 0.1, 0.9, 0.29, 0.6])) == 45
+
+
 def test_answer_and_confidence_together_agree_with_simulation():
     rng, n = np.random.default_rng(4), 300
     exact = rng.dirichlet(np.ones(8), n)
@@ -336,7 +343,7 @@ def test_policies_are_measured_beside_base_and_closed_form(results):
     assert row["accuracy"] == row["accuracy_before"]  # the answer is the base's
     assert row["closed_kl"] == pytest.approx(row["kl"], abs=1e-3)
     course = made["eval_policy_naive"].table("trajectory")
-    assert course["step"].tolist() == [0, 2]
+    assert course["step"].tolist() == [0, 2] and row["step"] == 2
     assert course["kl"].iloc[0] == 0 < course["kl"].iloc[1]
     full = made["eval_policy_weight_full"].table("summary").iloc[0]
     assert full["accuracy"] != full["accuracy_before"]

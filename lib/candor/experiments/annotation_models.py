@@ -107,7 +107,7 @@ def vote_analysis(context: Context) -> dict[str, pd.DataFrame]:
 
 
 def vote_reward(context: Context) -> dict[str, pd.DataFrame]:
-    """A reward model on a set's pairs with soft or hard labels, the same pairs for both, judged on others.
+    """A reward model on a set's pairs with soft or hard labels, the same pairs for both, judged on other prompts.
 
     Tables: log; heldout (one row: pairs, heldout, log_loss and brier against the shares of votes, accuracy and ece
     against their majority).
@@ -118,8 +118,8 @@ def vote_reward(context: Context) -> dict[str, pd.DataFrame]:
     settings, options, seed = context.settings, context.step.options, context.seed
     recipe = settings["vote_rewards"]
     pairs = annotations.preference_pairs(options["dataset"]).sample(frac=1, random_state=seed, ignore_index=True)
-    held = min(recipe["held_out"], len(pairs) // 5)
-    others, used = pairs[:held], pairs[held:].dropna(subset=["hard"])[: recipe["pairs"]]
+    others, used = by_prompt(pairs, min(recipe["held_out"], len(pairs) // 5))
+    used = used.dropna(subset=["hard"])[: recipe["pairs"]]
     reward = settings["annotation_reward"].to_dict() | {"max_length": recipe["max_length"]}
     first, second = (used["prompt"] + "\n\n" + used[side] for side in ("a", "b"))
     model, tokenizer, log = judged.fit_reward(
@@ -146,6 +146,12 @@ def vote_reward(context: Context) -> dict[str, pd.DataFrame]:
     }
     shutil.rmtree(context.folder / "trainer", ignore_errors=True)
     return {"log": log, "heldout": pd.DataFrame([row])}
+
+
+def by_prompt(pairs: pd.DataFrame, n: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The first `n` pairs with all others of their prompts, and the rest: a prompt is never on both sides."""
+    held = pairs["prompt"].isin(pairs["prompt"][:n])
+    return pairs[held].reset_index(drop=True), pairs[~held].reset_index(drop=True)
 
 
 # --- Simulated judges of a pretrained model's answers -----------------------------------------------

@@ -24,7 +24,8 @@ TENTHS = np.arange(11) / 10
 KLS = (0.05, 0.15, 0.40)  # nats, at which arms are compared
 BETAS = (0.1, 0.2, 0.3, 0.5, 1.0, 2.0)
 FIXED_BETA = 0.3
-POLICY_KL = 0.40
+POLICY_KL = 0.40  # of the closed form whose beta a policy is trained with
+POLICY_BAND = (0.31, 0.44)  # nats, of the policies that are compared: within .30-.45 with room for fewer questions
 BANDS = (0.0, 0.3, 0.55, 0.8, 1.0)  # of the posterior
 LOW = 0.3  # posterior below which the slope on confidence is taken
 LABELLERS = 5  # a pair, for truth inference
@@ -422,20 +423,26 @@ class Evaluation:
         return pd.DataFrame({"confidence": np.arange(11), "n": mass / 2, "stated": TENTHS, "accuracy": accuracy})
 
     def gate(self, reward: np.ndarray, b: float) -> dict[str, float]:
-        """What a reward model has learnt; tokens count by how often the base states them.
+        """What a reward model has learnt.
 
-        posterior_correlation: of reward and posterior at the same confidence, mean over tokens. confidence_slope: of
-        the reward on stated confidence with the posterior held fixed, where the posterior is below .3. quality_slope:
-        on the expected utility.
+        posterior_correlation: of reward and posterior over the questions when all state the same token, mean over the
+        tokens, each counting as often as the base states it. stated_correlation: the same when a question also counts
+        by how likely the base states that token there; smaller, for a calibrated base states one token at few
+        posteriors. confidence_slope: of the reward on stated confidence with the posterior held fixed, where the
+        posterior is below .3. quality_slope: on the expected utility. The slopes weigh by what the base states.
         """
         p = np.broadcast_to(self.exact[..., None], reward.shape)
         q = np.broadcast_to(TENTHS, reward.shape)
         used = self.base.reshape(-1, 11).sum(0)
-        each = [_correlation(reward[..., k], p[..., k], self.base[..., k]) for k in range(11)]
+        ones = np.ones_like(self.exact)
+        correlations = {
+            name: [np.nan_to_num(_correlation(reward[..., k], self.exact, w(k))) for k in range(11)]
+            for name, w in (("posterior", lambda k: ones), ("stated", lambda k: self.base[..., k]))
+        }
         low = p < LOW
         quality = p - b * (p * (1 - q) ** 2 + (1 - p) * q**2)
         return {
-            "posterior_correlation": float(np.average(np.nan_to_num(each), weights=used)),
+            **{f"{name}_correlation": float(np.average(each, weights=used)) for name, each in correlations.items()},
             "confidence_slope": _slopes([q[low], p[low]], reward[low], self.base[low])[0],
             "quality_slope": _slopes([quality], reward, self.base)[0],
         }
@@ -610,7 +617,10 @@ def _beta_of(context: Context, arm: str) -> float:
 
 
 def evaluate_policy(context: Context) -> dict[str, pd.DataFrame]:
-    """The measures of a trained policy, beside the base's and the closed form's at the same KL."""
+    """The measures of a trained policy, beside the base's and the closed form's at the same KL.
+
+    Where the course was saved, the policy is the last snapshot whose KL lies in `POLICY_BAND`.
+    """
     from candor.training import models
 
     models.quiet()
@@ -623,28 +633,40 @@ def evaluate_policy(context: Context) -> dict[str, pd.DataFrame]:
     beta = float(trained.table("log")["beta"].iloc[0])
     if options["task"] == "full":
         return _evaluate_full(base, model, reward_model, beta, setting, settings)
+    tables, step = {}, int(trained.table("log")["step"].iloc[-1])
+    if options.get("trajectory"):
+        from safetensors.torch import load_model
+
+        course = _trajectory(context, base, trained.folder / "snapshots", setting)
+        step = last_within(course)
+        load_model(model, str(trained.folder / "snapshots" / f"step_{step:06d}.safetensors"))
+        tables["trajectory"] = course
+    context.progress(1, 2)
     evaluation = Evaluation(base, settings.eval_questions, settings.eval_seed)
     worth = evaluation.worth(setting)
     now = evaluation.policy_of(model)
-    row = evaluation.measures(now, worth)
+    row = {"step": step} | evaluation.measures(now, worth)
     row |= {f"{name}_before": value for name, value in evaluation.measures(evaluation.base, worth).items()}
     reward = evaluation.rewards(reward_model)
     matched = beta_for(evaluation.base, reward, row["kl"]) if row["kl"] > 1e-6 else np.inf
     closed = evaluation.measures(tilted(evaluation.base, reward, matched), worth)
     row |= {f"closed_{name}": value for name, value in closed.items()}
-    context.progress(1, 2)
-    reliability = [evaluation.reliability(part).assign(policy=name) for name, part in _named(evaluation, now)]
-    tables = {
-        "summary": pd.DataFrame([row | {"beta": beta, "closed_beta": matched}]),
-        "reliability": pd.concat(reliability, ignore_index=True),
-    }
-    if options.get("trajectory"):
-        tables["trajectory"] = _trajectory(context, base, trained.folder / "snapshots", setting)
-    return tables
+    tables["summary"] = pd.DataFrame([row | {"beta": beta, "closed_beta": matched}])
+    policies = (("base", evaluation.base), ("policy", now))
+    reliability = [evaluation.reliability(part).assign(policy=name) for name, part in policies]
+    return tables | {"reliability": pd.concat(reliability, ignore_index=True)}
 
 
-def _named(evaluation: Evaluation, now: np.ndarray):
-    return (("base", evaluation.base), ("policy", now))
+def last_within(course: pd.DataFrame, band: tuple[float, float] = POLICY_BAND) -> int:
+    """The last step of a course at which KL lies in `band`, or else the one nearest to its middle; never the start.
+
+    KL is noisy at a constant learning rate, and arms are compared at the same KL.
+    """
+    course = course[course["step"] > 0]
+    inside = course[course["kl"].between(*band)]
+    if len(inside):
+        return int(inside["step"].iloc[-1])
+    return int(course["step"].iloc[(course["kl"] - sum(band) / 2).abs().argmin()])
 
 
 def _trajectory(context: Context, base, folder, setting: judges.Setting) -> pd.DataFrame:

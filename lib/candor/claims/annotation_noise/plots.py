@@ -201,7 +201,7 @@ def removal(tables: Tables) -> Figure:
 
 # --- The world ------------------------------------------------------------------------------------
 
-BENT = ("naive", "naive_4x", "retest", "rdpo", "dropN")
+BENT = ("naive", "naive_4x", "retest", "rdpo", "dropN", "dawid_skene")
 STRAIGHT = ("dropNC", "weight", "frbal", "frrand", "frrand_4x", "oracle")
 KL_LIMIT = 0.62
 
@@ -218,7 +218,7 @@ def _course(tilt: pd.DataFrame, arm: str) -> pd.DataFrame:
 def two_curves(tables: Tables) -> Figure:
     """ECE against KL: with a reward that sees the exact posterior, and with learned ones; RLOO runs as dots."""
     ideal, tilt, policies = tables["two_curves"], tables["tilt"], tables["policies"]
-    figure, (exact, learned) = f.canvas(1, 2, width=7.6, height=4.3, sharey=True)
+    figure, (exact, learned) = f.canvas(1, 2, width=7.6, height=4.5, sharey=True)
     for (setting, arm), part in ideal.groupby(["setting", "arm"], sort=False):
         if setting == "main":
             part = part[part["kl"] <= KL_LIMIT]
@@ -231,12 +231,11 @@ def two_curves(tables: Tables) -> Figure:
         course = _course(tilt, arm)
         learned.plot(course["kl"], course["ece"], **f.line(arm, markersize=5))
     learned.axhline(rows(tilt, setting="main", arm="base")["ece"].mean(), **_REFERENCE)
-    dots = policies[policies["arm"].isin(("naive", "weight", "oracle"))]
-    if "trajectory" in tables:
-        for arm, part in tables["trajectory"].groupby("arm"):
-            learned.plot(part["kl"], part["ece"], ".", color=f.color(arm), alpha=0.25, markersize=4, label="_")
+    dots = policies[policies["arm"].isin(("naive", "weight", "oracle", "naive_beta", "weight_beta"))]
+    for arm, part in tables["trajectory"].groupby("arm"):
+        learned.plot(part["kl"], part["ece"], ".", color=f.color(arm), alpha=0.3, markersize=4, label="_")
     for row in dots.itertuples():
-        ink = f.color(row.arm)
+        ink = f.color(row.arm.removesuffix("_beta"))
         learned.plot(row.kl, row.ece, "o", color=ink, markersize=8, markeredgecolor=f.PAPER, zorder=5, label="_")
     exact.set_title("the reward sees the exact posterior")
     learned.set_title("learned reward models")
@@ -403,10 +402,10 @@ FIGURES: dict[str, Plot] = {
     ),
     "two_curves": Plot(
         two_curves,
-        ("two_curves", "tilt", "policies", "gate"),
+        ("two_curves", "tilt", "policies", "trajectory", "gate"),
         "Calibration against distance from the base. Noise and its corrections move a policy along a curve, "
         "constructed answers change the curve. Lines: closed form (left with the exact posterior, right on learned "
-        "reward models, seed means); dots: policies trained by RLOO, a dot a seed.",
+        "reward models, seed means); dots: policies trained by RLOO, a dot a seed (small: on the way).",
         "Two panels of ECE over KL. Naive, corrected for flips, retest and without N rise together from the base; "
         "weighted, both frames, random frame and the true genuine cells stay at or below the base. Trained policies "
         "lie on the curves of their reward models.",

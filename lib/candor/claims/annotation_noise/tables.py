@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from candor import experiments
 from candor.claims.shared import rows, stated
 from candor.experiments import annotation_models
 from candor.experiments.evaluation import TENTHS
@@ -18,6 +19,7 @@ from candor.judges.annotators import SETTINGS, TYPES
 from candor.measures import response_types as types
 from candor.measures.intervals import wilson
 from candor.measures.response_types import agreement_of
+from candor.steps import MissingError, read
 from candor.worlds import witnesses
 
 WORLD = "annotators"
@@ -601,9 +603,17 @@ def world(results) -> dict[str, pd.DataFrame]:
 
 
 def _of(results, step: str, table: str, settings=("main",)) -> pd.DataFrame:
-    """A table of the step of that name in several settings, one frame."""
-    frames = [results.trained(setting, [step], table, world=WORLD) for setting in settings]
-    return pd.concat([f for f in frames if len(f)] or [pd.DataFrame()], ignore_index=True)
+    """A table of the step of that name, with setting and seed; such a step holds several arms and names them itself."""
+    frames = []
+    for setting in settings:
+        key = f"{WORLD}/{setting}/{step}"
+        for seed in experiments.seeds_of(experiments.steps()[key], results.config):
+            try:
+                found = read(key, seed, results.config["scale"]).table(table)
+            except MissingError:
+                continue
+            frames.append(found.assign(setting=setting, seed=seed))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 MODELS_FROM = annotation_models
