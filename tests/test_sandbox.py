@@ -4,6 +4,7 @@ import os
 import resource
 import shutil
 import stat
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -143,7 +144,7 @@ def test_a_deaf_program_is_stopped_too():
 @held
 def test_a_memory_hog_fails():
     assert run("x = bytearray(800_000_000)").error == "MemoryError"
-    assert run("x = []\nwhile True: x.append(bytearray(10_000_000))").error == "MemoryError"
+    assert run("x = []\nwhile True: x.append(bytearray(10_000_000))", wall=20).error == "MemoryError"
     assert run("open('big', 'wb').write(bytes(5_000_000))").status == "error", "a file has its limit"
     many = "for i in range(64): open(str(i), 'wb').write(bytes(1_000_000))"
     assert run(many).error == "OSError", "and so has the folder"
