@@ -94,7 +94,12 @@ def test_nothing_of_this_machine_can_be_read(tmp_path, monkeypatch):
 def test_nothing_can_be_written_but_the_scratch_folder(tmp_path):
     tmp_path.chmod(0o777)
     inside = [sandbox._python(), "/made", "/dev/shm/made", "/usr/lib/made", "/lib/made", os.__file__]
-    for place in (str(tmp_path / "made"), *inside, "/tmp/made", "/proc/sys/kernel/core_pattern"):
+    for place in (
+        str(tmp_path / "made"),
+        *inside,
+        sandbox.tempfile.gettempdir() + "/made",
+        "/proc/sys/kernel/core_pattern",
+    ):
         assert attempt(f"open({place!r}, 'w')") in ("OSError", "PermissionError", "FileNotFoundError"), place
     assert attempt(f"os.symlink({str(tmp_path)!r}, 'link'); open('link/made', 'w')") == "FileNotFoundError"
     assert attempt("os.mkdir('/proc/self/root/made')") in ("OSError", "PermissionError")
