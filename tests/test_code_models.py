@@ -68,8 +68,8 @@ def test_what_each_problem_is_for(whole):
     data = result(whole, "apps/data/problems")
     table = data.table("problems").set_index("problem_id")
     assert table["part"].to_dict() == {
-        **{"0": "sft", "1": "sft", "4": "rl", "11": "rl", "40": "fit"},
-        **{"4001": "eval", "4003": "eval"},
+        **{f"train/{i}": part for i, part in ((0, "sft"), (1, "sft"), (4, "rl"), (11, "rl"), (40, "fit"))},
+        **{"test/4": "eval", "test/4003": "eval"},
     }
     assert table["solutions"].map(json.loads).map(len).eq(3).all() and table["tests"].eq(6).all()
     left = data.table("filters").pivot(index="split", columns="filter", values="left")
@@ -142,7 +142,7 @@ def test_tables_for_the_claim(whole):
 def judged(here):
     """The problems with the easiest two tests rewarded, and what two policies write: easy and right programs."""
     pool = sandbox.Pool(workers=2)
-    ids = [str(row["problem_id"]) for row in FEW]
+    ids = [f"train/{row['problem_id']}" for row in FEW]
     found = programs.by_id("apps", "train", ids)
     rows = pd.DataFrame({"dataset": "apps", "problem_id": ids, "difficulty": [row["difficulty"] for row in FEW]})
     easy = [[i for i, v in enumerate(row["programs"]["easy_only"]["strict"]) if v == "pass"][:2] for row in FEW]
@@ -245,7 +245,7 @@ def test_changed_inputs_keep_their_types():
 
 @held
 def test_with_few_solutions_the_files_shortest_tests_stand_in(here):
-    [problem] = programs.by_id("apps", "train", ["4"]).values()
+    [problem] = programs.by_id("apps", "train", ["train/4"]).values()
     pool = sandbox.Pool(workers=2)
     tests = code_reader.bank(pool, problem, [0, 1], [0, 1], np.random.default_rng(0))
     rest = sorted((len(given), given) for given, _ in problem.tests[2:])

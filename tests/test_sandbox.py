@@ -4,7 +4,6 @@ import os
 import resource
 import shutil
 import stat
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,7 +94,12 @@ def test_nothing_of_this_machine_can_be_read(tmp_path, monkeypatch):
 def test_nothing_can_be_written_but_the_scratch_folder(tmp_path):
     tmp_path.chmod(0o777)
     inside = [sandbox._python(), "/made", "/dev/shm/made", "/usr/lib/made", "/lib/made", os.__file__]
-    for place in (str(tmp_path / "made"), *inside, f"{tempfile.gettempdir()}/made", "/proc/sys/kernel/core_pattern"):
+    for place in (
+        str(tmp_path / "made"),
+        *inside,
+        sandbox.tempfile.gettempdir() + "/made",
+        "/proc/sys/kernel/core_pattern",
+    ):
         assert attempt(f"open({place!r}, 'w')") in ("OSError", "PermissionError", "FileNotFoundError"), place
     assert attempt(f"os.symlink({str(tmp_path)!r}, 'link'); open('link/made', 'w')") == "FileNotFoundError"
     assert attempt("os.mkdir('/proc/self/root/made')") in ("OSError", "PermissionError")
@@ -144,7 +148,7 @@ def test_a_deaf_program_is_stopped_too():
 @held
 def test_a_memory_hog_fails():
     assert run("x = bytearray(800_000_000)").error == "MemoryError"
-    assert run("x = []\nwhile True: x.append(bytearray(10_000_000))", wall=20).error == "MemoryError"
+    assert run("x = []\nwhile True: x.append(bytearray(10_000_000))").error == "MemoryError"
     assert run("open('big', 'wb').write(bytes(5_000_000))").status == "error", "a file has its limit"
     many = "for i in range(64): open(str(i), 'wb').write(bytes(1_000_000))"
     assert run(many).error == "OSError", "and so has the folder"

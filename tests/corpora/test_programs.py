@@ -12,6 +12,8 @@ from candor.sandbox import LIMITS, Outcome, Pool
 
 FIXTURE = Path(__file__).parent / "fixtures" / "apps.jsonl"
 ROWS = [json.loads(line) for line in FIXTURE.read_text().splitlines()]
+# Both halves count from 0, so one number stands in both.
+IDS = [f"{'train' if i < 5 else 'test'}/{row['problem_id']}" for i, row in enumerate(ROWS)]
 held = pytest.mark.sandbox
 
 
@@ -54,7 +56,7 @@ def test_rows_become_problems_and_the_others_name_their_filter(corpora, tmp_path
     ]
     write(tmp_path, train=[good, *bad, good | {"input_output": "{"}, good | {"solutions": "", "input_output": digits}])
     first, *named, unreadable, long = programs.read("apps", "train")
-    assert first.id == "0" and len(first.tests) == 6 and first.tests[0] == ("3\n2 5 1\n", "8\n5")
+    assert first.id == "train/0" and len(first.tests) == 6 and first.tests[0] == ("3\n2 5 1\n", "8\n5")
     assert len(first.solutions) == 3 and first.prompt.startswith("QUESTION:\nA shelf") and "ANSWER:\n" in first.prompt
     assert named == ["stdin", "stdin"] and unreadable == "readable"
     assert long.tests[0][0].count("9") == 5000 and long.solutions == ()
@@ -83,15 +85,15 @@ def test_what_is_missing_or_foreign_is_one_sentence(tmp_path, monkeypatch):
 
 
 def test_problems_are_found_by_their_id_alone(corpora):
-    found = programs.by_id("apps", "train", ["40", "1"])
-    assert list(found) == ["40", "1"] and found["1"].question.startswith("Two walkers")
+    found = programs.by_id("apps", "train", ["train/40", "train/1"])
+    assert list(found) == ["train/40", "train/1"] and found["train/1"].question.startswith("Two walkers")
 
 
 def test_parts_are_a_matter_of_the_id():
     parts = [programs.part_of(str(i)) for i in range(3000)]
     shares = {part: parts.count(part) / 3000 for part in set(parts)}
     assert shares["fit"] == pytest.approx(0.1, abs=0.02) and shares["sft"] == pytest.approx(0.45, abs=0.03)
-    assert [programs.part_of(str(row["problem_id"])) for row in ROWS[:5]] == ["sft", "sft", "rl", "rl", "fit"]
+    assert [programs.part_of(f"train/{row['problem_id']}") for row in ROWS[:5]] == ["sft", "sft", "rl", "rl", "fit"]
 
 
 # --- Filters ----------------------------------------------------------------------------------------
@@ -108,7 +110,7 @@ def test_every_filter_is_logged(tmp_path, monkeypatch, pool):
     write(tmp_path, train=[ROWS[0]], test=[three, seven, few, wrong, long, near, ROWS[6] | {"starter_code": "x"}])
     [first], _ = programs.kept("apps", "train", words, 150, pool)
     found, left = programs.kept("apps", "test", words, 150, pool, [first[0].question])
-    assert [problem.id for problem, _ in found] == [str(three["problem_id"]), str(seven["problem_id"])]
+    assert [problem.id for problem, _ in found] == [f"test/{row['problem_id']}" for row in (three, seven)]
     assert [len(places) for _, places in found] == [3, 3]
     assert left == {"rows": 7, "stdin": 6, "readable": 6, "prompt": 5, "tests": 4, "tried": 4, "solution": 3, "new": 2}
 
@@ -147,12 +149,12 @@ def test_only_a_program_that_ended_well_can_pass():
 
 @held
 def test_every_program_of_the_fixture_does_what_it_should(corpora, pool):
-    problems = programs.by_id("apps", "train", [str(r["problem_id"]) for r in ROWS[:5]])
-    problems |= programs.by_id("apps", "test", [str(r["problem_id"]) for r in ROWS[5:]])
+    problems = programs.by_id("apps", "train", IDS[:5])
+    problems |= programs.by_id("apps", "test", IDS[5:])
     quick = Pool(workers=2, limits=replace(LIMITS, cpu=1, wall=0.6))
     found = set()
     for i, row in enumerate(ROWS):
-        own, told = problems[str(row["problem_id"])].tests, row["programs"]
+        own, told = problems[IDS[i]].tests, row["programs"]
         # What has nothing to do with the problem is the same in every row: each is run once.
         others = [kind for kind in told if "released" in told[kind] or len(told[kind]["strict"]) > 1]
         for kind in others + [kind for kind in told if kind not in others][i : i + 1]:
@@ -163,7 +165,7 @@ def test_every_program_of_the_fixture_does_what_it_should(corpora, pool):
             found |= set(said)
     assert found == set(programs.VERDICTS)
     told = [row["programs"]["prefix"] for row in ROWS]
-    own = [problems[str(row["problem_id"])].tests for row in ROWS]
+    own = [problems[name].tests for name in IDS]
     released = programs.verdicts(pool, [part["program"] for part in told], own, "released")
     assert released == [part["released"] for part in told]
 
@@ -180,7 +182,7 @@ def test_easiest_and_hardest_tests():
 @held
 def test_the_reward_is_passing_all_tests_of_the_row(corpora):
     row = ROWS[0]["programs"]
-    [problem] = programs.by_id("apps", "train", ["0"]).values()
+    [problem] = programs.by_id("apps", "train", ["train/0"]).values()
     completions = [row[kind]["program"] for kind in ("right", "easy_only", "prefix", "raising")]
     easy = [place for place, said in enumerate(row["easy_only"]["strict"]) if said == "pass"][:2]
     columns = {"problem_id": ["0"] * 4, "prompts": [problem.prompt] * 4}

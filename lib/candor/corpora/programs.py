@@ -16,7 +16,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -126,11 +126,13 @@ def _rows(name: str, split: str) -> Iterator[dict]:
 def read(name: str, split: str) -> Iterator[Problem | str]:
     """Every row as a problem, or as the filter at which it falls out: stdin, readable.
 
-    Raises: `CandorError` if the set was not fetched, cannot be read or is another one.
+    Ids begin with the split: APPS counts both of its halves from 0. Raises: `CandorError` if the set was not fetched,
+    cannot be read or is another one.
     """
     for row in _rows(name, split):
         try:
-            yield READERS[name](row)
+            found = READERS[name](row)
+            yield found if isinstance(found, str) else replace(found, id=f"{split}/{found.id}")
         except (KeyError, TypeError, AttributeError) as error:
             raise CandorError(
                 f"Rows of {name} ({split}) have no {error} as this set should: fetch it again, or check "
@@ -206,7 +208,7 @@ def _repeats(text: str, seen: set[int]) -> bool:
 
 def part_of(problem_id: str) -> str:
     """sft, rl or fit (a tenth, for fitting evaluators): by a hash of the id, the same on every machine."""
-    bucket = int(hashlib.sha256(problem_id.encode()).hexdigest(), 16) % 20
+    bucket = int(hashlib.sha256(problem_id.split("/")[-1].encode()).hexdigest(), 16) % 20
     return "fit" if bucket >= 18 else "sft" if bucket % 2 else "rl"
 
 

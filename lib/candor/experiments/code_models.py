@@ -454,7 +454,7 @@ def _steps() -> dict[str, Step]:
     data, first, ready = f"{WORLD}/data/problems", f"{WORLD}/policy/base", f"{WORLD}/policy/setup"
     alone = {"settings": ("code", "program_data", "sandbox", "eval_seed")}
     found = [
-        Step(data, f"{_HERE}:problems", seeds="eval_seed", **alone),
+        Step(data, f"{_HERE}:problems", seeds="code_seeds", **alone),
         Step(first, f"{_HERE}:base", needs=(data,), settings=_SETTINGS, seeds="code_seeds", trains=True),
         Step(ready, f"{_HERE}:setup", needs=(data, first), settings=_SETTINGS, seeds="code_seeds"),
     ]
@@ -560,7 +560,8 @@ def models(results) -> dict[str, pd.DataFrame]:
         found["models_code"] = with_changes(found["models_code"], outputs, approvals, config["models"]["resamples"])
         found["models_code_difficulty"] = by_difficulty(outputs)
     found["models_code_fit"] = own(["setup"], "fit")
-    found["models_code_filters"] = own(["problems"], "filters", "data")
+    filters = own(["problems"], "filters", "data")  # the same for every seed
+    found["models_code_filters"] = filters.drop(columns="seed", errors="ignore").drop_duplicates(ignore_index=True)
     found["models_code_log"], found["models_code_training"] = own(trained, "log"), own(trained, "training")
     return {name: table for name, table in found.items() if len(table)}
 

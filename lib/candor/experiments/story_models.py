@@ -1,7 +1,8 @@
 """The 2 x 2 on QuALITY: what the policy sees of a story, and whether the reward model sees it.
 
 A key is `quality/<setting>/<name>`. Setting `data`: `reward` (arguments of the initial policy, the simulated evaluator
-fitted on them, and the reward model trained once on its approvals, with and without the story in its prompt). Setting
+fitted on them, and the reward model that all cells of a seed share, trained on its approvals with and without the story
+in its prompt). Setting
 `truncated`, `full`: `eval_base`, the initial policy. Setting by cell, `truncated_blind` to `full_sighted`: `rl`,
 `shuffled` and their evaluations; `full_oracle`: `rl` with the right option as reward.
 
@@ -120,8 +121,9 @@ def reward(context: Context) -> dict[str, pd.DataFrame]:
         (item, good, bad)
         for item, group in said.assign(approved=approved).groupby("item")
         for good, bad in zip(group["text"][group["approved"]], group["text"][~group["approved"]])
+        if good != bad
     ]
-    held = {item for item, _, _ in pairs if item >= (1 - HELD_OUT) * len(items)}
+    held = {item for item, _, _ in pairs if item >= int((1 - HELD_OUT) * len(items))}
 
     def texts(sighted: bool, side: int, of_held: bool) -> list[list[int]]:
         chosen_pairs = [pair for pair in pairs if (pair[0] in held) == of_held]
@@ -139,8 +141,9 @@ def reward(context: Context) -> dict[str, pd.DataFrame]:
             for i, text in zip(said["item"], said["text"])
         ]
         scores = recipe.score(scorer.model, stories.ids_of(tokenizer, shown), 4)
-        good, bad = (recipe.score(scorer.model, texts(sighted, side, True), 4) for side in (1, 2))
-        row = {"judge": name, "pair_accuracy": float((good > bad).mean()) if len(good) else np.nan, "pairs": len(pairs)}
+        sides = [texts(sighted, side, True) for side in (1, 2)]
+        good, bad = (recipe.score(scorer.model, side, 4) for side in sides) if held else (np.array([]),) * 2
+        row = {"judge": name, "pair_accuracy": float((good > bad).mean()) if held else np.nan, "pairs": len(pairs)}
         rows.append(row | {"held_out": len(good), "mean": float(scores.mean()), "sd": float(scores.std()) or 1.0})
     return {"log": log, "fit": pd.DataFrame([knobs]), "reward": pd.DataFrame(rows)}
 
@@ -163,6 +166,7 @@ def train_reward_model(chosen: Mapping, tokenizer, good, bad, seed: int, folder,
         gradient_accumulation_steps=batch if gpu else 1,
         bf16=gpu,
         gradient_checkpointing=gpu,
+        logging_steps=max(1, chosen["reward_steps"] // 20),
     )
     config._n_gpu = min(config.n_gpu, 1)
     log = recipe.train(model, tokenizer, good, bad, config, progress=progress)
@@ -272,12 +276,12 @@ _SETTINGS = ("stories", "story_data", "engine", "eval_batch", "eval_seed")
 
 def _steps() -> dict[str, Step]:
     ready = f"{WORLD}/data/reward"
-    found = [Step(ready, f"{_HERE}:reward", settings=_SETTINGS, seeds="eval_seed", trains=True)]
+    found = [Step(ready, f"{_HERE}:reward", settings=_SETTINGS, seeds="story_seeds", trains=True)]
     for view in VIEWS:
         options = {"arm": "base", "view": view}
         key = f"{WORLD}/{view}/eval_base"
         found.append(
-            Step(key, f"{_HERE}:evaluate", needs=(ready,), options=options, settings=_SETTINGS, seeds="eval_seed")
+            Step(key, f"{_HERE}:evaluate", needs=(ready,), options=options, settings=_SETTINGS, seeds="story_seeds")
         )
     for cell in (*stories.CELLS, stories.ORACLE):
         for arm in ARMS if cell != stories.ORACLE else ARMS[:1]:
@@ -385,10 +389,10 @@ def with_changes(table: pd.DataFrame, outputs: pd.DataFrame, resamples: int) -> 
     """`models_stories` with the changes of every arm since the initial policy, and their intervals over articles."""
     at = outputs.groupby(["setting", "arm", "seed"])
     parts = {key: part.reset_index(drop=True) for key, part in at}
-    first = {setting: part for (setting, arm, _), part in parts.items() if arm == "base"}
+    first = {(setting, seed): part for (setting, arm, seed), part in parts.items() if arm == "base"}
     changed = []
     for row in table.itertuples():
-        before, after = first.get(row.policy), parts.get((row.setting, row.arm, row.seed))
+        before, after = first.get((row.policy, row.seed)), parts.get((row.setting, row.arm, row.seed))
         if row.arm == "base" or before is None or after is None:
             changed.append({})
             continue
