@@ -179,7 +179,7 @@ def completions(given: Questions, variant: str, rng: np.random.Generator) -> np.
     for row, shares in zip(cumulated, _OPENS):
         row[: len(shares)] = np.cumsum(shares)
     cumulated[:, -1] = 1.0  # the last opener takes what rounding leaves
-    first = np.array([np.flatnonzero(_STYLE_OF == s)[0] for s in range(3)])
+    first = np.array([np.flatnonzero(s == _STYLE_OF)[0] for s in range(3)])
     opener = first[style] + (cumulated[style] <= rng.random(n)[:, None]).sum(1)
     written = np.zeros((n, PLACES), bool)
     written[style == FULL] = True
