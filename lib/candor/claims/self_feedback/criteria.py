@@ -146,7 +146,7 @@ def branching(rule: str) -> Estimator:
     """Accuracy of a way to decode the base's ten branches minus greedy, in points."""
 
     def estimate(tables: Tables) -> pd.Series:
-        found = select(tables, "decoding", arm="base").pivot(index="seed", columns="decoding", values="accuracy")
+        found = select(tables, "decoding", arm="base").pivot(index="seed", columns="method", values="accuracy")
         return (100 * (found[rule] - found["greedy"])).dropna()
 
     return estimate
@@ -251,14 +251,15 @@ def final_fall(tables: Tables) -> pd.Series:
     return course(tables, LONG, 120).groupby("seed")["below"].last()
 
 
-def audit(column: str) -> Callable[[Tables], Estimate]:
-    """How many RLSF steps break a rule of part (iv)."""
+def resting(tables: Tables) -> Estimate:
+    """How many RLSF steps rest on an evaluation, directly or not."""
+    return Estimate(int((tables["audit"]["evaluations"] > 0).sum()), n=len(tables["audit"]))
 
-    def estimate(tables: Tables) -> Estimate:
-        found = tables["audit"]
-        return Estimate(int(found[column].sum()), n=len(found))
 
-    return estimate
+def beyond_prompts(tables: Tables) -> Estimate:
+    """How many labelling runs were not shown to have received prompts and nothing else."""
+    found = select(tables, "pairs", setting="standard")["prompts_only"]
+    return Estimate(int((~found.astype(bool)).sum()), n=len(found))
 
 
 # --- Pretrained models ----------------------------------------------------------------------------
@@ -363,9 +364,9 @@ def trap_note(tables: Tables) -> str:
 
 
 def labels_note(tables: Tables) -> str:
-    found = tables["pairs"].groupby("arm", sort=False)[["pairs", "different"]].mean()
+    found = tables["pairs"].groupby("arm", sort=False)[["number", "different_answers"]].mean()
     return "pairs (share with different answers): " + ", ".join(
-        f"{arm} {row.pairs:,.0f} ({row.different:.0%})" for arm, row in found.iterrows()
+        f"{arm} {row.number:,.0f} ({row.different_answers:.0%})" for arm, row in found.iterrows()
     )
 
 
@@ -810,8 +811,8 @@ CRITERIA = (
         "labelled evaluation",
         "holds",
         (
-            Check("steps that rest on an evaluation", audit("evaluations"), Band(0, 0), unit="steps"),
-            Check("steps whose training code is given answers", audit("answers"), Band(0, 0), unit="steps"),
+            Check("labelling runs not shown to receive prompts only", beyond_prompts, Band(0, 0), unit="runs"),
+            Check("steps that rest on an evaluation", resting, Band(0, 0), unit="steps"),
         ),
         paper_value="by construction",
         note="RLSF steps of all starts; the start models themselves were made with labels",

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from candor.claims.shared import rows
+from candor.experiments import arithmetic
 from candor.experiments import language_models as reasoning_models
 from candor.measures import self_confidence
 
@@ -297,16 +298,34 @@ SLOPES = np.round(np.arange(-0.5, 2.01, 0.1), 1)
 
 
 def theory() -> dict[str, pd.DataFrame]:
-    """What one temperature does to either ECE, and what selection by confidence does to accuracy and gap.
+    """What one temperature does to either ECE, what selection does to accuracy and gap, and what the steps rest on.
 
     artefact: temperature, ece_disparity, ece_probability, accuracy, in a simulated world calibrated at T = 1.
     selection: slope, accuracy, gap, for the best of ten traces with confidence uniform on [.2, .8].
+    audit: the RLSF steps (setting, step), all that they rest on (rests_on), and how many of it are evaluations.
     """
     chosen = [(b, *self_confidence.selection(b)) for b in SLOPES]
     return {
         "artefact": self_confidence.artefact(TEMPERATURES),
         "selection": pd.DataFrame(chosen, columns=["slope", "accuracy", "gap"]),
+        "audit": _audit(),
     }
+
+
+def _audit() -> pd.DataFrame:
+    """What each step of RLSF rests on, read off the graph: labels could enter through an evaluation."""
+
+    def before(key: str) -> list[str]:
+        needs = arithmetic.STEPS[key].needs
+        return [*(k for need in needs for k in before(need)), *needs]
+
+    found = []
+    for key in arithmetic.STEPS:
+        _, setting, step = key.split("/")
+        if step.startswith(("labels_", "judge_", "rlsf_")) or step == "fluency_rlsf_long":
+            names = list(dict.fromkeys(need.split("/")[-1] for need in before(key)))
+            found.append((setting, step, " ".join(names), sum(name.startswith("eval_") for name in names)))
+    return pd.DataFrame(found, columns=["setting", "step", "rests_on", "evaluations"])
 
 
 # --- The world ------------------------------------------------------------------------------------
