@@ -21,6 +21,7 @@ def steps() -> dict[str, Step]:
         code_models,
         dialogue_models,
         language_models,
+        reasoning_models,
         reference_game,
         sample_tests,
         story_models,
@@ -28,7 +29,7 @@ def steps() -> dict[str, Step]:
     )
 
     worlds = (witnesses, sample_tests, reference_game, annotators, arithmetic)
-    corpora = (language_models, dialogue_models, code_models, story_models, annotation_models)
+    corpora = (language_models, dialogue_models, code_models, story_models, annotation_models, reasoning_models)
     return {key: step for path in (*worlds, *corpora) for key, step in path.STEPS.items()}
 
 

@@ -51,7 +51,7 @@ def fit_judge(
     folder: Path,
     progress: Callable[[int, int], None] = lambda step, total: None,
 ):
-    """Adapters and a head on `place`, trained on pairs with margins (`models.reasoning.judge`); saved in `folder/model`.
+    """Adapters and a head on `place`, trained on pairs with margins (`models.reasoning.judge`); leaves `folder/model`.
 
     Returns the model and the log, as `reward_model.train`'s.
     """
