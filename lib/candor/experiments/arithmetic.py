@@ -406,12 +406,14 @@ def _judge(context: Context, start, pairs: pd.DataFrame, branches: pd.DataFrame)
     chosen, rejected = _sides(pairs, rows, settings.branches)
     _, tokenizer = models.load_decoder(start)
     model = reward_model.load(start, context.seed)
+    steps = max(1, len(pairs) // settings.judge_batch)
     config = reward_model.configuration(
         context.folder / "trainer",
         seed=context.seed,
-        max_steps=max(1, len(pairs) // settings.judge_batch),
+        max_steps=steps,
         learning_rate=settings.judge_lr,
         batch_size=min(settings.judge_batch, max(1, len(pairs))),
+        logging_steps=min(10, steps),
     )
     log = feedback.train_judge(model, tokenizer, chosen, rejected, pairs["margin"], config, progress=context.progress)
     shutil.rmtree(context.folder / "trainer", ignore_errors=True)
@@ -540,10 +542,12 @@ def direct_preferences(context: Context) -> dict[str, pd.DataFrame]:
     sides = {side: [texts[i] for i in pairs["prompt"] * k + pairs[side]] for side in ("chosen", "rejected")}
     data = Dataset.from_dict({"prompt": [prompts[i] for i in pairs["prompt"]], **sides})
     model, tokenizer = models.load_decoder(context.need(name).model)
+    steps = max(1, len(pairs) // settings.dpo_batch)
     config = dpo.configuration(
         context.folder / "trainer",
         seed=context.seed,
-        max_steps=max(1, len(pairs) // settings.dpo_batch),
+        max_steps=steps,
+        logging_steps=min(10, steps),
         beta=settings.dpo_beta,
         learning_rate=settings.dpo_lr,
         batch_size=min(settings.dpo_batch, len(pairs)),
