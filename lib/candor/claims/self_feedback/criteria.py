@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 
-from candor.claims.self_feedback.tables import CHECKPOINTS, SHUFFLES, STARTS, WATCHED
+from candor.claims.self_feedback.tables import CHECKPOINTS, GEMMA, PHI, QWEN, SHUFFLES, STARTS, WATCHED
 from candor.claims.shared import rows
 from candor.ledger import (
     FULL_SEEDS,
@@ -294,6 +294,53 @@ def ranking(dataset: str, measure: str) -> Callable[[Tables], float]:
         return float(row[measure])
 
     return estimate
+
+
+def chance(dataset: str, arm: str, other: str) -> Estimator:
+    """McNemar's p value of the difference in accuracy, by seed."""
+
+    def estimate(tables: Tables) -> pd.Series:
+        return select(tables, "models_differences", dataset=dataset, arm=arm, other=other).set_index("seed")[
+            "mcnemar_p"
+        ]
+
+    return estimate
+
+
+# Paper scale: how far a change may be from the printed one, in points (None: reported).
+PRINTED_CELLS = {
+    ("gemma", "gsm8k"): (GEMMA, "GSM8K", 2.5),
+    ("qwen", "gsm8k"): (QWEN, "GSM8K", 2.5),
+    ("phi", "commonsense_qa"): (PHI, "CommonsenseQA", 2.5),
+    ("qwen", "multi_arith"): (QWEN, "MultiArith", 5.0),
+    ("gemma", "arc_easy"): (GEMMA, "ARC-Easy", 1.0),
+    ("gemma", "multi_arith"): (GEMMA, "MultiArith", None),
+}
+
+
+def from_printed(model: str, dataset: str, metric: str) -> Callable[[Tables], float]:
+    """Change of RLSF since its own base minus the printed change of RLSF-PPO, in points."""
+    name, printed_set, _ = PRINTED_CELLS[model, dataset]
+
+    def estimate(tables: Tables) -> float:
+        found = select(tables, "models_cells", model=model, dataset=dataset, arm="rlsf")[f"{metric}_change"].iloc[0]
+        where = {"model": name, "dataset": printed_set, "arm": "rlsf_ppo", "comparison": "base", "metric": metric}
+        return float(100 * found - select(tables, "differences", **where)["value"].iloc[0])
+
+    return estimate
+
+
+def printed_checks() -> tuple[Check, ...]:
+    return tuple(
+        Check(
+            f"{metric} change minus the printed one, {name} {printed_set}",
+            from_printed(model, dataset, metric),
+            None if limit is None else Band(-limit, limit),
+            unit="points",
+        )
+        for (model, dataset), (name, printed_set, tolerance) in PRINTED_CELLS.items()
+        for metric, limit in (("accuracy", tolerance), ("ece", 3.0))
+    )
 
 
 def each(make: Callable[[str], tuple[Check, ...]], sets: tuple[str, ...] = SETS) -> tuple[Check, ...]:
@@ -849,6 +896,7 @@ CRITERIA = (
                     5,
                     unit="points",
                 ),
+                Check(f"McNemar p, {dataset}", chance(dataset, "rlsf", "base"), unit="p"),
             )
         ),
         paper_value="+2.6, +5.0, +6.7",
@@ -934,7 +982,9 @@ CRITERIA = (
         "paper scale",
         "differences to own base: accuracy +-2.5 (GSM8K, CommonsenseQA), +-5 (MultiArith Qwen), +-1 (ARC); ECE +-3",
         "per cell; levels not graded",
+        printed_checks(),
         paper_value="the printed differences",
+        note="which confidence entered the printed ECE is not stated",
     ),
 )
 

@@ -48,7 +48,7 @@ def _legend(figure: Figure, handles: list, **kwargs: Any) -> None:
 
 
 def _line(look: f.Look, **kwargs: Any) -> Line2D:
-    return Line2D([], [], **look._asdict(), **{"markersize": 5} | kwargs)
+    return Line2D([], [], **look._asdict() | {"markersize": 5} | kwargs)
 
 
 def _standard(table: pd.DataFrame) -> pd.DataFrame:
