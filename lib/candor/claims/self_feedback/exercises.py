@@ -108,8 +108,8 @@ def check_1(ece_by_disparity: Callable[[np.ndarray], float], ideal: float, why: 
         return wrong('Answer the third blank with "a", "b" or "c".')
     return right(
         f"Accuracy exceeds disparity in every bin, so nothing cancels and bins do not matter. Here the ideal "
-        f"forecaster shows {_IDEAL:.1%}, exactly as much as a model with the same answers that is always certain: disparity "
-        "cannot tell perfect calibration from total overconfidence."
+        f"forecaster shows {_IDEAL:.1%}, exactly as much as a model with the same answers that is always certain: "
+        "disparity cannot tell perfect calibration from total overconfidence."
     )
 
 
@@ -294,8 +294,8 @@ def check_3(covariance: Callable[..., float], gaps: Iterable[float], overconfide
         "Gaps of "
         + ", ".join(f"{g:+.2f}" for g in target)
         + ". Nothing in a reward for confidence lowers confidence on a wrong answer. In these traces the pooled "
-        f"covariance is {_pooled(*cases[0]):+.3f} and the one within prompts {_within(*cases[0]):+.3f}: a reward that looks fine "
-        "over all prompts would lower accuracy."
+        f"covariance is {_pooled(*cases[0]):+.3f} and the one within prompts {_within(*cases[0]):+.3f}: a reward that looks "
+        "fine over all prompts would lower accuracy."
     )
 
 
