@@ -5,8 +5,8 @@ is inference only and says whether answer-span confidence ranks a model's own tr
 decoded once to the longest limit and read at every limit (what is greedy is a prefix of itself). Training follows van
 Niekerk et al. (2025, arXiv 2507.21931): `labels` (branches of training questions, pairs by confidence, made once),
 `judge_rlsf` (a reward model with margins), `rlsf` (RLOO against it), and beside it `shuffled` (the same with
-confidences shuffled within prompts), `dpo` (on the same pairs) and `rlhf` (RLOO against a public reward model until the KL of
-`rlsf` is reached); each with its evaluation `eval_<name>`.
+confidences shuffled within prompts), `dpo` (on the same pairs) and `rlhf` (RLOO against a public reward model until the
+KL of `rlsf` is reached); each with its evaluation `eval_<name>`.
 
 Deviations: RLOO for their PPO (no value model, no discount); no brackets around spans in what judges and policies read;
 training questions only; a step count fixed in advance. Labels, judges and policies are given no answer. Tables hold
@@ -500,8 +500,9 @@ def models(results) -> dict[str, pd.DataFrame]:
     Of the first model of each set (M1-M6): models_ranking (dataset, limit, finder, columns of `ranking`; the limit at
     which arms are evaluated and the authors' finder first), models_summary (dataset, arm: base, cot, cot_probability
     and the trained ones, seed, columns of `summary`; what is not trained is repeated for every seed),
-    models_differences (as `differences`), models_flips (as `flips`), models_decoding (dataset, limit, decoding, columns of `summary`).
-    Of all cells: models_cells (as `cells`), models_pairs, models_judges, models_log (as those steps; cell, arm, seed).
+    models_differences (as `differences`), models_flips (as `flips`), models_decoding (dataset, limit, decoding, columns
+    of `summary`). Of all cells: models_cells (as `cells`), models_pairs, models_judges, models_log (as those steps;
+    cell, arm, seed).
     """
     config = results.config
     if not wanted(config):
