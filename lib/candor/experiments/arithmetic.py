@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -280,9 +280,15 @@ def prompts_only(prompts: np.ndarray) -> np.ndarray:
 
 
 def _asked(context: Context) -> np.ndarray:
-    """The unlabelled prompts [n, 7] of the seed, from which labels, judges and policies are made."""
-    n = context.settings.label_prompts
-    return prompts_only(world.questions(n, world.stream("label", context.seed)).prompt_ids())
+    """The unlabelled prompts [n, 7] of the seed, from which labels, judges and policies are made.
+
+    Raises: `CandorError` where they would look otherwise if the truth were another.
+    """
+    given = world.questions(context.settings.label_prompts, world.stream("label", context.seed))
+    other = replace(given, shifted=(given.smudge >= 0) & ~given.shifted)
+    if (given.prompt_ids() != other.prompt_ids()).any():
+        raise CandorError("The prompts tell the truth of their questions.")
+    return prompts_only(given.prompt_ids())
 
 
 def labelled(model, prompts: np.ndarray, k: int) -> pd.DataFrame:
@@ -306,8 +312,11 @@ def labelled(model, prompts: np.ndarray, k: int) -> pd.DataFrame:
     )
 
 
-def described(pairs: pd.DataFrame, branches: pd.DataFrame) -> dict[str, float]:
-    """What the pairs hold: number, share of prompts with one, share with different answers, median difference."""
+def described(pairs: pd.DataFrame, branches: pd.DataFrame, unlabelled: bool = True) -> dict[str, float]:
+    """What the pairs hold: number, share of prompts with one, share with different answers, median difference.
+
+    `prompts_only` says that nothing but prompts went in: `unlabelled` of pairs that passed the checks of `_asked`.
+    """
     k = branches["branch"].max() + 1
     answer = branches["answer"].to_numpy().reshape(-1, k)
     rows = pairs["prompt"].to_numpy()
@@ -319,7 +328,7 @@ def described(pairs: pd.DataFrame, branches: pd.DataFrame) -> dict[str, float]:
         "median_difference": float(pairs["difference"].median()) if len(pairs) else np.nan,
         "prompts": len(answer),
         "no_answer": float((answer < 0).mean()),
-        "prompts_only": True,  # `prompts_only` raised nothing
+        "prompts_only": unlabelled,
     }
 
 
@@ -488,7 +497,7 @@ def policy(context: Context) -> dict[str, pd.DataFrame]:
         used = _used(pairs, context)
         model, tokenizer, tables["judge_log"], scores = _judge(context, start, used, branches)
         centre = scale_of(scores)["centre"]
-        tables["pairs"] = pd.DataFrame([described(pairs, branches)])
+        tables["pairs"] = pd.DataFrame([described(pairs, branches, options["ranking"] != "gold")])
     else:
         model, centre = reward_model.load(trained.model).eval(), scale["centre"]
         _, tokenizer = models.load_decoder(start)
