@@ -1,13 +1,17 @@
 """The exercises of claim 6: the right answer, every named mistake, blanks and garbage."""
 
+import ast
 import math
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 from candor.claims.self_feedback import exercises as ex
 from candor.claims.self_feedback import tables
+from candor.training.self_feedback import preference_pairs
+from candor.worlds import arithmetic as world
 
 ROOT = Path(__file__).parents[2]
 
@@ -317,3 +321,76 @@ def test_exercise_5_before_anything_was_computed():
     says(ex.check_5(RIGHT | {"fluency": "no"}, falls, summary(only=("fluency",))), "Brevity reward")
     says(ex.check_5("no", falls, summary()), "as a dict")
     says(ex.check_5({}, falls, summary()), "for 'sharpened'")
+
+
+# --- What the exercises and the notebook share with the arms ----------------------------------------
+
+
+def test_the_rule_of_the_exercise_is_the_rule_of_the_arms():
+    confidence = np.random.default_rng(0).integers(0, 11, (60, 5)) / 10  # with ties, and some at the threshold
+    wanted = preference_pairs(confidence, 0.9)
+    rows = wanted[["prompt", "chosen", "rejected"]].to_numpy()
+    prompt, answer = np.repeat(np.arange(60), 5).tolist(), [0] * 300
+    found = ex.builder()(prompt, answer, confidence.ravel().tolist(), 0.9)
+    assert [(i // 5, i % 5, j % 5) for i, j, _ in found] == [tuple(row) for row in rows.tolist()]
+    assert [margin for *_, margin in found] == pytest.approx(wanted["margin"].tolist())
+
+
+def defined(name):
+    """A function as the notebook defines it."""
+    notebook = nbformat.read(ROOT / "notebooks" / "06_self_feedback.ipynb", as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and f"def {name}(" in cell.source:
+            found = next(n for n in ast.parse(cell.source).body if getattr(n, "name", None) == name)
+            space = {"np": np, "world": world}
+            exec(compile(ast.Module([found], []), name, "exec"), space)
+            return space[name]
+    raise AssertionError(f"no cell defines {name}")
+
+
+def test_the_notebook_reads_questions_as_they_are_written():
+    asked = defined("asked")
+    given = world.questions(50, np.random.default_rng(0))
+    for prompt, exact in zip(given.prompts(), world.posterior(given)):
+        again = asked(prompt.removeprefix("Q ").removesuffix(" :"))
+        assert again.prompts() == [prompt]
+        assert np.array_equal(world.posterior(again)[0], exact)
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    from candor.training import models
+
+    models.quiet()
+    found = {}
+    for name in ("base", "fluency"):
+        model, tokenizer = models.load_decoder(ROOT / "data" / "live" / "arithmetic" / name)
+        assert tokenizer.get_vocab() == world.TOKEN
+        found[name] = model.eval()
+    return found
+
+
+def test_the_branching_in_plain_sight_is_that_of_the_arms(shipped):
+    from candor.branching import branch
+
+    prompts = world.questions(20, np.random.default_rng(1)).prompt_ids().tolist()
+    wanted = branch(shipped["base"], prompts, 10, world.NEW_TOKENS)
+    branches_of = defined("branches_of")
+    for i, prompt in enumerate(prompts):
+        tokens, gaps = branches_of(shipped["base"], prompt, 10)
+        for k, n in enumerate(wanted.length[i]):
+            assert tokens[k, :n].tolist() == wanted.ids(i, k)
+            assert gaps[k, :n] == pytest.approx((wanted.top1 - wanted.top2)[i, k, :n], abs=1e-5)
+
+
+def test_the_shipped_models_rank_their_traces_and_one_writes_fewer_steps(shipped):
+    from candor.experiments import arithmetic
+
+    given = world.questions(300, np.random.default_rng(2))
+    prompts, full = given.prompt_ids(), {}
+    for name, model in shipped.items():
+        labels = arithmetic.labelled(model, prompts, 10)
+        confidence, answers = (labels[column].to_numpy().reshape(-1, 10) for column in ("disparity", "answer"))
+        assert arithmetic.ranked(confidence, given, answers)["within_auroc"] > 0.8
+        full[name] = (world.read(arithmetic.sampled(model, prompts, 0)).style == world.FULL).mean()
+    assert 0.02 < full["fluency"] < full["base"] - 0.1

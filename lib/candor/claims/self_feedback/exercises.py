@@ -294,8 +294,8 @@ def check_3(covariance: Callable[..., float], gaps: Iterable[float], overconfide
         "Gaps of "
         + ", ".join(f"{g:+.2f}" for g in target)
         + ". Nothing in a reward for confidence lowers confidence on a wrong answer. In these traces the pooled "
-        f"covariance is {_pooled(*cases[0]):+.3f} and the one within prompts {_within(*cases[0]):+.3f}: a reward that looks "
-        "fine over all prompts would lower accuracy."
+        f"covariance is {_pooled(*cases[0]):+.3f} and the one within prompts {_within(*cases[0]):+.3f}: a reward "
+        "that looks fine over all prompts would lower accuracy."
     )
 
 
