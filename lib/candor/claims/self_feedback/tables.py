@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 
 from candor.claims.shared import rows
-from candor.experiments import arithmetic
-from candor.experiments import language_models as reasoning_models
+from candor.experiments import arithmetic, reasoning_models
 from candor.measures import self_confidence
 
 WORLD = "arithmetic"
