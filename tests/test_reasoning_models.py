@@ -54,7 +54,7 @@ def policy(tmp_path_factory):
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
     rng = np.random.default_rng(0)
     heads = [reasoning.ids_of(reasoning.conversation(text, tokenizer), tokenizer) for text in texts]
-    for _ in range(60):
+    for _ in range(80):
         drawn = rng.integers(8, size=16)
         rows = [heads[i] + tokenizer(traces(ANSWERS[i], rng))["input_ids"] for i in drawn]
         ids = tokenizer.pad({"input_ids": rows}, padding_side="right", return_tensors="pt")
@@ -98,6 +98,10 @@ def here(tmp_path_factory):
         for name, split in reasoning.files("gsm8k"):
             (folder / "corpora" / name).mkdir(parents=True)
             shutil.copy(FIXTURE, folder / "corpora" / name / f"{split}.jsonl")
+        (folder / "corpora" / "reward_bench").mkdir()
+        row = {"prompt": "How many ?", "chosen": "It is 7", "rejected": "It is 12", "subset": "math-prm"}
+        pairs = [row, row | {"rejected": "It is 9 ."}, row | {"subset": "hep-go"}]
+        (folder / "corpora" / "reward_bench" / "test.jsonl").write_text("\n".join(map(json.dumps, pairs)))
         yield folder
 
 
@@ -180,7 +184,10 @@ def test_confidence_is_that_of_the_written_ids(here, loaded):
 def test_ranking_and_decoding(whole):
     ranking = table("eval_base", "ranking").set_index(["limit", "finder"])
     row = ranking.loc[(14, "authors")]
-    assert 0 < row["prompts"] <= 8 and 0 <= row["within_auroc_low"] <= row["within_auroc"] <= row["within_auroc_high"]
+    items = table("eval_base", "items").query("limit == 14")
+    mixed = items.groupby("question")["authors_correct"].nunique().eq(2)
+    assert row["prompts"] == mixed.sum() > 0
+    assert row["within_auroc_low"] <= row["within_auroc"] <= row["within_auroc_high"]
     assert row["max_path_gain"] == pytest.approx(row["max_path"] - row["greedy"]) and 0 < row["coverage"] <= 1
     assert 0 <= row["aggregated"] <= 1 and 0 <= row["agreement"] <= 1
     summary = table("eval_base", "summary").set_index(["limit", "decoding"])
@@ -238,6 +245,10 @@ def test_a_judge_learns_from_margins(whole):
     rows = [[*asked[i], *ids] for i, ids in zip(traces["question"], traces["ids"])]
     low, high = np.percentile(training.scores(model, rows, 8), [1, 99])
     assert (low, high) == pytest.approx((row["low"], row["high"]), abs=1e-4), "the head was not saved whole"
+    right, wrong = reasoning.reward_bench(tokenizer)
+    assert len(right) == 2 and right[0][-4:] == tokenizer("It is 7 <eos>")["input_ids"] and right[0] != wrong[0]
+    wins = training.scores(model, right, 8) > training.scores(model, wrong, 8)
+    assert row["reward_bench"] == wins.mean()
 
 
 @pytest.mark.parametrize("arm", ["rlsf", "shuffled", "rlhf"])
@@ -401,7 +412,7 @@ def test_the_public_reward_model_reads_text(public, loaded):
 def test_what_is_missing_is_said(tmp_path, monkeypatch, policy, public):
     monkeypatch.setenv("CANDOR_CORPORA", str(tmp_path))
     lines = rm.requirements(small(policy, public))
-    assert any("candor fetch gsm8k_train gsm8k --scale gpu" in line for line in lines)
+    assert any("candor fetch gsm8k_train gsm8k reward_bench --scale gpu" in line for line in lines)
     away = small(policy, public, reasoning_ids={"small": "no/model"})
     assert any("no/model" in line for line in rm.requirements(away))
     assert rm.requirements(config.load("laptop")) == [] and rm.wanted(config.load("laptop")) == []

@@ -5,14 +5,15 @@
     python -m candor fetch apps quality models --scale gpu
     python -m candor fetch dices_350 dices_990 prism multipref helpsteer3 trivia_qa models --scale gpu
     python -m candor fetch hosking_unbiased hosking_errors hosking_groupings --scale gpu
-    python -m candor fetch gsm8k gsm8k_train commonsense_qa commonsense_qa_train models --scale gpu
+    python -m candor fetch gsm8k gsm8k_train commonsense_qa commonsense_qa_train reward_bench models --scale gpu
 
 Data sets become `data/corpora/<name>/<split>.parquet` (never committed), with `source.json` beside them; weights go
 into the Hub client's cache, safetensors only. It is the only module of Candor that uses a network. Annotations of
 people: DICES-350 and -990 (43,050 and 72,104 rows, CC BY 4.0), PRISM (68,400 rows, human text CC BY 4.0, model text CC
 BY-NC 4.0), MultiPref (10,461 pairs, ODC-BY), HelpSteer3 (about 40,000 pairs, CC BY 4.0), Hosking et al. (3 x 7,200
-rows, no licence: not to be passed on). Reasoning, all under 5 MB: GSM8K (7,473 and 1,319 questions, MIT), CommonsenseQA
-(9,741 and 1,221, MIT), MultiArith (420 and 180, CC BY 4.0), ARC-Easy (2,251 and 2,376, CC BY-SA 4.0).
+rows, no licence: not to be passed on). Reasoning, a few MB each: GSM8K (7,473 and 1,319 questions, MIT), CommonsenseQA
+(9,741 and 1,221, MIT), MultiArith (420 and 180, CC BY 4.0), ARC-Easy (2,251 and 2,376, CC BY-SA 4.0), RewardBench
+(2,985 pairs, ODC-BY).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Test questions come with their answers. Training questions come without: what labels, judges and policies read holds no
 answer. GSM8K and CommonsenseQA are tested on the files of `corpora/sets.py`; CommonsenseQA's test split is its
 validation split. Licences: GSM8K and CommonsenseQA MIT (GSM8K by the loader of van Niekerk et al.), MultiArith CC BY
-4.0 by the same loader, ARC CC BY-SA 4.0 by its card (MIT by that loader): read the cards.
+4.0 by the same loader, ARC CC BY-SA 4.0 by its card (MIT by that loader), RewardBench ODC-BY by its card: read them.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ HUB: dict[str, tuple[str | None, dict[str, str]]] = {
     "commonsense_qa_train": (None, {"train": "train"}),
     "multi_arith": (None, {"train": "train", "test": "test"}),
     "arc_easy": ("ARC-Easy", {"train": "train", "test": "test"}),
+    "reward_bench": (None, {"test": "filtered"}),
 }
 
 
@@ -119,6 +120,19 @@ def train_prompts(name: str, seed: int, n: int, most: int, tokenizer) -> pd.Data
         raise CandorError(f"No prompt of {name} has {most} tokens or fewer: raise reasoning.max_prompt_tokens.")
     held = max(1, round(HELD_OUT * len(table)))
     return table.assign(held=np.arange(len(table)) >= len(table) - held)
+
+
+def reward_bench(tokenizer) -> tuple[list[list[int]], list[list[int]]]:
+    """The pairs of RewardBench's mathematics (right and wrong solutions), in ids as a judge reads traces."""
+    rows = [row for row in sets._raw("reward_bench", "test") if row.get("subset") == "math-prm"]
+    if not rows:
+        raise CandorError(f"reward_bench in {sets.root()} has no pair of math-prm: fetch it again.")
+    heads = [ids_of(conversation(row["prompt"], tokenizer), tokenizer) for row in rows]
+    right, wrong = (
+        tokenizer([row[s] for row in rows], add_special_tokens=False)["input_ids"] for s in ("chosen", "rejected")
+    )
+    end = [tokenizer.eos_token_id]
+    return tuple([[*head, *said, *end] for head, said in zip(heads, side)] for side in (right, wrong))
 
 
 def _with_ids(table: pd.DataFrame, name: str, tokenizer) -> pd.DataFrame:

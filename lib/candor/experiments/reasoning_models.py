@@ -307,8 +307,8 @@ def _joined(prompts: Iterable, traces: Iterable) -> list[list[int]]:
 def judge(context: Context) -> dict[str, pd.DataFrame]:
     """A judge of the pairs of its ranking.
 
-    Tables: log; summary (one row: pairs, held_pairs, pair_accuracy on pairs of prompts held out, and low, high, centre,
-    divisor of its scores of the start's traces).
+    Tables: log; summary (one row: pairs, held_pairs, pair_accuracy on pairs of prompts held out, reward_bench: that on
+    RewardBench's mathematics, and low, high, centre, divisor of its scores of the start's traces).
     """
     from candor import generation
     from candor.experiments.arithmetic import scale_of
@@ -318,7 +318,8 @@ def judge(context: Context) -> dict[str, pd.DataFrame]:
     models.quiet()
     recipe, arm = context.settings["reasoning"]["judge"], context.step.options["arm"]
     policy, _, _ = _cell(context)
-    prompts, ready = _prompts(context, generation.tokenizer_of(policy)), context.need("labels")
+    tokenizer, ready = generation.tokenizer_of(policy), context.need("labels")
+    prompts = _prompts(context, tokenizer)
     pairs = ready.table("chosen" if arm == "rlsf" else "chosen_shuffled")
     used, held = (pairs[pairs["held"] == part].reset_index(drop=True) for part in (False, True))
     sides = _sides(context, used, prompts)
@@ -334,6 +335,8 @@ def judge(context: Context) -> dict[str, pd.DataFrame]:
     k = context.settings["reasoning"]["branches"]
     wins = np.diff([rated[held["prompt"] * k + held[side]] for side in ("rejected", "chosen")], axis=0) > 0
     row = {"pairs": len(used), "held_pairs": len(held), "pair_accuracy": float(wins.mean()) if len(held) else np.nan}
+    right, wrong = (training.scores(model, side, recipe["micro_batch"]) for side in reasoning.reward_bench(tokenizer))
+    row["reward_bench"] = float((right > wrong).mean())
     return {"log": log, "summary": pd.DataFrame([row | scale_of(rated)])}
 
 
@@ -463,9 +466,8 @@ def data_needed(config: Config) -> list[tuple[str, str]]:
         return []
     chosen = [CELLS[cell][1] for cell in config["models"]["reasoning_cells"]]
     trains = bool(config["models"]["reasoning_arms"])
-    return list(
-        dict.fromkeys(place for name in chosen for place in reasoning.files(name) if trains or place[1] == "test")
-    )
+    places = [place for name in chosen for place in reasoning.files(name) if trains or place[1] == "test"]
+    return list(dict.fromkeys([*places, *([("reward_bench", "test")] if trains else [])]))
 
 
 def models_needed(config: Config) -> list[str]:
