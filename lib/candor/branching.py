@@ -60,7 +60,7 @@ def branch(
     if ends is None:
         known = getattr(model, "generation_config", None)
         ends = (known and known.eos_token_id) or model.config.eos_token_id
-        ends = ends if isinstance(ends, (list, tuple)) else [ends]
+        ends = ends if isinstance(ends, (list, tuple)) else [] if ends is None else [ends]
     if not 0 < k <= model.config.vocab_size:
         raise CandorError(f"A vocabulary of {model.config.vocab_size} has no {k} first tokens to branch over.")
     shape = (len(prompts), k, max_new_tokens)
@@ -90,7 +90,7 @@ def _decode(model, prompts, rows, ends, tokens, numbers, length, finished) -> No
     past.batch_repeat_interleave(k)
     mask, place = mask.repeat_interleave(k, 0), place[:, -1:].repeat_interleave(k, 0)
     prompt, branch_ = np.repeat(rows, k), np.tile(np.arange(k), len(rows))
-    ending = torch.tensor(ends, device=model.device)
+    ending = torch.tensor(ends, dtype=torch.long, device=model.device)
     for step in range(limit):
         total = logits.logsumexp(-1, keepdim=True)
         top = (logits.topk(2).values - total).exp()

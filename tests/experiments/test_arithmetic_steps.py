@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from candor import config, experiments
+from candor import config, experiments, steps
 from candor.errors import CandorError
 from candor.experiments import arithmetic
 from candor.training import models, reward_model, rloo, self_feedback
@@ -76,10 +76,10 @@ def test_no_evaluation_is_upstream_of_feedback():
 
 
 def test_controls_share_all_but_the_ranking():
-    steps = [arithmetic.STEPS[f"{ROOT}/{name}"] for name in ("fluency_shuffled", "fluency_shuffled_2", "fluency_gold")]
-    assert len({(step.make, step.needs, step.settings) for step in steps}) == 1
-    assert f"{ROOT}/judge_fluency" in steps[0].needs  # whose divisor they take
-    assert [step.options["ranking"] for step in steps] == ["shuffled", "shuffled", "gold"]
+    made = [arithmetic.STEPS[f"{ROOT}/{name}"] for name in ("fluency_shuffled", "fluency_shuffled_2", "fluency_gold")]
+    assert len({(step.make, step.needs, step.settings) for step in made}) == 1
+    assert f"{ROOT}/judge_fluency" in made[0].needs  # whose divisor they take
+    assert [step.options["ranking"] for step in made] == ["shuffled", "shuffled", "gold"]
 
 
 # --- Prompts alone ----------------------------------------------------------------------------------
@@ -372,3 +372,57 @@ def test_fixed_traces_measure_the_mind_not_the_traces(start, given):
         model.model.norm.weight.mul_(4)
     sharper = arithmetic.on_fixed(model, given, ids)
     assert sharper["fixed_accuracy"] == row["fixed_accuracy"] and sharper["fixed_gap"] > row["fixed_gap"] + 0.1
+
+
+# --- End to end -------------------------------------------------------------------------------------
+
+SMALL = {
+    **{"base_steps": 60, "eval_questions": 60, "branch_prompts": 20, "fixed_prompts": 10, "temperature_labels": 20},
+    **{"label_prompts": 20, "threshold": 0.05, "pairs": 32, "curve_questions": 20, "branches": 5},
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The tables of one chain of steps, made as the graph makes them."""
+    settings = config.load("smoke", overrides={"world": {"arithmetic": SMALL}})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CANDOR_RESULTS", str(tmp_path_factory.mktemp("results")))
+        yield lambda name: steps.run(f"{ROOT}/{name}", 0, experiments.steps(), settings)[0]
+
+
+def test_a_chain_of_steps_leaves_its_tables(finished):
+    row = finished("eval_rlsf_base").table("summary").iloc[0]
+    start = finished("eval_base")
+    assert start.table("summary")["kl"].item() == 0 and row["kl"] == row["kl_start"] > 0
+    for share in ("share_direct", "share_half", "share_full", "malformed"):
+        assert 0 <= row[share] <= 1
+    assert row[["share_direct", "share_half", "share_full", "malformed"]].sum() == pytest.approx(1)
+    assert row["greedy_gap"] == pytest.approx(row["greedy_confidence"] - row["greedy_accuracy"])
+    bins = start.table("reliability")
+    assert (bins.groupby(["mode", "measure"])["n"].sum() == 60).all() and len(bins) == 40
+    assert set(start.table("decoding")["method"]) == {"greedy", "max_path", "aggregated", "majority"}
+    sweep = start.table("temperatures").set_index("temperature")
+    summary = start.table("summary").iloc[0]
+    assert sweep.loc[1.0, "ece"] == pytest.approx(summary["greedy_ece"]) and sweep["accuracy"].nunique() == 1
+    assert start.table("decoding").set_index("method").loc["greedy", "ece"] == pytest.approx(summary["greedy_ece"])
+
+
+def test_labels_are_pairs_of_the_starts_own_branches(finished):
+    made = finished("labels_base")
+    branches, chosen, pairs = (made.table(name) for name in ("branches", "chosen", "pairs"))
+    assert len(branches) == 20 * 5 and len(chosen) <= 32 and pairs["number"].item() >= len(chosen)
+    disparity = branches["disparity"].to_numpy().reshape(20, 5)
+    rows = chosen["prompt"]
+    difference = disparity[rows, chosen["chosen"]] - disparity[rows, chosen["rejected"]]
+    assert (difference > 0).all() and chosen["margin"].to_numpy() == pytest.approx(np.exp(difference))
+    assert pairs["prompts_only"].item()
+    tree = made.table("traces")
+    assert len(tree) == 5 and tree["first"].nunique() == 5 and tree["prompt"].nunique() == 1
+    assert set(tree["right"]) <= {0, 0.4, 0.6, 1}
+
+
+def test_a_judge_reports_the_scale_of_its_scores(finished):
+    row = finished("judge_base").table("summary").iloc[0]
+    assert row["divisor"] == pytest.approx((row["high"] - row["low"]) / 2) and 0 <= row["pair_accuracy"] <= 1
+    assert len(finished("judge_base").table("log")) > 0
