@@ -43,12 +43,12 @@ MODELS = {
     "rlsf_fluency": (70, 52, 4, 4, 15, 0, 25, 2, 0.6),
     "rlsf_assured": (62, 52, 12, 11, 12, 12, 25, 12, 0.6),
     "rlsf_binary": (88, 86, 6, 9, 8, 6, 98, 15, 0.1),
-    "rlsf_base": (80, 53, 6, 3, 15, 2, 60, 6, 0.8),
+    "rlsf_base": (80, 53, 6, 1.5, 15, 2, 60, 6, 0.8),
     "rlsf_sharpened": (80, 70, 4, 3, 6, 3, 70, 5, 1.5),
     "fluency_shuffled": (46, 44.5, 6, 3.5, 14, 4, 8, 5, 0.5),
     "fluency_shuffled_2": (45, 43.5, 6, 3.5, 14, 4, 7, 5, 0.5),
     "fluency_dpo": (40, 41, 9, 6, 10, 8, 15, 6, 0.7),
-    "fluency_sft_1": (60, 50, 8, 7, 9, 8, 30, 6, 0.7),
+    "fluency_sft_1": (60, 56, 8, 7, 9, 8, 30, 6, 0.7),
     "fluency_sft_2": (75, 60, 9, 10, 9, 9, 40, 7, 1.4),
     "fluency_sft_3": (87, 71, 9, 13, 9, 9, 55, 8, 2.0),
     "fluency_gold": (71, 53, 4, 4, 15, 0, 27, 5, 0.7),
@@ -87,7 +87,9 @@ class FakeResults:
         return np.random.default_rng([seed, sum(map(ord, arm))]).normal(0, 0.25, n)
 
     def made(self, table, setting, arm, seed):
-        return getattr(self, table)(setting, arm, seed)
+        if table == "reliability" and self.change:
+            return None  # no criterion reads it
+        return getattr(self, table)(setting, arm, seed) if self.change else as_it_is(table, setting, arm, seed)
 
     def summary(self, setting, arm, seed):
         known = TRAP if setting == "half_trap" else MODELS
@@ -153,6 +155,11 @@ class FakeResults:
         table = pd.DataFrame({"prompt": "Q 4 x3 +4? +0 -3 :", "branch": range(10), "first": OPENERS})
         table = table.assign(text=[f"{a} {b} <eos>" for a, b in zip(OPENERS, bodies)], answer=[3, 4, 9] * 3 + [1])
         return table.assign(disparity=confidence, probability=0.8, right=[0.4, 0.6, 0, 0.4, 1, 1, 0, 0, 1, 0], truth=4)
+
+
+@cache
+def as_it_is(table, setting, arm, seed):
+    return getattr(FakeResults(), table)(setting, arm, seed)
 
 
 @cache
@@ -334,7 +341,7 @@ def test_every_id_of_the_brief_is_there_and_reads_as_it_must():
     assert checks.value[("P6", "ECE by probability")] == pytest.approx(11.4, abs=0.1)
     assert found.note["W12"].endswith("collapse at step 80, 80, 80")
     assert 'RLSF not "needed"' in found.note["W10"] and "as expected" in found.note["W14"]
-    assert "greedy 5.0 -> 20." in found.note["W6a"] or "greedy 5.1 -> 20." in found.note["W6a"] or True
+    assert "ECE of base -> damaged -> repaired: greedy " in found.note["W6a"]
     assert list(verdicts.index) == ["(i)", "(ii)", "(iii)", "(iv)", "(v)", "overall"]
     assert verdicts.verdict.tolist() == ["replicated"] * 4 + ["partly", "replicated"]
     assert verdicts.note["(ii)"].startswith("better steps")
@@ -396,7 +403,7 @@ def test_gates_close_what_depends_on_them(gate, change, closed):
 
 
 def test_the_words_for_parts():
-    found, _, verdicts = judge(change={"rlsf_fluency": {"as_is": {"step_validity": 0.935}}})
+    _, _, verdicts = judge(change={"rlsf_fluency": {"as_is": {"step_validity": 0.935}}})
     assert (
         verdicts.note["(ii)"].startswith("more stepwise traces;")
         and "(more stepwise traces)" in verdicts.note["overall"]
@@ -405,7 +412,7 @@ def test_the_words_for_parts():
     assert verdicts.note["(ii)"].startswith("neither more stepwise traces nor better steps")
     neither = {"rlsf_assured": {"se": 17}, "rlsf_binary": {"ge": 11, "gap": 11, "fixed": 20}}
     neither |= {"rlsf_fluency": {"fixed": 5}, "rlsf_assured": {"se": 17, "fixed": 18}}
-    found, _, verdicts = judge(change=neither)
+    _, _, verdicts = judge(change=neither)
     assert verdicts.verdict["(iii)"] == "not replicated" and verdicts.verdict["overall"] == "partly"
     assert "no repair of the probabilities is shown" in verdicts.note["overall"]
     assert "greedy ECE did not fall" in judge(change={"rlsf_binary": {"ge": 14, "gap": 14}})[0].note["W6b"]

@@ -166,7 +166,8 @@ def predicted_gap(start: str) -> Estimator:
     """(1 - b) x change of greedy confidence, b of the start's own branches: what selection does to the gap, points."""
 
     def estimate(tables: Tables) -> pd.Series:
-        return (1 - value(start, "slope_b")(tables)) * change(f"rlsf_{start}", start, "greedy_confidence")(tables)
+        moved = change(f"rlsf_{start}", start, "greedy_confidence")(tables)
+        return ((1 - value(start, "slope_b")(tables)) * moved).dropna()
 
     return estimate
 

@@ -228,9 +228,18 @@ def tree(tables: Tables) -> Figure:
         ink, sign = (f.GREEN, "✓") if right == 1 else (f.VERMILION, "✗") if right == 0 else (f.ORANGE, f"{right:g}")
         ax.plot((0, 0.1), (middle, y), color="#AAAAAA", linewidth=0.9)
         ax.text(0.11, y, row.first, family="monospace", fontsize=8.5, fontweight="bold", va="center")
-        ax.text(0.17, y, row.text.removeprefix(row.first), family="monospace", fontsize=8.5, va="center")
+        ax.text(
+            0.17,
+            y,
+            row.text.removeprefix(row.first).removesuffix("<eos>"),
+            family="monospace",
+            fontsize=8.5,
+            va="center",
+        )
         ax.barh(y, 0.4 * max(row.disparity, 0), 0.52, 0.56, color=ink)
-        ax.text(0.565 + 0.4 * max(row.disparity, 0), y, f"{row.disparity:.2f}", fontsize=8, va="center")
+        ax.text(
+            0.565 + 0.4 * max(row.disparity, 0), y, f"{row.disparity:.2f}".replace("-", "−"), fontsize=8, va="center"
+        )
         ax.text(0.535, y, sign, color=ink, fontsize=9, ha="center", va="center_baseline")
     ax.plot(0, middle, "o", color=f.INK, markersize=6)
     at = 0.56 + 0.4 * 0.9
@@ -299,7 +308,7 @@ def styles(tables: Tables) -> Figure:
         left += width
     axes[0].set(title="sampled styles", xlabel="percent", xlim=(0, 100))
     titles = {
-        "step_validity": "valid steps, full traces",
+        "step_validity": "valid steps",
         "sampled_accuracy": "accuracy, sampled",
         "greedy_accuracy": "accuracy, greedy",
     }
@@ -346,7 +355,7 @@ def repair(tables: Tables) -> Figure:
     ]
     if "rlsf_base" in mean.index:
         handles.append(Line2D([], [], color=f.BLUE, linewidth=2, linestyle=(0, (3, 1.5)), label="RLSF-RLOO from base"))
-    _legend(figure, handles, columnspacing=1.1, handletextpad=0.5)
+    _legend(figure, handles, ncols=5)
     return figure
 
 
