@@ -441,8 +441,8 @@ def test_what_spans_the_limit_is_inconclusive():
 
 def test_missing_arms_smoke_and_nothing():
     found, _, verdicts = judge(without=("rlsf_base", "online", "fluency_sft_2", "fluency_shuffled_2"))
-    assert (found.verdict[["W6e", "W10", "W12"]] == "not attempted").all()
-    assert (found.verdict[["W4", "W8", "W11"]] != "not attempted").all() and verdicts.verdict["overall"] == "replicated"
+    assert (found.verdict[["W6e", "W8", "W10", "W12"]] == "not attempted").all()
+    assert (found.verdict[["W4", "W11"]] != "not attempted").all() and verdicts.verdict["overall"] == "replicated"
     _, _, verdicts = judge(without=("rlsf_fluency",))
     assert verdicts.verdict["overall"] == "not attempted" and verdicts.note["(ii)"].startswith("open")
     short = {"online course": {"step": np.arange(0, 81, 10)}}
