@@ -5,12 +5,15 @@
     python -m candor fetch apps quality models --scale gpu
     python -m candor fetch dices_350 dices_990 prism multipref helpsteer3 trivia_qa models --scale gpu
     python -m candor fetch hosking_unbiased hosking_errors hosking_groupings --scale gpu
+    python -m candor fetch gsm8k gsm8k_train commonsense_qa commonsense_qa_train reward_bench models --scale gpu
 
 Data sets become `data/corpora/<name>/<split>.parquet` (never committed), with `source.json` beside them; weights go
 into the Hub client's cache, safetensors only. It is the only module of Candor that uses a network. Annotations of
 people: DICES-350 and -990 (43,050 and 72,104 rows, CC BY 4.0), PRISM (68,400 rows, human text CC BY 4.0, model text CC
 BY-NC 4.0), MultiPref (10,461 pairs, ODC-BY), HelpSteer3 (about 40,000 pairs, CC BY 4.0), Hosking et al. (3 x 7,200
-rows, no licence: not to be passed on).
+rows, no licence: not to be passed on). Reasoning, a few MB each: GSM8K (7,473 and 1,319 questions, MIT), CommonsenseQA
+(9,741 and 1,221, MIT), MultiArith (420 and 180, CC BY 4.0), ARC-Easy (2,251 and 2,376, CC BY-SA 4.0), RewardBench
+(2,985 pairs, ODC-BY).
 """
 
 from __future__ import annotations
@@ -25,17 +28,17 @@ from datetime import date
 from pathlib import Path
 
 from candor.config import Config
-from candor.corpora import annotations, dialogues, programs, sets, stories
+from candor.corpora import annotations, dialogues, programs, reasoning, sets, stories
 from candor.errors import CandorError
-from candor.experiments import annotation_models, dialogue_models, judged_models, language_models
+from candor.experiments import annotation_models, dialogue_models, judged_models, language_models, reasoning_models
 
 RELEASED = "https://raw.githubusercontent.com/damanimehul/RLCR/main/eval_outputs/Hotpot-models"
 OUTPUT_FILE = "data-00000-of-00001.arrow"
 # Never a pickle: a model without safetensors is refused when it is loaded.
 WEIGHTS = ["*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer*", "merges*", "vocab*", "LICENSE*"]
 WORDS = ("models", "outputs", "all")
-KINDS = ("datasets", "dialogue_data", "program_data", "story_data", "annotation_data")
-PATHS = (language_models, dialogue_models, judged_models, annotation_models)
+KINDS = ("datasets", "dialogue_data", "program_data", "story_data", "annotation_data", "reasoning_data")
+PATHS = (language_models, dialogue_models, judged_models, annotation_models, reasoning_models)
 
 
 def names(config: Config) -> list[str]:
@@ -53,7 +56,8 @@ def fetch(wanted: Iterable[str], config: Config, say: Callable[[str], None] = la
     if unknown := [name for name in wanted if name not in names(config)]:
         raise CandorError(f"There is nothing to fetch called {unknown[0]!r}: choose from {', '.join(names(config))}.")
     if "all" in wanted:
-        data = [name for path in (language_models, judged_models) for name, _ in path.data_needed(config)]
+        files = (language_models, judged_models, reasoning_models)
+        data = [name for path in files for name, _ in path.data_needed(config)]
         data += dialogue_models.data_needed(config)
         data += annotation_models.data_needed(config) + annotation_models.questions_needed(config)
         wanted = [*dict.fromkeys(data), "models", "outputs"]
@@ -83,6 +87,10 @@ def _data(name: str, config: Config) -> Path:
         source = config["models"]["annotation_data"][name]
         configuration, split = annotations.HUB[name]
         splits, kept = {"train": split}, ("train",)
+    elif name in reasoning.HUB:
+        source = config["models"]["reasoning_data"][name]
+        configuration, splits = reasoning.HUB[name]
+        kept = tuple(splits)
     elif name in dialogues.HUB:
         source = config["models"]["dialogue_data"][name]
         configuration, splits, kept = None, {"train": dialogues.HUB[name]}, ("train",)

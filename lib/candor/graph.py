@@ -93,8 +93,8 @@ class Plan:
         return found
 
     def urgency(self, key: str) -> int:
-        """0 for a step on which an overall verdict rests, 1 on which another does, 2 on which none does (few_seeds)."""
-        if experiments.steps()[key].seeds == "few_seeds":
+        """0 for a step on which an overall verdict rests, 1 on which another does, 2 on which none does (few seeds)."""
+        if experiments.steps()[key].seeds in ("few_seeds", "first_seed"):
             return 2
         return int(all(key not in claims.load(name).tables.DECISIVE for name in self.claims))
 

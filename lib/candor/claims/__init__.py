@@ -13,7 +13,7 @@ from candor.errors import CandorError
 if TYPE_CHECKING:
     from candor.ledger import Claim
 
-NAMES = ("binary_reward", "sophistry", "grounding_loss", "annotation_noise", "brier_fix")
+NAMES = ("binary_reward", "sophistry", "grounding_loss", "annotation_noise", "brier_fix", "self_feedback")
 
 
 @dataclass(frozen=True)

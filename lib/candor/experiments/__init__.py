@@ -17,17 +17,19 @@ def steps() -> dict[str, Step]:
     from candor.experiments import (
         annotation_models,
         annotators,
+        arithmetic,
         code_models,
         dialogue_models,
         language_models,
+        reasoning_models,
         reference_game,
         sample_tests,
         story_models,
         witnesses,
     )
 
-    worlds = (witnesses, sample_tests, reference_game, annotators)
-    corpora = (language_models, dialogue_models, code_models, story_models, annotation_models)
+    worlds = (witnesses, sample_tests, reference_game, annotators, arithmetic)
+    corpora = (language_models, dialogue_models, code_models, story_models, annotation_models, reasoning_models)
     return {key: step for path in (*worlds, *corpora) for key, step in path.STEPS.items()}
 
 
@@ -70,4 +72,6 @@ def seeds_of(step: Step, config: Config) -> tuple[int, ...]:
     """The seeds that a step runs on at this scale."""
     from candor.experiments import language_models
 
+    if step.seeds == "first_seed":  # an illustration, on which nothing rests
+        return config["few_seeds"][:1]
     return config[step.seeds] if step.world in config["world"] else language_models.seeds_of(step, config)

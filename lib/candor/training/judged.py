@@ -150,6 +150,7 @@ def rloo_configuration(recipe: Mapping, seed: int, folder: Path):
         max_completion_length=recipe["max_completion_tokens"],
         learning_rate=recipe["lr"],
         max_grad_norm=recipe["max_grad_norm"],
+        temperature=recipe.get("temperature", 1.0),
         logging_steps=1,
         **_on_gpu(),
     )
