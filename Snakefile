@@ -14,7 +14,7 @@ from candor.claims import load
 from candor.replicate import hold
 
 PLAN = graph.plan(config.get("scale", "laptop"), config.get("claim"))
-BATCHES = PLAN.batches(int(config.get("batch", graph.BATCH)))
+BATCHES = PLAN.batches(int(config["batch"]) if "batch" in config else None)
 SCALE = PLAN.scale
 # A path below the checkout stays relative, so that it can be moved.
 OUT = PLAN.folder.relative_to(Path.cwd()) if PLAN.folder.is_relative_to(Path.cwd()) else PLAN.folder

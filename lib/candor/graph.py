@@ -1,7 +1,7 @@
 """What a replication consists of, as data: which steps, in which batches and order, made of what.
 
 The Snakefile turns this into rules, `replicate` watches it; nothing here runs anything. A job is a batch, some steps
-of one world's setting and one seed, because importing the trainers costs a process 6 s and 0.5 GB.
+of one world and one seed, because importing the trainers costs a process 6 s and 0.5 GB.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ PUBLISHED = ROOT / "data" / "published"
 REFERENCE = ROOT / "data" / "reference"
 NOTEBOOKS = ROOT / "notebooks"
 BATCH = 8
+SMOKE_BATCH = 24  # a step takes a second there: what costs is the import
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some steps of one setting and seed; `rank` 0 runs first, `needs` names other batches of the same seed."""
+    """Some steps of one world and seed; `rank` 0 runs first, `needs` names other batches of the same seed."""
 
     name: str
     seed: int
@@ -98,13 +99,20 @@ class Plan:
             return 2
         return int(all(key not in claims.load(name).tables.DECISIVE for name in self.claims))
 
-    def batches(self, size: int = BATCH) -> dict[tuple[str, int], Batch]:
-        """The runs cut into batches, by (name, seed)."""
+    def batches(self, size: int | None = None) -> dict[tuple[str, int], Batch]:
+        """The runs cut into batches, by (name, seed), of `size` steps at most (default: what suits the scale)."""
+        size = size or (SMOKE_BATCH if self.scale == "smoke" else BATCH)
         known, runs = experiments.steps(), list(self.runs())
         rank_of = {key: i for i, key in enumerate(dict.fromkeys(key for key, _ in runs))}
         groups: dict[tuple[str, int], list[str]] = {}
         for key, seed in runs:
-            group = f"{key.rsplit('/', 1)[0].replace('/', '_')}_{'abc'[self.urgency(key)]}"
+            # A batch is a job, and asks for a GPU or not: settings of pretrained models stay apart.
+            place = (
+                known[key].world
+                if known[key].world in self.config["world"]
+                else key.rsplit("/", 1)[0].replace("/", "_")
+            )
+            group = f"{place}_{'abc'[self.urgency(key)]}"
             groups.setdefault((group, seed), []).append(key)
         cut = {
             (f"{group}{start // size + 1}", seed): tuple(keys[start : start + size])
