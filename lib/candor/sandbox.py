@@ -273,7 +273,7 @@ def _bubblewrap(scratch: int, report: int, rules: int) -> list[str]:
         *(part for place in _libraries() for part in ("--ro-bind", place, place)),
         *("--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev", "--perms", "0777", "--size", str(scratch)),
         *("--tmpfs", "/scratch", "--chdir", "/scratch", "--remount-ro", "/"),
-        *("--json-status-fd", str(report), "--seccomp", str(rules)),
+        *("--seccomp", str(rules), "--json-status-fd", str(report)),
     ]
 
 
