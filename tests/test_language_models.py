@@ -306,14 +306,15 @@ def test_vllm_gets_one_beginning_of_text(policy, monkeypatch):
 
     from tokenizers.processors import TemplateProcessing
 
-    asked = []
+    asked, seeds = [], []
 
     class Engine:
         def generate(self, prompts, settings, use_tqdm):
             asked.extend(prompts)
+            seeds.extend(each["seed"] for each in settings)
             return [SimpleNamespace(outputs=[SimpleNamespace(text="said", finish_reason="stop")]) for _ in prompts]
 
-    vllm = SimpleNamespace(LLM=lambda **_: Engine(), SamplingParams=lambda **_: None)
+    vllm = SimpleNamespace(LLM=lambda **_: Engine(), SamplingParams=dict)
     monkeypatch.setattr(generation, "vllm_module", lambda: vllm)
     tokenizer = generation.tokenizer_of(policy)
     first = tokenizer.eos_token_id
@@ -321,8 +322,9 @@ def test_vllm_gets_one_beginning_of_text(policy, monkeypatch):
         single="<eos> $A", special_tokens=[("<eos>", first)]
     )
     assert tokenizer("Hi")["input_ids"][0] == first, "this tokenizer begins texts by itself"
-    assert generation.VllmSampler(policy, tokenizer)(["<eos>Hi"], 4) == ["said"]
-    assert [row["prompt_token_ids"].count(first) for row in asked] == [1]
+    assert generation.VllmSampler(policy, tokenizer)(["<eos>Hi"] * 2, 4) == ["said"] * 2
+    assert [row["prompt_token_ids"].count(first) for row in asked] == [1, 1]
+    assert len(set(seeds)) == 2, "the same prompt twice is two draws"
 
 
 def test_vllm_is_optional():

@@ -124,6 +124,15 @@ def test_no_rights_and_no_way_to_get_them():
 
 
 @held
+def test_no_user_namespace_inside():
+    """In one of its own a program would be root, and could mount memory without a limit."""
+    new = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+    for call in ("libc.unshare(0x10000000)", "libc.unshare(0x10020000)"):
+        assert run(f"{new}print({call}, ctypes.get_errno())").stdout == "-1 1\n"
+    assert run("import subprocess, sys\nsubprocess.run([sys.executable, '-c', '1'], check=True)").status == "exited"
+
+
+@held
 def test_signals_do_not_reach_the_parent():
     assert attempt("os.kill(os.getppid(), 0); os.kill(os.getppid(), 15)") in ("done", "PermissionError")
     assert attempt(f"os.kill({os.getpid()}, 15)") == "ProcessLookupError"

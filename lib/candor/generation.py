@@ -145,7 +145,11 @@ class VllmSampler(Sampler):
         self.engine = vllm.LLM(model=str(place), dtype="bfloat16", gpu_memory_utilization=0.85, seed=42)
 
     def write(self, prompts, tokens, temperature=0.0, seed=42, top_p=1.0):
-        settings = self.vllm.SamplingParams(max_tokens=tokens, temperature=temperature, top_p=top_p, seed=seed)
+        # A seed of its own for each place: with one for all, a prompt that is asked twice would be answered alike.
+        settings = [
+            self.vllm.SamplingParams(max_tokens=tokens, temperature=temperature, top_p=top_p, seed=seed + place)
+            for place in range(len(prompts))
+        ]
         # As tokens: to a text the engine would add the beginning-of-text token that templates have put there.
         ids = self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
         asked = [{"prompt_token_ids": row} for row in ids]

@@ -18,6 +18,7 @@ import selectors
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import sysconfig
@@ -96,7 +97,8 @@ def run_untrusted(program: str, stdin: str = "", limits: Limits = LIMITS, kind: 
 
 
 def _run(program: str, stdin: str, limits: Limits, kind: str) -> Outcome:
-    source, data = _sealed(program), _sealed(stdin)
+    source, data = (_sealed(text.encode("utf-8", "replace")) for text in (program, stdin))
+    rules = _sealed(_rules()) if kind == "bubblewrap" else None
     report, told = os.pipe()  # bubblewrap's own word on how the program ended
     out, out_end = os.pipe()
     err, err_end = os.pipe()
@@ -104,7 +106,7 @@ def _run(program: str, stdin: str, limits: Limits, kind: str) -> Outcome:
     values = [str(value) for value in astuple(limits)[:5]]
     command = [_python(), *_FLAGS, "-c", _LAUNCH, f"/proc/self/fd/{source}", *values, str(_user(kind)), *_FLAGS]
     if kind == "bubblewrap":
-        command = [*_bubblewrap(limits.scratch, told), "--", *command]
+        command = [*_bubblewrap(limits.scratch, told, rules), "--", *command]
     deadline = time.monotonic() + limits.wall
     try:
         try:
@@ -115,11 +117,11 @@ def _run(program: str, stdin: str, limits: Limits, kind: str) -> Outcome:
                 stderr=err_end,
                 env=dict([_HASHES]),
                 cwd=scratch or "/",
-                pass_fds=(source, told) if kind == "bubblewrap" else (source,),
+                pass_fds=(source, told, rules) if kind == "bubblewrap" else (source,),
                 start_new_session=True,
             )
         finally:
-            for end in (source, data, told, out_end, err_end):
+            for end in (source, data, told, out_end, err_end, *([] if rules is None else [rules])):
                 os.close(end)
         [(stdout, cut), (stderr, _)], ended = _read({out: limits.output, err: 4096}, process, deadline)
         if kind == "bubblewrap" and not ended:
@@ -139,11 +141,11 @@ def _run(program: str, stdin: str, limits: Limits, kind: str) -> Outcome:
     return Outcome(status, stdout, named[1] if named else "", cut)
 
 
-def _sealed(text: str) -> int:
-    """A file without a name that holds `text` and that nobody can change, open at its start."""
-    handle = os.memfd_create("text", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+def _sealed(content: bytes) -> int:
+    """A file without a name that holds `content` and that nobody can change, open at its start."""
+    handle = os.memfd_create("content", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with open(handle, "wb", closefd=False) as file:
-        file.write(text.encode("utf-8", "replace"))
+        file.write(content)
     os.lseek(handle, 0, os.SEEK_SET)
     fcntl.fcntl(handle, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
     return handle
@@ -212,7 +214,43 @@ def _libraries() -> tuple[str, ...]:
     return tuple(dict.fromkeys(place for place in places if place and Path(place).exists()))
 
 
-def _bubblewrap(scratch: int, report: int) -> list[str]:
+# The kernel's number of the processor, and of its calls clone, unshare and setns.
+_CALLS = {"x86_64": (0xC000003E, 56, 272, 308), "aarch64": (0xC00000B7, 220, 97, 268)}
+_CLONE3, _NEW_USER, _X32 = 435, 0x10000000, 0x40000000
+
+
+@cache
+def _rules() -> bytes:
+    """A seccomp filter: no user namespace inside, where a program would be root and mount memory without a limit.
+
+    Raises: `CandorError` on a processor whose calls are not known here.
+    """
+    machine = os.uname().machine
+    if machine not in _CALLS:
+        raise CandorError(_refusal(f"no rules for {machine}"))
+    processor, clone, unshare, setns = _CALLS[machine]
+    load, equal, at_least, any_bit, end = 0x20, 0x15, 0x35, 0x45, 0x06
+    allow, forbid, unknown, kill = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000  # EPERM; ENOSYS: libc then uses clone
+    steps = (  # operation, steps to skip if it holds and if not, operand
+        (load, 0, 0, 4),  # of seccomp_data: processor at 4, call at 0, first argument at 16
+        (equal, 1, 0, processor),
+        (end, 0, 0, kill),
+        (load, 0, 0, 0),
+        (equal, 8, 0, _CLONE3),  # its flags cannot be read from here
+        (at_least, 6, 0, _X32),
+        (equal, 5, 0, unshare),
+        (equal, 4, 0, setns),
+        (equal, 0, 2, clone),
+        (load, 0, 0, 16),
+        (any_bit, 1, 0, _NEW_USER),
+        (end, 0, 0, allow),
+        (end, 0, 0, forbid),
+        (end, 0, 0, unknown),
+    )
+    return b"".join(struct.pack("HBBI", *step) for step in steps)
+
+
+def _bubblewrap(scratch: int, report: int, rules: int) -> list[str]:
     if os.geteuid():
         user = ("--unshare-user", "--uid", "65534", "--gid", "65534")
     else:
@@ -234,7 +272,8 @@ def _bubblewrap(scratch: int, report: int) -> list[str]:
         *(part for place in parents for part in ("--perms", "0755", "--dir", str(place))),
         *(part for place in _libraries() for part in ("--ro-bind", place, place)),
         *("--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev", "--perms", "0777", "--size", str(scratch)),
-        *("--tmpfs", "/scratch", "--chdir", "/scratch", "--remount-ro", "/", "--json-status-fd", str(report)),
+        *("--tmpfs", "/scratch", "--chdir", "/scratch", "--remount-ro", "/"),
+        *("--seccomp", str(rules), "--json-status-fd", str(report)),
     ]
 
 
@@ -307,6 +346,12 @@ def _files(kind: str) -> str | None:
         return "a program reads or writes files of this machine" if made.exists() or read.stdout else None
 
 
+def _nested(kind: str) -> str | None:
+    own = f"import ctypes\nraise SystemExit(ctypes.CDLL(None).unshare({_NEW_USER}))"
+    found = _run(own, "", _SHORT, kind)
+    return "a program makes itself a user namespace" if found.status == "exited" else None
+
+
 def _loop(kind: str) -> str | None:
     found = _run("while True: pass", "", replace(LIMITS, cpu=1, wall=3.0), kind)
     return None if found.status == "timeout" else "an endless loop is not stopped"
@@ -329,7 +374,8 @@ def _forks(kind: str) -> str | None:
     return None if found.status == "timeout" else "a fork bomb is not contained"
 
 
-_ATTEMPTS: tuple[Callable[[str], str | None], ...] = (_works, _network, _files, _loop, _memory, _output, _forks)
+_Attempt = Callable[[str], str | None]
+_ATTEMPTS: tuple[_Attempt, ...] = (_works, _network, _files, _nested, _loop, _memory, _output, _forks)
 _LIMITED = (_works, _network, _loop, _memory, _output)
 
 

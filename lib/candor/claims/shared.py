@@ -1,4 +1,4 @@
-"""What the claims about `witnesses` and about the RLCR paper's released numbers do alike."""
+"""What claims do alike: with tables and bands, with `witnesses`, with the RLCR paper's released numbers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from candor.experiments.evaluation import TENTHS
+from candor.ledger import Band, Tables
 
 Groups = Mapping[str, Sequence[str]]  # setting -> arms
 
@@ -110,6 +111,22 @@ def rows(frame: pd.DataFrame, **where: object) -> pd.DataFrame:
     for column, value in where.items():
         frame = frame[frame[column] == value]
     return frame
+
+
+def select(tables: Tables, table: str, **where: object) -> pd.DataFrame:
+    """The rows of a table with these values; `KeyError` if there are none (then nothing was attempted)."""
+    found = rows(tables[table], **where)
+    if found.empty:
+        raise KeyError(f"{table}: {where}")
+    return found
+
+
+def within(limit: float) -> Band:
+    return Band(-limit, limit)
+
+
+def exactly(n: float) -> Band:
+    return Band(n, n)
 
 
 def _stack(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:

@@ -151,9 +151,10 @@ def setup(context: Context) -> dict[str, pd.DataFrame]:
     rewards = pd.DataFrame(rewards, columns=["dataset", "problem_id", "part", "easiest", "hardest"])
     judged_parts = rows["part"].isin(["fit", "eval"])
     banks = []
-    for (i, row), easy in zip(rows[judged_parts].iterrows(), rewards.loc[judged_parts, "easiest"].map(json.loads)):
+    for i, row in rows[judged_parts].iterrows():
         rng = np.random.default_rng([settings["eval_seed"], 2, i])
-        tests = code_reader.bank(sandbox, found[i], json.loads(row["solutions"]), easy, rng)
+        rewarded = [place for kind in ("easiest", "hardest") for place in json.loads(rewards.loc[i, kind])]
+        tests = code_reader.bank(sandbox, found[i], json.loads(row["solutions"]), rewarded, rng)
         banks.append((row["dataset"], row["problem_id"], json.dumps(tests)))
     bank = pd.DataFrame(banks, columns=["dataset", "problem_id", "tests"])
     fit_rows = rows[rows["part"] == "fit"]
@@ -206,9 +207,12 @@ class Setup:
         """What one program of each problem does: a row a problem, columns as `evaluate` says."""
         texts = [text for text, _ in written]
         all_tests = [problem.tests for problem in self.problems]
-        oracle = programs.verdicts(sandbox, texts, all_tests)
-        released = programs.verdicts(sandbox, texts, all_tests, "released")
-        own = programs.verdicts(sandbox, texts, self.bank)
+        oracle, released, own = [], [], []
+        for start in range(0, len(texts), 64):  # few at a time: what ran for one checker is remembered for the other
+            some = slice(start, start + 64)
+            oracle += programs.verdicts(sandbox, texts[some], all_tests[some])
+            released += programs.verdicts(sandbox, texts[some], all_tests[some], "released")
+            own += programs.verdicts(sandbox, texts[some], self.bank[some])
         counted = []
         for i, (text, ended) in enumerate(written):
             said = np.array(oracle[i])

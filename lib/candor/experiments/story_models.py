@@ -154,7 +154,8 @@ def train_reward_model(chosen: Mapping, tokenizer, good, bad, seed: int, folder,
 
     from candor.training import reward_model as recipe
 
-    model, gpu = recipe.load(chosen["policy"], seed), torch.cuda.is_available()
+    # In float32: as they are stored, in bfloat16, the weights would swallow steps of this size.
+    model, gpu = recipe.load(chosen["policy"], seed).float(), torch.cuda.is_available()
     model.config.pad_token_id = tokenizer.pad_token_id
     batch = chosen["reward_batch"]
     config = recipe.configuration(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from candor.claims.annotation_noise.tables import FLIPPED
 from candor.claims.brier_fix.criteria import both
-from candor.claims.shared import rows
+from candor.claims.shared import exactly, rows, select, within
 from candor.judges.annotators import TYPES
 from candor.ledger import (
     INCONCLUSIVE,
@@ -29,14 +30,6 @@ from candor.ledger import (
 
 Estimator = Callable[[Tables], pd.Series]
 KL = "kl_0.15"
-
-
-def select(tables: Tables, table: str, **where: object) -> pd.DataFrame:
-    """The rows of a table with these values; `KeyError` if there are none (then nothing was attempted)."""
-    found = rows(tables[table], **where)
-    if found.empty:
-        raise KeyError(f"{table}: {where}")
-    return found
 
 
 def value(table: str, measure: str, **where: object) -> Estimator:
@@ -123,14 +116,6 @@ def farthest(reference: str, setting: str, arms: tuple[str, ...] | None = None) 
         return wide[mine].sub(wide[reference], axis=0).abs().max(axis=1)
 
     return estimate
-
-
-def within(limit: float) -> Band:
-    return Band(-limit, limit)
-
-
-def exactly(n: float) -> Band:
-    return Band(n, n)
 
 
 # The gate of section 4.6: below it a reward model has not seen the evidence, and nothing said of it counts.
@@ -274,6 +259,20 @@ ONE_EVENT = (
     Check("ECE minus base, naive", risen("naive"), Band(low=0.06), 4),
 )
 _REPAIRS = ("weight", "frbal", "frrand")
+
+
+def repaired(arm: str) -> tuple[Check, ...]:
+    """W8 for one arm: both limits of ECE on the same seeds, and Brier."""
+    *limits_of_ece, same = both(
+        4,
+        Check(f"ECE, {arm} minus base", ece(arm, "base"), Band(high=0.02), 4),
+        Check(f"ECE, {arm} minus naive", ece(arm, "naive"), Band(high=-0.04), 4),
+    )
+    brier = less(tilted(arm, "brier"), tilted("base", "brier"))
+    same = replace(same, name=f"both on the same seed, {arm}")
+    return *limits_of_ece, same, Check(f"Brier, {arm} minus base", brier, Band(high=0), 4)
+
+
 _SAME = "the same runs as W9"
 _3 = (exactly(3), None, "comparisons")  # 10, 20 and 50 % of the raters
 
@@ -453,15 +452,7 @@ CRITERIA = (
         "decomposition repairs",
         "ECE of weight, frbal, frrand",
         "<= base + .02 and <= naive - .04 at KL .15 in 4/5; Brier <= base",
-        tuple(
-            check
-            for arm in _REPAIRS
-            for check in (
-                Check(f"ECE, {arm} minus base", ece(arm, "base"), Band(high=0.02), 4),
-                Check(f"ECE, {arm} minus naive", ece(arm, "naive"), Band(high=-0.04), 4),
-                Check(f"Brier, {arm} minus base", less(tilted(arm, "brier"), tilted("base", "brier")), Band(high=0), 4),
-            )
-        ),
+        tuple(check for arm in _REPAIRS for check in repaired(arm)),
         paper_value="proposed, not tried",
         note=gate_note,
         gates=GATES,

@@ -403,29 +403,29 @@ FIGURES: dict[str, Plot] = {
     "two_curves": Plot(
         two_curves,
         ("two_curves", "tilt", "policies", "trajectory", "gate"),
-        "Calibration against distance from the base. Noise and its corrections move a policy along a curve, "
-        "constructed answers change the curve. Lines: closed form (left with the exact posterior, right on learned "
+        "Calibration against distance from the base: arms on one curve differ in where they stop, arms on different "
+        "curves in what their reward has learned. Lines: closed form (left with the exact posterior, right on learned "
         "reward models, seed means); dots: policies trained by RLOO, a dot a seed (small: on the way).",
-        "Two panels of ECE over KL. Naive, corrected for flips, retest and without N rise together from the base; "
-        "weighted, both frames, random frame and the true genuine cells stay at or below the base. Trained policies "
-        "lie on the curves of their reward models.",
+        "Two panels of ECE over KL with the base as a dashed line. Left, exactly: naive, corrected for flips and "
+        "without N rise together from the base; weighted and random frame stay below them. Right, learned: a line an "
+        "arm from the base on, with dots for trained policies.",
     ),
     "one_event": Plot(
         one_event,
         ("trajectory", "gate"),
-        "One event: along the training of one policy on naive labels, production judges like it more, genuine judges "
-        "less, and its calibration degrades. Mean and 95 % interval over seeds; dashed: the base.",
-        "Three stacked panels over training steps. For naive, the win rate with production judges rises above one "
-        "half, that with genuine judges falls below, and ECE rises. For weighted, genuine judges gain and ECE stays.",
+        "Is it one event? Along the training of policies on naive and on weighted labels: wins over the base with "
+        "production and with genuine judges, and calibration. Mean and 95 % interval over seeds; dashed: the base.",
+        "Three stacked panels over training steps: win rate with production judges, win rate with genuine judges, ECE. "
+        "Each has a line with a band for naive and for weighted, and a dashed line for the base.",
     ),
     "fan": Plot(
         fan,
         ("fan", "gate"),
         "What the reward models have learned: how the reward changes with stated confidence for answers that are right "
         "with different probability, seed means. A reward for quality opens a fan: confidence pays where the answer is "
-        "likely right, and costs where it is not.",
-        "Three panels, naive, weighted and the oracle. Naive: all bands of the posterior rise with confidence. "
-        "Weighted and oracle: the lowest band falls with confidence, the highest rises.",
+        "likely right, and costs where it is not. A taste for confidence lifts all lines.",
+        "Three panels, naive, weighted and the oracle. Each has four lines of reward over stated confidence, a line a "
+        "band of the posterior, all from zero at confidence zero.",
     ),
     "hosking": Plot(
         hosking,
@@ -448,18 +448,18 @@ FIGURES: dict[str, Plot] = {
     "controls": Plot(
         controls,
         ("tilt", "gate"),
-        "Where decomposition helps and where it cannot: ECE at KL .15 when the second frame pulls as hard, half as "
-        "hard or not at all, when some genuinely love confidence, and when all are genuine. 95 % intervals over seeds; "
-        "dashed: the base.",
-        "Groups of five bars. With two equal frames weighted, both frames and random frame lie far below naive. With a "
-        "frame that moves nobody they are as high as naive, with lovers of confidence even the oracle is.",
+        "Controls: ECE at KL .15 when the second frame pulls as hard, half as hard or not at all, when some genuinely "
+        "love confidence, and when all are genuine. A remedy works where its bar is below that of naive. 95 % "
+        "intervals over seeds; dashed: the base.",
+        "A group of bars for each population of annotators: naive, weighted, both frames, random frame and the oracle, "
+        "with intervals, and a dashed line at the ECE of the base.",
     ),
     "reliability": Plot(
         reliability,
         ("reliability", "gate"),
         "Stated confidence against the share of right answers, base and closed-form policies at KL .15, all seeds "
-        "(faint: each seed; bars: how often a confidence is stated).",
-        "Three reliability diagrams. The base lies near the diagonal, naive below it at high confidence, random frame "
-        "near it.",
+        "(faint: each seed; bars: how often a confidence is stated). Below the diagonal: overconfident.",
+        "Three reliability diagrams, base, naive and random frame: share of right answers over stated confidence, with "
+        "the diagonal of perfect calibration.",
     ),
 }

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 
-from candor.claims.shared import rows
+from candor.claims.shared import exactly, rows, select, within
 from candor.claims.sophistry.tables import APPS, BOTH_WRONG, GENERAL
 from candor.ledger import (
     NOT_ATTEMPTED,
@@ -31,14 +31,6 @@ from candor.measures.intervals import t_interval
 # --- Estimators -----------------------------------------------------------------------------------
 
 Estimator = Callable[[Tables], pd.Series]
-
-
-def select(tables: Tables, table: str, **where: object) -> pd.DataFrame:
-    """The rows of a table with these values; `KeyError` if there are none (then nothing was attempted)."""
-    found = rows(tables[table], **where)
-    if found.empty:
-        raise KeyError(f"{table}: {where}")
-    return found
 
 
 def by_seed(tables: Tables, arm: str, table: str = "summary", setting: str = "standard") -> pd.DataFrame:
@@ -84,14 +76,6 @@ def together(name: str, count: int | None, *checks: Check) -> Check:
         return pd.concat([slack(check, tables) for check in checks], axis=1).dropna().min(axis=1)
 
     return Check(name, estimate, Band(low=0), count, unit=checks[0].unit)
-
-
-def within(limit: float) -> Band:
-    return Band(-limit, limit)
-
-
-def exactly(n: float) -> Band:
-    return Band(n, n)
 
 
 # The paper's statements, for any arm
@@ -273,7 +257,7 @@ def changed(arm: str, measure: str) -> Estimator:
 
 def lower_limit(measure: str) -> Callable[[Tables], float]:
     """The smallest lower limit over the seeds of the change of `r_train`, crossed bootstrap, in points."""
-    return lambda tables: float(100 * on_apps(tables, "r_train")[f"{measure}_change_low"].min())
+    return lambda tables: float(100 * on_apps(tables, "r_train")[f"{measure}_change_low"].min(skipna=False))
 
 
 def largest_move(tables: Tables) -> float:

@@ -260,7 +260,7 @@ def _tangent(slopes: pd.DataFrame, arm: str, measure: str) -> float | None:
 
 
 def minutes(tables: Tables) -> Figure:
-    """How the gap closes as evaluators get more time."""
+    """The gap as evaluators get more time."""
     table = rows(_standard(tables["minutes"]), arm="r_train")
     figure, axes = f.canvas(1, 2, width=7.2, height=3.2, sharey=True)
     titles = {True: "tests and reading", False: "tests only"}
@@ -273,7 +273,8 @@ def minutes(tables: Tables) -> Figure:
             row = mean.loc[multiple]
             middle = (row["fpr"] + row["fpr_before"]) / 2
             side = -4 if multiple == 16 else 0
-            note = f.point_label(ax, (multiple, middle), f"+{row['gap']:.1f}", dx=side, dy=0 if row["gap"] > 3 else 12)
+            words = f"{row['gap']:+.1f}".replace("-", "−")
+            note = f.point_label(ax, (multiple, middle), words, dx=side, dy=0 if row["gap"] > 3 else 12)
             note.set_path_effects(_HALO)
         ax.set_xscale("log", base=2)
         ax.set_xticks(mean.index, [f"{10 * m:g}" for m in mean.index])
@@ -288,7 +289,7 @@ def minutes(tables: Tables) -> Figure:
 
 
 def near_misses(tables: Tables) -> Figure:
-    """FPR by oracle pass rate: the curve stays, the mass moves right."""
+    """FPR by oracle pass rate, and how the pass rates are distributed."""
     table = _standard(tables["bins"])
     arms = _known(table, ("r_train", "shuffled"))
     figure, axes = f.canvas(
@@ -446,8 +447,8 @@ FIGURES: dict[str, Plot] = {
         "Changes with 95 % intervals. Above: people in the paper, intervals derived from the likely number of labels, "
         "one training seed a setting. Below: the world with a simulated evaluator, intervals over training seeds.",
         "Two panels of intervals. FPR, both wrong: 23.5, 24.1 and 18.3 points with intervals of about 13 points on "
-        "either side. Error: 7.4, 15.6 and 14.4. Below, the world's arms: two easy tests and the learned reward model "
-        "above zero, all tests and shuffled near zero.",
+        "either side. Error: 7.4, 15.6 and 14.4. Below a line, an interval and small dots for each of the world's "
+        "arms, by the same measures.",
     ),
     "finishing": Plot(
         finishing,
@@ -468,55 +469,56 @@ FIGURES: dict[str, Plot] = {
     "training": Plot(
         training,
         ("trajectory", "slopes"),
-        "Along training, against KL (root scale): the simulated evaluator approves more and errs more under two easy "
-        "tests, not under all tests. Bands: 95 % over seeds. Pale lines: the initial direction predicted from base "
-        "samples, for a policy that spends its KL on nothing but the reward.",
-        "Four panels over KL. Two easy tests and the learned reward model raise approval, error and FPR while "
-        "correctness hardly moves; all tests raise correctness; shuffled stays near the start.",
+        "Along training, against KL (root scale): what each reward does to the simulated evaluator's verdicts and to "
+        "correctness. Bands: 95 % over seeds. Pale lines: the initial direction predicted from base samples, for a "
+        "policy that spends its KL on nothing but the reward (last panel: predicted for all wrong outputs).",
+        "Four panels over KL: approval, correctness, evaluation error and FPR. Each has a line with a band for every "
+        "arm, all from the base's value at KL zero, and a pale straight line where a slope was predicted.",
     ),
     "minutes": Plot(
         minutes,
         ("minutes",),
-        "FPR of the simulated evaluator before and after training on two easy tests, by its minutes: with reading the "
-        "gap closes, with more tests of the same kind it does not. Means over seeds.",
-        "Two panels over minutes from 2.5 to 160. Left, with reading, both curves fall to zero and so does the gap. "
-        "Right, with tests only, a gap remains at 160 minutes.",
+        "FPR of the simulated evaluator before and after training on two easy tests, by its minutes: with tests and "
+        "reading, and with tests alone. The shaded gap is the change, in points at the fitted time and at sixteen "
+        "times that. Means over seeds.",
+        "Two panels over minutes from 2.5 to 160, left with reading, right with tests only. Each has a curve before "
+        "and one after training; the area between them is shaded and labelled at 10 and at 160 minutes.",
     ),
     "near_misses": Plot(
         near_misses,
         ("bins",),
         "Wrong programs by the share of oracle tests that they pass: how often the simulated evaluator approves "
-        "them, and how they are distributed, before and after (small: seeds). The curve nearly stays; the mass moves "
-        "right.",
-        "Two columns, two easy tests and shuffled. Above, FPR rises with the oracle pass rate and the curves before "
-        "and after nearly coincide. Below, bars: after two easy tests fewer wrong programs fail almost all oracle "
-        "tests; after shuffled the distribution stays.",
+        "them, and how they are distributed, before and after (small: seeds). A curve that moves up means more "
+        "convincing at equal distance from right, bars that move right mean less wrong.",
+        "Two columns, two easy tests and shuffled. Above, FPR over the oracle pass rate in six bins, a curve before "
+        "and one after, with dotted verticals at the mean pass rates. Below, bars of the share of wrong programs in "
+        "each bin.",
     ),
     "classes": Plot(
         classes,
         ("classes",),
         "What training on two easy tests changes, by class of problem: before (hollow) and after, seed means, with the "
-        "simulated evaluator. Where the rule is hidden programs draw a line through the two examples: the main rule "
-        "comes right, the corner stays wrong.",
-        "Five panels, a row a class of problem. Approval and FPR rise in the class with a hidden rule, correctness "
-        "does not; the share with a right main rule and the share of the form line rise most there.",
+        "simulated evaluator. The last two panels say how: whether the main rule is right, the corner aside, and "
+        "whether the program draws a line through the two examples.",
+        "Five panels, a row a class of problem: approval, correctness, FPR, main rule right, writes a line. A hollow "
+        "point before and a filled one after training in each row, joined by a line.",
     ),
     "side_by_side": Plot(
         side_by_side,
         ("programs",),
         "One problem and three programs, of the first seed: the tests of the reward, those that one simulated "
-        "evaluator ran, and the oracle's, by input. Ticked: passed. The trained program passes what the evaluator "
-        "tries and fails beyond the corner.",
-        "A matrix of ticks and crosses, a row a program. The reference passes everything. The base's program fails a "
-        "test that the evaluator ran. The trained program passes the tests of reward and evaluator and fails oracle "
-        "tests with large inputs.",
+        "evaluator ran, and the oracle's, by input. Ticked: passed. Chosen because both programs are wrong and "
+        "approval rose, where there is such a problem.",
+        "A matrix of ticks and crosses, a row a program: the reference, that of the base, that of the trained model. "
+        "The columns are inputs in three groups: reward, evaluator, oracle. Beside each program the share of oracle "
+        "tests that it passes, and how often it is approved.",
     ),
     "arms": Plot(
         arms,
         ("summary", "selection"),
         "All arms, and base samples filtered without any training: change with 95 % interval over seeds, a dot a seed "
         "(arrowhead: the interval goes on). Simulated evaluator.",
-        "Four panels of intervals, a row an arm: approval, correctness, evaluation error and FPR. The best of 16 base "
-        "samples by two easy tests moves FPR more than training does.",
+        "Four panels of intervals, a row an arm: changes of approval, correctness, evaluation error and FPR. Above a "
+        "line the trained arms, below it the filters of base samples.",
     ),
 }

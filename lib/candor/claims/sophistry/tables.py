@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from candor.claims.shared import rows
-from candor.experiments import code_models, story_models
+from candor.experiments import judged_models
 from candor.measures import approval
 from candor.worlds import story_lookup
 
@@ -434,21 +434,9 @@ def _stack(frames) -> pd.DataFrame:
 # --- Pretrained models ----------------------------------------------------------------------------
 
 
-class ModelsPath:
-    """Both paths with pretrained models, programs and stories, as one: what `graph` asks of a module."""
-
-    @staticmethod
-    def wanted(config, arms=None) -> list[str]:
-        return code_models.wanted(config, arms) + story_models.wanted(config, arms)
-
-    @staticmethod
-    def requirements(config) -> list[str]:
-        return list(dict.fromkeys(code_models.requirements(config) + story_models.requirements(config)))
-
-
-MODELS_FROM = ModelsPath
+MODELS_FROM = judged_models
 
 
 def models(results) -> dict[str, pd.DataFrame]:
     """What pretrained models did; empty at a scale that asks for none."""
-    return code_models.models(results) | story_models.models(results)
+    return judged_models.tables(results)
