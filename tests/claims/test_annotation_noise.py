@@ -554,18 +554,17 @@ def test_table_names_are_unique_and_needs_are_declared():
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_figures_draw_and_are_described(name):
-    plot = FIGURES[name]
-    assert plot(everything(seeds=(11,))).get_axes() and len(plot.alt) > 60 and plot.caption.endswith(".")
+def test_figures_are_described(name):
+    assert len(FIGURES[name].alt) > 60 and FIGURES[name].caption.endswith(".")
 
 
-def test_figures_stand_missing_arms():
+def test_figures_stand_one_seed_and_missing_arms():
     gone = ("half_frame/rewards", "style_lovers/rewards", "main/eval_policy_oracle", "main/eval_policy_weight")
-    tables = everything(without=gone)
+    tables = everything(seeds=(11,), without=gone)
     for name in ("tilt", "fan", "reliability", "gate"):
         tables[name] = tables[name][~tables[name].arm.isin(["oracle", "frrand", "rdpo", "naive_4x"])]
-    for plot in FIGURES.values():
-        plot(tables)
+    for name in ("two_curves", "one_event", "fan", "controls", "reliability"):  # the others read print and theory
+        assert FIGURES[name](tables).get_axes(), name
 
 
 def test_every_arm_has_its_own_look():
