@@ -199,6 +199,12 @@ def judge(scale="laptop", tables=None, **kwargs):
     return found.set_index("criterion"), checks.set_index(["criterion", "check"]), verdicts.set_index("part")
 
 
+@cache
+def judged():
+    """Verdicts of unchanged results; a caller must not change them."""
+    return judge()
+
+
 # --- Published numbers: every number that the text relies on ----------------------------------------
 
 
@@ -307,7 +313,7 @@ WORLD = [f"W{k}" for k in range(1, 16)]
 
 
 def test_every_id_of_the_brief_is_there_and_reads_as_it_must():
-    found, checks, verdicts = judge()
+    found, checks, verdicts = judged()
     assert list(found.index) == [*(f"P{k}" for k in range(1, 6)), *WORLD, *(f"M{k}" for k in range(1, 6))]
     assert (found.verdict[["M1", "M2", "M3", "M4", "M5"]] == "not attempted").all()
     full = [w for w in WORLD if w not in ("W8", "W14")]
@@ -328,7 +334,7 @@ def test_every_id_of_the_brief_is_there_and_reads_as_it_must():
 
 
 def test_every_line_says_who_judges():
-    found, _, verdicts = judge()
+    found, _, verdicts = judged()
     for criterion in CLAIM.criteria:
         if criterion.evidence != "published":
             assert "simulated evaluator" in criterion.statement, criterion.id
@@ -476,7 +482,7 @@ def test_tables_survive_csv_and_are_small(tmp_path):
         assert list(pd.read_csv(path).columns) == list(table.columns)
     assert size < 1_000_000
     back = {p.stem: pd.read_csv(p) for p in tmp_path.glob("*.csv")}
-    first, again = judge()[0], judge(tables=back)[0]
+    first, again = judged()[0], judge(tables=back)[0]
     assert (first.verdict == again.verdict).all()
     for name, plot in FIGURES.items():
         assert plot(back).get_axes(), name
