@@ -121,6 +121,11 @@ def whole(policy, here):
     return settings
 
 
+@pytest.fixture(scope="module")
+def found(whole):
+    return am.tables(experiments.Results(whole))
+
+
 def table(key: str, name: str, seed: int = 11) -> pd.DataFrame:
     return steps.read(f"annotations/{key}", seed, "gpu").table(name)
 
@@ -165,8 +170,7 @@ def test_a_policy_is_trained_and_one_stops_at_its_kl(whole):
     assert (folder / "adapter_model.safetensors").exists()
 
 
-def test_tables_for_the_claim(whole):
-    found = am.tables(experiments.Results(whole))
+def test_tables_for_the_claim(found):
     assert set(found) == {
         *("models_hosking", "models_removal", "models_shift", "models_votes", "models_disagreement", "models_soft"),
         *("models_pairs", "models_shares", "models_gap", "models_policies", "models_reliability", "models_log"),
@@ -182,12 +186,12 @@ def test_tables_for_the_claim(whole):
     assert am.tables(experiments.Results(config.load("laptop"))) == {}
 
 
-def test_criteria_find_what_the_tables_hold(whole):
-    judged_ = ledger.judge(claims.load("annotation_noise").claim, am.tables(experiments.Results(whole)), "gpu")
+def test_criteria_find_what_the_tables_hold(found):
+    judged_ = ledger.judge(claims.load("annotation_noise").claim, found, "gpu")
     checks = judged_[1].set_index(["criterion", "check"])["value"]
     assert checks.loc[["M1", "M4", "M5"]].notna().all() and checks["M1", "flag means, farthest"] > 0
     assert checks["M3", "ECE change, naive"] == pytest.approx(
-        am.tables(experiments.Results(whole))["models_policies"].set_index("run").loc["matched", "ece_change"]
+        found["models_policies"].set_index("run").loc["matched", "ece_change"]
     )
     assert math.isfinite(checks["M2", "gap, naive"])
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ policy = test_language_models.policy  # the same stand-in: random weights, a byt
 ROWS = [json.loads(line) for line in (test_language_models.FIXTURES / "apps.jsonl").read_text().splitlines()]
 FEW = ROWS[:4]
 held = pytest.mark.sandbox
+WRITTEN = 5  # tests that evaluators may write of a problem here: each takes several runs
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +56,10 @@ def whole(policy, here):
     """What the tiny configuration asks for, made by the machinery of steps; the configuration."""
     settings = small(policy)
     known = experiments.steps()
-    for key in cm.wanted(settings):
-        steps.run(key, experiments.seeds_of(known[key], settings)[0], known, settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(code_reader, "BANK", WRITTEN)
+        for key in cm.wanted(settings):
+            steps.run(key, experiments.seeds_of(known[key], settings)[0], known, settings)
     return settings
 
 
@@ -99,7 +103,7 @@ def test_the_setup_excludes_what_is_rewarded(whole):
     assert fit["overlap"].item() == 0 and fit["tests_run"].item() == 1, "the first test rejects all that it writes"
     for row in bank.itertuples():
         tests = json.loads(row.tests)
-        assert 2 <= len(tests) <= code_reader.BANK and len({given for given, _ in tests}) == len(tests)
+        assert 2 <= len(tests) <= WRITTEN and len({given for given, _ in tests}) == len(tests)
 
 
 @held
@@ -148,7 +152,9 @@ def judged(here):
     easy = [[i for i, v in enumerate(row["programs"]["easy_only"]["strict"]) if v == "pass"][:2] for row in FEW]
     rewards = rows.assign(easiest=[json.dumps(places) for places in easy])
     rng = np.random.default_rng(0)
-    banks = [code_reader.bank(pool, found[i], [0, 1, 2], places, rng) for i, places in zip(ids, easy)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(code_reader, "BANK", WRITTEN)
+        banks = [code_reader.bank(pool, found[i], [0, 1, 2], places, rng) for i, places in zip(ids, easy)]
     own = cm.Setup(rows, [found[i] for i in ids], rewards, rows.assign(tests=[json.dumps(b) for b in banks]))
     written = {kind: [(row["programs"][kind]["program"], True) for row in FEW] for kind in ("easy_only", "right")}
     return own, {kind: own.run(pool, texts, words) for kind, texts in written.items()}
@@ -166,7 +172,7 @@ def test_what_a_policy_writes_is_counted(judged):
     assert right["correct"].all() and right["released"].all() and right["pass_rate"].eq(1).all()
     assert not easy["correct"].any() and easy["r_train"].all() and easy["pass_rate"].between(0.3, 0.9).all()
     assert own.overlap() == 0, "no evaluator writes a rewarded test"
-    assert all(len(tests) >= 5 for tests in own.bank), "inputs of the examples can be changed"
+    assert all(len(tests) == WRITTEN for tests in own.bank), "inputs of the examples can be changed"
     assert all(set(json.loads(said)) == {"pass"} for said in right["bank"])
     assert any("wrong" in json.loads(said) for said in easy["bank"]), "some of the evaluators' tests find them out"
     assert right["parses"].all() and not right["truncated"].any() and (right["tokens"] > 5).all()
@@ -345,11 +351,8 @@ def test_what_a_scale_asks_for():
 def test_requirements_say_what_is_missing_and_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setenv("CANDOR_CORPORA", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
-    sandbox.check.cache_clear()
-    try:
-        lacks = cm.requirements(config.load("gpu"))
-    finally:
-        sandbox.check.cache_clear()
+    monkeypatch.setattr(cm, "check", cache(sandbox.check.__wrapped__))
+    lacks = cm.requirements(config.load("gpu"))
     said = " ".join(lacks)
     for part in ("candor fetch apps", "Qwen/Qwen2.5-Coder-1.5B", "bubblewrap is not installed", "sandbox: container"):
         assert part in said

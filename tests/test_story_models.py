@@ -60,10 +60,10 @@ def policy(untrained, here):
         {"prompt": stories.prompt(question, True, tokenizer, view), "completion": f"{word} {end}"}
         for question in stories.questions("train")
         for view in (20, None)
-        for word in ("So", "Yes", "Then")
+        for word in ("So", "Yes")
         for end in ("ANSWER: A", "ANSWER: B", "it")
     ]
-    recipe = {"epochs": 5, "batch": 10, "micro_batch": 10, "lr": 2e-2, "warmup": 0.1, "weight_decay": 0.0}
+    recipe = {"epochs": 5, "batch": 6, "micro_batch": 6, "lr": 2e-2, "warmup": 0.1, "weight_decay": 0.0}
     completions.train(untrained, rows, recipe, None, 700, 0, here / "policy")
     return here / "policy" / "model"
 

@@ -233,6 +233,12 @@ def judge(scale="laptop", tables=None, **kwargs):
     return found.set_index("criterion"), checks.set_index(["criterion", "check"]), verdicts.set_index("part")
 
 
+@cache
+def judged():
+    """Verdicts of unchanged results; a caller must not change them."""
+    return judge()
+
+
 # --- Published numbers: every number that the text relies on ----------------------------------------
 
 
@@ -372,7 +378,7 @@ MODELS = [f"M{k}" for k in range(1, 6)]
 
 
 def test_every_id_of_the_brief_is_there_and_reads_as_it_must():
-    found, checks, verdicts = judge()
+    found, checks, verdicts = judged()
     assert list(found.index) == [*(f"P{k}" for k in range(1, 6)), *WORLD, *MODELS]
     assert (found.verdict[WORLD] == "replicated").all(), found.verdict[WORLD]
     printed = ["replicated", "inconclusive", "not replicated", "replicated", "inconclusive"]
@@ -531,7 +537,7 @@ def test_tables_survive_csv_and_are_small(tmp_path):
         size += path.stat().st_size
     assert size < 1_000_000
     back = {p.stem: pd.read_csv(p) for p in tmp_path.glob("*.csv")}
-    first, again = judge()[0], judge(tables=back)[0]
+    first, again = judged()[0], judge(tables=back)[0]
     assert (first.verdict == again.verdict).all()
     for name, plot in FIGURES.items():
         assert plot(back).get_axes(), name
@@ -554,18 +560,17 @@ def test_table_names_are_unique_and_needs_are_declared():
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_figures_draw_and_are_described(name):
-    plot = FIGURES[name]
-    assert plot(everything(seeds=(11,))).get_axes() and len(plot.alt) > 60 and plot.caption.endswith(".")
+def test_figures_are_described(name):
+    assert len(FIGURES[name].alt) > 60 and FIGURES[name].caption.endswith(".")
 
 
-def test_figures_stand_missing_arms():
+def test_figures_stand_one_seed_and_missing_arms():
     gone = ("half_frame/rewards", "style_lovers/rewards", "main/eval_policy_oracle", "main/eval_policy_weight")
-    tables = everything(without=gone)
+    tables = everything(seeds=(11,), without=gone)
     for name in ("tilt", "fan", "reliability", "gate"):
         tables[name] = tables[name][~tables[name].arm.isin(["oracle", "frrand", "rdpo", "naive_4x"])]
-    for plot in FIGURES.values():
-        plot(tables)
+    for name in ("two_curves", "one_event", "fan", "controls", "reliability"):  # the others read print and theory
+        assert FIGURES[name](tables).get_axes(), name
 
 
 def test_every_arm_has_its_own_look():

@@ -270,7 +270,7 @@ def without_deviants(votes, removed, rng):
     return np.take_along_axis(votes, (votes != majority).argsort(1)[:, : votes.shape[1] - removed], 1)
 
 
-def shares(drop, ties="third", reversal=False, items=400_000, fixed=None):
+def shares(drop, ties="third", reversal=False, items=100_000, fixed=None):
     """The share of changed majorities, simulated."""
     rng = np.random.default_rng(0)
     share = np.full((items, 1), fixed) if fixed else rng.random((items, 1))
@@ -337,7 +337,7 @@ def test_the_table_fitted_by_hand_runs_on_the_curves_of_the_theory():
     for name in ("draw_pairs", "labels", "tilt"):
         [cell] = [cell for cell in notebook.cells if cell.cell_type == "code" and f"def {name}(" in cell.source]
         exec(cell.source, space)
-    curves = tables.two_curves().query("setting == 'main'").set_index(["arm", "kl"])
+    curves = tables.two_curves(10_000).query("setting == 'main'").set_index(["arm", "kl"])
     shares = annotators.SETTINGS["main"].shares
     for arm, pull in (("naive", 1.0), ("frrand", 0.0)):
         policy = space["tilt"](space["fit_reward"](space["labels"](shares, pull)), 0.15)

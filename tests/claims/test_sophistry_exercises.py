@@ -1,6 +1,7 @@
 """The exercises of claim 2: the right answer, every named mistake, blanks and garbage."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -171,6 +172,7 @@ def test_exercise_2_mistakes(first, second, correctness, fpr, words):
 # --- 3 --------------------------------------------------------------------------------------------
 
 
+@cache
 def fits(n, percent, digits=1):
     return any(round(100 * k / n, digits) == percent for k in range(n + 1))
 
@@ -179,16 +181,14 @@ def both(first, second, limit=300):
     return [n for n in range(1, limit + 1) if fits(n, first) and fits(n, second)]
 
 
-def tenths(turn, n, percent):
-    return any(turn(1000 * k, n) == round(10 * percent) for k in range(n + 1))
-
-
+@cache
 def cut_off(n, percent):
-    return tenths(lambda a, n: a // n, n, percent)
+    return any(1000 * k // n == round(10 * percent) for k in range(n + 1))
 
 
+@cache
 def rounded_up(n, percent):
-    return tenths(lambda a, n: -(-a // n), n, percent)
+    return any(-(-1000 * k // n) == round(10 * percent) for k in range(n + 1))
 
 
 def test_exercise_3_right(published):
@@ -342,21 +342,29 @@ def test_exercise_5_mistakes(function, name, words):
 # --- What the notebook trains and shows -----------------------------------------------------------
 
 
+@cache
+def sources():
+    notebook = nbformat.read(ROOT / "notebooks" / "02_sophistry.ipynb", as_version=4)
+    return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+
+
 def defined(name, **space):
     """A function as the notebook defines it, with `space` for the names that it finds there."""
-    notebook = nbformat.read(ROOT / "notebooks" / "02_sophistry.ipynb", as_version=4)
-    for cell in notebook.cells:
-        if cell.cell_type == "code" and f"def {name}(" in cell.source:
-            found = next(n for n in ast.parse(cell.source).body if getattr(n, "name", None) == name)
+    for source in sources():
+        if f"def {name}(" in source:
+            found = next(n for n in ast.parse(source).body if getattr(n, "name", None) == name)
             space = {"np": np, "world": world, "story_lookup": story_lookup, **space}
             exec(compile(ast.Module([found], []), name, "exec"), space)
             return space[name]
     raise AssertionError(f"no cell defines {name}")
 
 
+PROBLEMS = 200
+
+
 @pytest.fixture(scope="module")
 def given():
-    return world.problems(400, "standard", np.random.default_rng(3))
+    return world.problems(PROBLEMS, "standard", np.random.default_rng(3))
 
 
 def test_the_programs_by_hand_begin_with_the_truth_and_forget_more_and_more(given):
@@ -375,11 +383,11 @@ def test_the_reward_in_plain_sight_is_the_reward_of_the_arms(given):
 
     rng = np.random.default_rng(4)
     tests = rng.permuted(given.oracle_tests, axis=1)[:, :2]
-    programs = defined("candidates")(given)[np.arange(400), rng.integers(6, size=400)]
+    programs = defined("candidates")(given)[np.arange(PROBLEMS), rng.integers(6, size=PROBLEMS)]
     tokens = [[*world.tokens_of(p), world.EOS] for p in programs]
     tokens[0] = tokens[0][:-1]  # does not end
     plain = defined("reward", training=given, TESTS=dict(enumerate(world.GRID[tests])))
-    problem = list(range(400))
+    problem = list(range(PROBLEMS))
     values = plain(tokens, problem)
     assert values == passing(given, tests, "r_train")(completion_ids=tokens, problem=problem)
     assert set(values) == {0.0, 1.0} and values[0] == 0

@@ -164,11 +164,12 @@ def test_divergence_is_the_sum_of_exact_token_divergences():
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """Base, setup, selection, three arms and evaluations at smoke scale."""
+    """Base, setup, selection, three arms and evaluations at smoke scale, the base trained for half as long."""
     names = ("base", "setup", "eval_base", "selection", "r_train", "eval_r_train", "reward_model", "learned_rm")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CANDOR_RESULTS", str(tmp_path_factory.mktemp("results")))
-        known, scale = experiments.steps(), config.load("smoke")
+        half = {"world": {"sample_tests": {"base_steps": 250, "sft_problems": 800}}}
+        known, scale = experiments.steps(), config.load("smoke", overrides=half)
         made = {name: steps.run(f"{ROOT}/{name}", 11, known, scale)[0] for name in names}
         yield made, experiments.Results(scale).collect("standard", ["base", "r_train"], "summary", "sample_tests")
 
@@ -194,7 +195,7 @@ def test_the_summary_has_every_measure(results):
     for name in ("approval", "correctness", "error", "tpr", "fallible_tpr"):
         assert arm[f"{name}_before"] == pytest.approx(base[name], nan_ok=True), "the same base, the same chances"
     assert base["kl"] == 0 and arm["kl"] > 0 and base["worse_10"] == 0
-    assert base["valid"] > 0.5, "smoke trains a base that writes programs"
+    assert base["valid"] > 0.5, "the base writes programs"
 
 
 def test_other_tables_of_an_evaluation(results):

@@ -120,8 +120,8 @@ def test_the_policy_comes_to_the_closed_form(start, tmp_path):
     with torch.no_grad():
         before = base(input_ids=ids).logits[0, -1].log_softmax(-1)
     closed = (before + worth).log_softmax(-1)
-    config = configuration(tmp_path, max_steps=60, per_device_train_batch_size=64, num_generations=8)
-    config.learning_rate, config.logging_steps = 5e-3, 60
+    config = configuration(tmp_path, max_steps=45, per_device_train_batch_size=64, num_generations=8)
+    config.learning_rate, config.logging_steps = 5e-3, 45
     model, _, _ = rloo.train(start, prompts(400), reward, config)
     with torch.no_grad():
         after = model.lm_head(model.model(input_ids=ids).last_hidden_state[0, -1]).log_softmax(-1)
