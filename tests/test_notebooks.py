@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import os
 import re
 
 import nbformat
@@ -126,18 +127,32 @@ def test_runs_from_the_reference_with_live_cells_off(path, tmp_path):
 # --- With other parameters, and with nothing to show -------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory):
+    """One kernel for all notebooks, since starting it and importing costs more than their cells; it has no results."""
+    from jupyter_client.manager import AsyncKernelManager
+    from jupyter_core.utils import run_sync
+
+    manager = AsyncKernelManager(kernel_name="python3")
+    env = os.environ | {"CANDOR_RESULTS": str(tmp_path_factory.mktemp("nothing"))}
+    run_sync(manager.start_kernel)(
+        cwd=str(graph.NOTEBOOKS), env=env, extra_arguments=["--HistoryManager.hist_file=:memory:"]
+    )
+    yield manager
+    run_sync(manager.shutdown_kernel)(now=True)
+
+
 @pytest.mark.slow
 @every
-def test_runs_where_nothing_was_computed(path, tmp_path, monkeypatch):
+def test_runs_where_nothing_was_computed(path, kernel):
     """A reader's first look at a scale that never ran: sentences instead of tables, and no traceback."""
     from nbclient import NotebookClient
 
-    monkeypatch.setenv("CANDOR_RESULTS", str(tmp_path))
     notebook = read(path)
     given = nbformat.v4.new_code_cell('scale = "smoke"\nsource = "results"\nlive = False')
     notebook.cells.insert(1, given)
-    resources = {"metadata": {"path": str(graph.NOTEBOOKS)}}
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
+    notebook.cells.insert(0, nbformat.v4.new_code_cell("%reset -f"))  # nothing is left of the notebook before
+    NotebookClient(notebook, km=kernel, timeout=600).execute()
     assert "make replicate SCALE=smoke" in outputs(notebook)
 
 

@@ -68,28 +68,26 @@ class FakeResults:
 
     def collect(self, setting, arms, table, world):
         assert world == "arithmetic"
-        return self.stack(setting, arms, lambda arm, seed: self.made(table, setting, arm, seed))
+        return self.stack(table, setting, arms)
 
     def trained(self, setting, arms, table, world):
         assert world == "arithmetic"
-        return self.stack(setting, arms, lambda arm, seed: getattr(self, f"of_{table}")(arm, seed))
+        return self.stack(f"of_{table}", setting, arms)
 
-    def stack(self, setting, arms, make):
+    def stack(self, table, setting, arms):
         frames = []
         for arm in arms:
             few = 1 if setting == "half_trap" else 3 if arm in FEW else None
+            make = self.made if {arm, f"{arm} course", table} & set(self.change) else as_it_is
             for seed in self.seeds[:few] if arm not in self.without else ():
-                if (frame := make(arm, seed)) is not None:
-                    frames.append(frame.assign(setting=setting, arm=arm, seed=seed))
+                frames.append(make(table, setting, arm, seed))
         return pd.concat(frames or [pd.DataFrame()], ignore_index=True)
+
+    def made(self, table, setting, arm, seed):
+        return getattr(self, table)(setting, arm, seed).assign(setting=setting, arm=arm, seed=seed)
 
     def noise(self, arm, seed, n):
         return np.random.default_rng([seed, sum(map(ord, arm))]).normal(0, 0.25, n)
-
-    def made(self, table, setting, arm, seed):
-        if table == "reliability" and self.change:
-            return None  # no criterion reads it
-        return getattr(self, table)(setting, arm, seed) if self.change else as_it_is(table, setting, arm, seed)
 
     def summary(self, setting, arm, seed):
         known = TRAP if setting == "half_trap" else MODELS
@@ -142,14 +140,14 @@ class FakeResults:
         columns |= {"ece": 0.1, "entropy": 2 * np.exp(-at / 60), "disagreement": 0.1 + at / 400}
         return pd.DataFrame(columns | changed)
 
-    def of_pairs(self, arm, seed):
+    def of_pairs(self, setting, arm, seed):
         row = {"number": 20_000, "coverage": 1.0, "different_answers": 0.7, "median_difference": 0.4}
         return pd.DataFrame([row | {"prompts_only": True} | self.change.get(arm, {})])
 
-    def of_summary(self, arm, seed):
+    def of_summary(self, setting, arm, seed):
         return pd.DataFrame([{"pairs": 8_000, "pair_accuracy": 0.9, "low": -2.0, "high": 2.0, "within_auroc": 0.9}])
 
-    def of_traces(self, arm, seed):
+    def of_traces(self, setting, arm, seed):
         confidence = np.array([0.62, 0.99, 0.71, 0.55, 0.97, 0.94, 0.4, 0.66, 0.91, -0.05])
         bodies = ["= 3", "7 3 4 4 = 4", "7 3 = 9"] * 3 + ["= 1"]
         table = pd.DataFrame({"prompt": "Q 4 x3 +4? +0 -3 :", "branch": range(10), "first": OPENERS})
@@ -159,7 +157,7 @@ class FakeResults:
 
 @cache
 def as_it_is(table, setting, arm, seed):
-    return getattr(FakeResults(), table)(setting, arm, seed)
+    return FakeResults().made(table, setting, arm, seed)
 
 
 @cache
@@ -313,7 +311,7 @@ def test_audit_sees_an_evaluation_on_the_way(monkeypatch):
     step = steps.STEPS["arithmetic/standard/judge_fluency"]
     leaking = step.__class__(step.key, step.make, (*step.needs, "arithmetic/standard/eval_base"), step.options)
     monkeypatch.setitem(steps.STEPS, step.key, leaking)
-    tables = everything() | {"audit": t.theory()["audit"]}
+    tables = everything() | {"audit": t._audit()}
     assert set(rows(tables["audit"], evaluations=1)["step"]) == {"judge_fluency", "rlsf_fluency", "fluency_rlsf_long"}
     found, checks, verdicts = judge(tables=tables)
     assert found.verdict["W15"] == verdicts.verdict["(iv)"] == "not replicated"
@@ -340,6 +338,7 @@ def test_every_id_of_the_brief_is_there_and_reads_as_it_must():
     assert checks.value[("P6", "ECE by disparity")] == pytest.approx(-39, abs=0.5)
     assert checks.value[("P6", "ECE by probability")] == pytest.approx(11.4, abs=0.1)
     assert found.note["W12"].endswith("collapse at step 80, 80, 80")
+    assert checks.value[("W12", "seeds with such a step")] == checks.n[("W12", "seeds with such a step")] == 3
     assert 'RLSF not "needed"' in found.note["W10"] and "as expected" in found.note["W14"]
     assert "ECE of base -> damaged -> repaired: greedy " in found.note["W6a"]
     assert list(verdicts.index) == ["(i)", "(ii)", "(iii)", "(iv)", "(v)", "overall"]
@@ -433,9 +432,8 @@ def test_what_spans_the_limit_is_inconclusive():
     found, checks, verdicts = judge(tables=tables)
     assert found.verdict["W3"] == found.verdict["W6a"] == "inconclusive"
     assert checks.passes[("W3", "sampled accuracy")] == "4/5"
-    assert (
-        verdicts.verdict["(ii)"] == verdicts.verdict["(iii)"] == verdicts.verdict["overall"] == "inconclusive" or True
-    )
+    assert found.verdict["W6b"] == "not replicated"
+    assert (verdicts.verdict[["(ii)", "(iii)", "overall"]] == "inconclusive").all()
     assert "by parts" in verdicts.note["overall"]
 
 

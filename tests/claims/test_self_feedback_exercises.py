@@ -373,7 +373,7 @@ def shipped():
 def test_the_branching_in_plain_sight_is_that_of_the_arms(shipped):
     from candor.branching import branch
 
-    prompts = world.questions(20, np.random.default_rng(1)).prompt_ids().tolist()
+    prompts = world.questions(6, np.random.default_rng(1)).prompt_ids().tolist()
     wanted = branch(shipped["base"], prompts, 10, world.NEW_TOKENS)
     branches_of = defined("branches_of")
     for i, prompt in enumerate(prompts):

@@ -143,29 +143,31 @@ def given():
     return world.questions(40, np.random.default_rng(1))
 
 
-def test_labels_know_prompts_only(start, given):
+@pytest.fixture(scope="module")
+def branches(start, given):
+    return arithmetic.labelled(arithmetic._load(start), given.prompt_ids(), 6)
+
+
+def test_labels_know_prompts_only(start, given, branches):
     """The same prompts with other truths give the same labels, and a wrong trace may be preferred to a right one."""
-    model = arithmetic._load(start)
-    branches = arithmetic.labelled(model, given.prompt_ids(), 6)
     other = replace(given, shifted=(given.smudge >= 0) & ~given.shifted)
-    again = arithmetic.labelled(model, other.prompt_ids(), 6)
+    again = arithmetic.labelled(arithmetic._load(start), other.prompt_ids(), 6)
     assert (np.stack(branches["ids"]) == np.stack(again["ids"])).all()
     assert (branches["disparity"] == again["disparity"]).all()
     assert not {"truth", "right", "correct", "posterior"} & set(branches)
 
 
-def test_confidences_are_those_of_the_branches(start, given):
+def test_confidences_are_those_of_the_branches(start, given, branches):
     """The teacher-forced pass finds what was found while decoding."""
     from candor.branching import branch, span_confidence
 
     model = arithmetic._load(start)
     found = branch(model, given.prompt_ids().tolist(), 6, world.NEW_TOKENS)
-    table = arithmetic.labelled(model, given.prompt_ids(), 6)
     at = world.read(found.tokens.reshape(-1, world.NEW_TOKENS)).answer_at.reshape(40, 6)
     for kind in ("disparity", "probability"):
         wanted = np.nan_to_num(span_confidence(found, np.where(at > 0, at, 1), np.where(at > 0, at + 1, 0), kind))
-        assert table[kind].to_numpy().reshape(40, 6) == pytest.approx(wanted, abs=1e-5)
-    assert (table["answer"] >= 0).mean() > 0.5
+        assert branches[kind].to_numpy().reshape(40, 6) == pytest.approx(wanted, abs=1e-5)
+    assert (branches["answer"] >= 0).mean() > 0.5
 
 
 def test_the_answers_mind_is_that_of_its_token(start):
@@ -190,13 +192,12 @@ def test_sharpening_is_a_temperature_of_one_half(start, given):
     assert arithmetic.logits_of(model, given.prompt_ids(), ids) == pytest.approx(2 * before, rel=1e-3, abs=1e-3)
 
 
-def test_a_shuffle_stays_within_prompts(start, given):
+def test_a_shuffle_stays_within_prompts(branches):
     class Seeded:
         settings = config.load("smoke", overrides={"world": {"arithmetic": {"branches": 6}}})["world"]["arithmetic"]
         step = arithmetic.STEPS[f"{ROOT}/fluency_shuffled"]
         seed = 0
 
-    branches = arithmetic.labelled(arithmetic._load(start), given.prompt_ids(), 6)
     confidence = branches["disparity"].to_numpy().reshape(40, 6)
     shuffled = arithmetic.ranking(Seeded, branches)
     assert (np.sort(shuffled, 1) == np.sort(confidence, 1)).all() and (shuffled != confidence).any()

@@ -247,6 +247,12 @@ def collapse_step(tables: Tables) -> pd.Series:
     return found["step"].where(fallen).groupby(found["seed"]).min()
 
 
+def collapsed(tables: Tables) -> Estimate:
+    """On how many seeds there is such a step; the note says which it is. None at all is a finding, too."""
+    found = collapse_step(tables)
+    return Estimate(int(found.notna().sum()), n=len(found))
+
+
 def final_fall(tables: Tables) -> pd.Series:
     """Accuracy of 120 steps of RLSF-RLOO below its own peak along them, in points."""
     return course(tables, LONG, 120).groupby("seed")["below"].last()
@@ -822,7 +828,7 @@ CRITERIA = (
         "3/3; report step",
         (
             Check("fall below own peak at confidence >= .97", certain_fall, Band(low=10), 5, unit="points"),
-            Check("first such step", collapse_step, unit="steps"),
+            Check("seeds with such a step", collapsed, unit="seeds"),
         ),
         paper_value="not tried there",
         note=lambda tables: f"{_FEW}; {steps_note(tables)}",
