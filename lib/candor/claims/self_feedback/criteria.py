@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -225,31 +226,35 @@ def shuffled_spread(tables: Tables) -> Estimate:
 # Along training
 
 
-def course(tables: Tables, arm: str, until: int) -> pd.DataFrame:
-    """The checkpoints of an arm up to a step; `KeyError` unless it reached that step on all its seeds."""
+def course(tables: Tables, arm: str, until: int, mode: str = "") -> pd.DataFrame:
+    """The checkpoints of an arm up to a step; `KeyError` unless it reached that step on all its seeds.
+
+    `accuracy` and `confidence` are sampled, or greedy with the mode `greedy_`.
+    """
     found = select(tables, "trajectory", arm=arm)
     if (found.groupby("seed")["step"].max() < until).any():
         raise KeyError(f"trajectory: {arm} to step {until}")
     found = found[found["step"] <= until].sort_values(["seed", "step"])
+    found = found.assign(**{name: found[f"{mode}{name}"] for name in ("accuracy", "confidence")})
     return found.assign(below=100 * (found.groupby("seed")["accuracy"].cummax() - found["accuracy"]))
 
 
-def certain_fall(tables: Tables) -> pd.Series:
+def certain_fall(tables: Tables, mode: str = "") -> pd.Series:
     """The deepest fall below its own peak while mean confidence is at least .97, within 160 steps, in points."""
-    found = course(tables, ONLINE, 160)
+    found = course(tables, ONLINE, 160, mode)
     return found["below"].where(found["confidence"] >= 0.97, 0.0).groupby(found["seed"]).max()
 
 
-def collapse_step(tables: Tables) -> pd.Series:
+def collapse_step(tables: Tables, mode: str = "") -> pd.Series:
     """The first step with confidence of at least .97 and accuracy 10 points below its own peak; NaN if none."""
-    found = course(tables, ONLINE, 160)
+    found = course(tables, ONLINE, 160, mode)
     fallen = (found["confidence"] >= 0.97) & (found["below"] >= 10)
     return found["step"].where(fallen).groupby(found["seed"]).min()
 
 
-def collapsed(tables: Tables) -> Estimate:
+def collapsed(tables: Tables, mode: str = "") -> Estimate:
     """On how many seeds there is such a step; the note says which it is. None at all is a finding, too."""
-    found = collapse_step(tables)
+    found = collapse_step(tables, mode)
     return Estimate(int(found.notna().sum()), n=len(found))
 
 
@@ -397,9 +402,15 @@ def row_note(start: str, tables: Tables) -> str:
     return f"ECE of base -> damaged -> repaired: greedy {greedy}, sampled {sampled}"
 
 
-def steps_note(tables: Tables) -> str:
-    found = collapse_step(tables)
-    return "collapse at step " + ", ".join("-" if np.isnan(step) else f"{step:.0f}" for step in found)
+def steps_note(tables: Tables, mode: str = "") -> str:
+    """What the online reward did on each seed, whatever its confidence was."""
+    found, seeds = collapse_step(tables, mode), course(tables, ONLINE, 160, mode).groupby("seed")
+    steps = ", ".join("-" if np.isnan(step) else f"{step:.0f}" for step in found)
+    falls = ", ".join(f"{points:.0f}" for points in seeds["below"].last())
+    return (
+        f"below its own peak at the end by {falls} points, with confidence at most "
+        f"{', '.join(f'{top:.3f}' for top in seeds['confidence'].max())}; collapse at step {steps}"
+    )
 
 
 def needed_note(tables: Tables) -> str:
@@ -832,6 +843,25 @@ CRITERIA = (
         ),
         paper_value="not tried there",
         note=lambda tables: f"{_FEW}; {steps_note(tables)}",
+    ),
+    Criterion(
+        "W12-greedy",
+        "world",
+        "the same with greedy answers (added after the result of W12; no part rests on it)",
+        "as W12, greedy: the plan's pilot had counted greedy answers",
+        "as W12",
+        (
+            Check(
+                "fall below own peak at confidence >= .97, greedy",
+                partial(certain_fall, mode="greedy_"),
+                Band(low=10),
+                5,
+                unit="points",
+            ),
+            Check("seeds with such a step, greedy", partial(collapsed, mode="greedy_"), unit="seeds"),
+        ),
+        paper_value="not tried there",
+        note=lambda tables: f"{_FEW}; {steps_note(tables, 'greedy_')}",
     ),
     Criterion(
         "W13",

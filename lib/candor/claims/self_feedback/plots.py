@@ -83,7 +83,7 @@ def cells(tables: Tables) -> Figure:
     axes[0].set(xlim=(43, 93), ylim=(6, 56), ylabel="expected calibration error, percent")
     axes[1].set(xlim=(95, 100), ylim=(0, 20))
     names = {"Qwen-7B GSM8K": (49.8, 34.8), "Qwen-7B MultiArith": (69, 16.5), "Gemma GSM8K": (81, 8.6)}
-    for text, at in (names | {"Phi-2 CommonsenseQA": (57, 16.5)}).items():
+    for text, at in (names | {"Phi-2 CommonsenseQA": (57, 13.5)}).items():
         axes[0].text(*at, text, fontsize=8, ha="center", color="#555555")
     for ax, at in ((axes[0], (70, 32.5)), (axes[1], (95.25, 5.9))):
         note = ax.text(*at, "ECE = 100 − accuracy", fontsize=8, ha="left")
