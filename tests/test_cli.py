@@ -32,10 +32,7 @@ def said(capsys):
     ("words", "sentence"),
     [
         (("replicate", "--scale", "huge"), "no scale 'huge' (no file config/huge.yaml): choose one of gpu, laptop"),
-        (
-            ("replicate", "--claim", "brier"),
-            (("replicate", "--claim", "brier"), f"no claim 'brier': choose one of {', '.join(claims.NAMES)}"),
-        ),
+        (("replicate", "--claim", "brier"), f"no claim 'brier': choose one of {', '.join(claims.NAMES)}"),
         (("replicate", "--cores", "many"), "a number of cores is a whole number from 1, not 'many'"),
         (("steps", "--scale", "smoke", "--seed", "one", BASE), "a seed is a whole number, such as 11, not 'one'"),
         (("steps", "--scale", "smoke", "--seed", "11", "witnesses/expert/rlvx"), "there are witnesses/expert/base"),
