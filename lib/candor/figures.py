@@ -82,6 +82,11 @@ def style() -> AbstractContextManager[None]:
     return mpl.rc_context(_RC)
 
 
+def legend(figure: Figure, handles: list, **kwargs: Any) -> None:
+    """One legend below all panels, in one row unless `ncols` says otherwise."""
+    figure.legend(handles=handles, loc="outside lower center", **{"ncols": len(handles)} | kwargs)
+
+
 def canvas(rows: int = 1, columns: int = 1, width: float = 7.0, height: float = 3.0, **kwargs: Any):
     """Figure and axes as `plt.subplots` gives them (sizes in inches, `kwargs` passed on), laid out tightly.
 

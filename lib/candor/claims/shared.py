@@ -73,12 +73,12 @@ def trained_and_evaluated(*groups: Groups) -> list[str]:
 
 def collect(results, table: str, *groups: Groups) -> pd.DataFrame:
     """`results.collect` over several settings, one frame; empty if nothing has been computed."""
-    return _stack(results.collect(s, list(arms), table) for group in groups for s, arms in group.items())
+    return stack(results.collect(s, list(arms), table) for group in groups for s, arms in group.items())
 
 
 def training(results, columns: Sequence[str], *groups: Groups) -> pd.DataFrame:
     """Training logs as means over seeds: setting, arm, step, and those of `columns` that were logged."""
-    log = _stack(
+    log = stack(
         results.log(setting, [arm for arm in arms if arm != "base"])
         for group in groups
         for setting, arms in group.items()
@@ -121,6 +121,17 @@ def select(tables: Tables, table: str, **where: object) -> pd.DataFrame:
     return found
 
 
+def standard(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a world's standard setting."""
+    return rows(table, setting="standard")
+
+
+def known(table: pd.DataFrame, arms: Iterable[str], column: str = "arm") -> list[str]:
+    """Those of `arms` that the table has, in their order."""
+    present = set(table[column])
+    return [arm for arm in arms if arm in present]
+
+
 def within(limit: float) -> Band:
     return Band(-limit, limit)
 
@@ -129,5 +140,6 @@ def exactly(n: float) -> Band:
     return Band(n, n)
 
 
-def _stack(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
+def stack(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Frames under each other, empty ones left out; empty if all are."""
     return pd.concat([f for f in frames if len(f)] or [pd.DataFrame()], ignore_index=True)

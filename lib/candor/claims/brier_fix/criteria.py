@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
+from candor.claims.shared import exactly
 from candor.experiments import language_models as models
 from candor.ledger import (
     NOT_ATTEMPTED,
@@ -120,10 +121,6 @@ def counted(table: str, mask: Callable[[pd.DataFrame], pd.Series], query: str = 
         return Estimate(int(mask(rows).sum()), n=len(rows))
 
     return estimate
-
-
-def exactly(n: float) -> Band:
-    return Band(n, n)
 
 
 # --- Notes that depend on the outcome -------------------------------------------------------------

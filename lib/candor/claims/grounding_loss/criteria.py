@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from candor.claims.grounding_loss.tables import CHARITIES, measured_shifts
-from candor.claims.shared import rows
+from candor.claims.shared import exactly, rows, select
 from candor.ledger import (
     NOT_ATTEMPTED,
     PARTLY,
@@ -29,14 +29,6 @@ from candor.worlds.reference_game import ACTS
 
 Estimator = Callable[[Tables], pd.Series]
 SHORT = {"followup": "F", "acknowledgement": "A", "clarification": "C"}
-
-
-def select(tables: Tables, table: str, **where: object) -> pd.DataFrame:
-    """The rows of a table with these values; `KeyError` if there are none (then nothing was attempted)."""
-    found = rows(tables[table], **where)
-    if found.empty:
-        raise KeyError(f"{table}: {where}")
-    return found
 
 
 def seeds(tables: Tables, arm: str, measure: str) -> pd.Series:
@@ -71,10 +63,6 @@ def from_exact(measure: str, act: str | None = None, scale: float = 1.0) -> Esti
 
 def within(limit: float) -> Band:
     return Band(-limit, limit)
-
-
-def exactly(n: float) -> Band:
-    return Band(n, n)
 
 
 def kappa_changes(arm: str, bands: Mapping[str, Band] | Band, other: str = "base") -> tuple[Check, ...]:

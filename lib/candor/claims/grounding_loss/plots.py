@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from candor import figures as f
 from candor.claims.grounding_loss.tables import CHARITIES, measured_shifts
-from candor.claims.shared import rows
+from candor.claims.shared import known, rows
 from candor.figures import Plot
 from candor.ledger import Tables
 from candor.measures.intervals import t_interval
@@ -28,15 +28,6 @@ ACT_LOOKS = {
     "acknowledgement": f.Look("acknowledgement", f.ORANGE, "s"),
     "clarification": f.Look("clarification", f.PURPLE, "^"),
 }
-
-
-def _known(table: pd.DataFrame, arms: tuple[str, ...]) -> list[str]:
-    present = set(table["arm"])
-    return [arm for arm in arms if arm in present]
-
-
-def _legend(figure: Figure, handles: list, **kwargs: Any) -> None:
-    figure.legend(handles=handles, loc="outside lower center", **{"ncols": len(handles)} | kwargs)
 
 
 def _dot(look: f.Look, **kwargs: Any) -> Line2D:
@@ -87,7 +78,7 @@ def headline(tables: Tables) -> Figure:
     ax.set_xticks((-25, 0, 25, 50, 75, 100))
     handles = [_dot(look) for look in ACT_LOOKS.values()]
     handles.append(_dot(f.Look("not established", f.GREY, "o"), markerfacecolor=f.PAPER))
-    _legend(figure, handles)
+    f.legend(figure, handles)
     return figure
 
 
@@ -153,7 +144,7 @@ def bound(tables: Tables) -> Figure:
     handles = [Line2D([], [], color=f.GREY, linestyle=linestyle, label=label) for label, linestyle in METHODS.values()]
     handles.append(Line2D([], [], color=f.INK, linewidth=1.2, label="largest kappa at this rate"))
     handles.append(Line2D([], [], label="the human's rate", **_REFERENCE))
-    _legend(figure, handles)
+    f.legend(figure, handles)
     return figure
 
 
@@ -195,7 +186,7 @@ def counts(tables: Tables) -> Figure:
         _dot(f.Look("the model's, where the human clarified too", f.VERMILION, "^")),
         _dot(f.Look("the model's, elsewhere", f.PURPLE, "^"), markerfacecolor=f.PAPER),
     ]
-    _legend(figure, handles)
+    f.legend(figure, handles)
     return figure
 
 
@@ -208,7 +199,7 @@ def contexts(tables: Tables) -> Figure:
     """How often an act is used where a delivery would be right with probability p."""
     cells, predicted = tables["cells"], tables["predicted_cells"]
     crossings = tables["crossing"].set_index("alpha")["p"]
-    arms = _known(cells, BY_CHARITY)
+    arms = known(cells, BY_CHARITY)
     figure, axes = f.canvas(1, 3, width=7.6, height=3.3, sharey=True)
     for ax, act in zip(axes, ACTS):
         here = rows(cells, act=act)
@@ -247,7 +238,7 @@ WATCHED = ("more_sft", "shuffled", "charity_6")
 def training(tables: Tables) -> Figure:
     """What happens along training: the win rate rises while success falls."""
     course, summary = tables["trajectory"], tables["summary"]
-    arms = _known(course, WATCHED)
+    arms = known(course, WATCHED)
     figure, axes = f.canvas(1, 4, width=7.9, height=2.9, sharex=True)
     last = course["step"].max()
     for ax, (measure, title) in zip(axes, COURSES.items()):
@@ -274,7 +265,7 @@ def closed_form(tables: Tables) -> Figure:
     f.unit_square(kappas, "kappa by the closed form", "kappa measured")
     x = np.array((0, 1))
     kappas.fill_between(x, x - 0.08, x + 0.08, color="#EDF2EF", linewidth=0, zorder=0)
-    for arm in _known(summary, tuple(CHARITIES)):
+    for arm in known(summary, tuple(CHARITIES)):
         for act in ACTS:
             at = rows(predicted, arm=arm, act=act)["kappa"].item()
             values = rows(summary, arm=arm)[f"{act}_kappa"]
@@ -288,9 +279,9 @@ def closed_form(tables: Tables) -> Figure:
     shifts.axhline(0, color=f.FAINT, linewidth=0.8, zorder=0)
     shifts.axvline(0, color=f.FAINT, linewidth=0.8, zorder=0)
     shifts.set(xlabel="shift by the closed form", ylabel="shift measured", title="logit of the act, by context")
-    handles = [_dot(f.look(arm)._replace(marker="o")) for arm in _known(summary, tuple(CHARITIES))]
+    handles = [_dot(f.look(arm)._replace(marker="o")) for arm in known(summary, tuple(CHARITIES))]
     handles += [_dot(look._replace(color=f.GREY)) for look in ACT_LOOKS.values()]
-    _legend(figure, handles, columnspacing=1.2, handlelength=1.2)
+    f.legend(figure, handles, columnspacing=1.2, handlelength=1.2)
     return figure
 
 
@@ -302,7 +293,7 @@ def onset(tables: Tables) -> Figure:
         part = rows(line, act=act)
         kappas.plot(part["alpha"], part["kappa"], color=look.color, linewidth=1.4)
         kappas.axhline(rows(human, act=act)["kappa"].item(), color=look.color, linewidth=0.9, linestyle=(0, (1, 1.5)))
-        for arm in _known(summary, tuple(CHARITIES)):
+        for arm in known(summary, tuple(CHARITIES)):
             values = rows(summary, arm=arm)[f"{act}_kappa"]
             kappas.vlines(CHARITIES[arm], *t_interval(values), color=look.color, linewidth=1.8)
             kappas.plot(CHARITIES[arm], values.mean(), look.marker, color=look.color, markersize=6.5, zorder=3)
@@ -311,7 +302,7 @@ def onset(tables: Tables) -> Figure:
         outcome.plot(part["alpha"], part[measure], color=ink, linewidth=1.4)
         outcome.axhline(human[measure].iloc[0], color=ink, linewidth=0.9, linestyle=(0, (1, 1.5)))
         column = {"all_acts": "rate"}.get(measure, measure)
-        for arm in _known(summary, tuple(CHARITIES)):
+        for arm in known(summary, tuple(CHARITIES)):
             values = rows(summary, arm=arm)[column]
             outcome.vlines(CHARITIES[arm], *t_interval(values), color=ink, linewidth=1.8)
             outcome.plot(CHARITIES[arm], values.mean(), "o", color=ink, markersize=6, zorder=3)
@@ -322,7 +313,7 @@ def onset(tables: Tables) -> Figure:
     handles = [_dot(look) for look in ACT_LOOKS.values()]
     handles.append(Line2D([], [], color=f.GREY, linewidth=1.4, label="closed form"))
     handles.append(Line2D([], [], color=f.GREY, linewidth=0.9, linestyle=(0, (1, 1.5)), label="human"))
-    _legend(figure, handles)
+    f.legend(figure, handles)
     return figure
 
 
@@ -337,7 +328,7 @@ def pleasure(tables: Tables) -> Figure:
     summary = tables["summary"]
     figure, ax = f.canvas(width=6.4, height=3.8)
     ax.axvline(0.5, **_REFERENCE)
-    for arm in _known(summary, EVERY):
+    for arm in known(summary, EVERY):
         part = rows(summary, arm=arm)
         look = f.look(arm)
         ax.plot(part["win_rate"], part["success"], look.marker, color=look.color, alpha=0.35, markersize=3.5)
@@ -365,7 +356,7 @@ SHOWN = {
 def arms(tables: Tables) -> Figure:
     """All arms, every main measure, mean and interval over seeds."""
     summary = tables["summary"]
-    present = _known(summary, EVERY)
+    present = known(summary, EVERY)
     figure, axes = f.canvas(2, 3, width=7.8, height=1.4 + 0.46 * len(present), sharey=True)
     human = tables["human"].set_index("act")
     exact = {f"{act}_kappa": human["kappa"][act] for act in ACTS}

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from candor.claims.self_feedback.tables import CHECKPOINTS, GEMMA, PHI, QWEN, SHUFFLES, STARTS, WATCHED
-from candor.claims.shared import rows
+from candor.claims.shared import select
 from candor.ledger import (
     FULL_SEEDS,
     INCONCLUSIVE,
@@ -36,14 +36,6 @@ from candor.ledger import (
 
 Estimator = Callable[[Tables], pd.Series]
 ONLINE, LONG = WATCHED
-
-
-def select(tables: Tables, table: str, **where: object) -> pd.DataFrame:
-    """The rows of a table with these values; `KeyError` if there are none (then nothing was attempted)."""
-    found = rows(tables[table], **where)
-    if found.empty:
-        raise KeyError(f"{table}: {where}")
-    return found
 
 
 def value(arm: str, measure: str, setting: str = "standard", table: str = "summary") -> Estimator:

@@ -14,7 +14,7 @@ from matplotlib.patheffects import withStroke
 
 from candor import figures as f
 from candor.claims.self_feedback.tables import FEW_STARTS, GEMMA, PHI, QWEN, STARTS
-from candor.claims.shared import rows
+from candor.claims.shared import known, rows, standard
 from candor.figures import Plot
 from candor.ledger import Tables
 
@@ -38,26 +38,13 @@ CELLS = (
 )
 
 
-def _known(table: pd.DataFrame, arms: tuple[str, ...], column: str = "arm") -> list[str]:
-    present = set(table[column])
-    return [arm for arm in arms if arm in present]
-
-
-def _legend(figure: Figure, handles: list, **kwargs: Any) -> None:
-    figure.legend(handles=handles, loc="outside lower center", **{"ncols": len(handles)} | kwargs)
-
-
 def _line(look: f.Look, **kwargs: Any) -> Line2D:
     return Line2D([], [], **look._asdict() | {"markersize": 5} | kwargs)
 
 
-def _standard(table: pd.DataFrame) -> pd.DataFrame:
-    return rows(table, setting="standard")
-
-
 def _means(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     """Means over seeds by arm, percent."""
-    return 100 * _standard(table).groupby("arm", sort=False)[columns].mean()
+    return 100 * standard(table).groupby("arm", sort=False)[columns].mean()
 
 
 # --- Published ------------------------------------------------------------------------------------
@@ -89,7 +76,7 @@ def cells(tables: Tables) -> Figure:
         note = ax.text(*at, "ECE = 100 − accuracy", fontsize=8, ha="left")
         note.set_path_effects(_HALO)
     axes[1].text(97.4, 18.2, "above the line:\npartly underconfident", fontsize=8, color="#555555", va="top")
-    _legend(figure, [_line(look, linestyle="") for look in PAPER_ARMS.values()])
+    f.legend(figure, [_line(look, linestyle="") for look in PAPER_ARMS.values()])
     return figure
 
 
@@ -125,7 +112,7 @@ def forest(tables: Tables) -> Figure:
     axes[0].set_yticks(range(len(CELLS)), [f"{MODELS[model]} {dataset}" for model, dataset in CELLS])
     handles = [_line(look, linestyle="-") for look in inks.values()]
     handles.append(Line2D([], [], color=f.GREY, marker="o", markerfacecolor=f.PAPER, label="interval contains 0"))
-    _legend(figure, handles)
+    f.legend(figure, handles)
     return figure
 
 
@@ -155,7 +142,7 @@ def artefact(tables: Tables) -> Figure:
     ax.set_ylabel("percent")
     note = ax.annotate("calibrated", (1, 0), (-5, 66), textcoords="offset points", rotation=90, fontsize=8, ha="right")
     note.set_path_effects(_HALO)
-    _legend(figure, [_line(look) for look in names.values()])
+    f.legend(figure, [_line(look) for look in names.values()])
     return figure
 
 
@@ -165,7 +152,7 @@ def sweep(tables: Tables) -> Figure:
     names = {"ece": PROBABILITY, "ece_disparity": DISPARITY, "accuracy": ACCURACY}
     _over_temperature(ax, tables["temperatures"], names)
     ax.set_ylabel("percent")
-    _legend(figure, [_line(look) for look in names.values()])
+    f.legend(figure, [_line(look) for look in names.values()])
     return figure
 
 
@@ -199,13 +186,13 @@ def selection(tables: Tables) -> Figure:
     axes[1].axvline(0, color=f.FAINT, linewidth=0.8, zorder=0)
     axes[1].set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", title="world: RLSF-RLOO, greedy")
     axes[1].set(xlabel="(1 − b) × change of confidence, points", ylabel="change of gap, points")
-    _legend(figure, handles)
+    f.legend(figure, handles)
     return figure
 
 
 def _moved(summary: pd.DataFrame, start: str) -> pd.DataFrame:
     """Change of the greedy gap and what selection predicts for it, points, a row a seed."""
-    table = _standard(summary)
+    table = standard(summary)
     before, after = (rows(table, arm=arm).set_index("seed") for arm in (start, f"rlsf_{start}"))
     if before.empty or after.empty:
         return pd.DataFrame()
@@ -252,14 +239,14 @@ def tree(tables: Tables) -> Figure:
     handles = [Patch(color=f.GREEN, label="right"), Patch(color=f.VERMILION, label="wrong")]
     if table["right"].between(0, 1, inclusive="neither").any():
         handles.append(Patch(color=f.ORANGE, label="right with that probability"))
-    _legend(figure, handles)
+    f.legend(figure, handles)
     return figure
 
 
 def reliability(tables: Tables) -> Figure:
     """Reliability of greedy answers: base, damaged and after RLSF-RLOO, by probability and by disparity."""
-    table = rows(_standard(tables["reliability"]), mode="greedy")
-    starts = _known(table, STARTS)
+    table = rows(standard(tables["reliability"]), mode="greedy")
+    starts = known(table, STARTS)
     figure, axes = f.canvas(2, len(starts), width=2.5 * len(starts) + 0.4, height=5.2, squeeze=False)
     for line, measure in zip(axes, ("probability", "disparity")):
         for ax, start in zip(line, starts):
@@ -283,7 +270,7 @@ def reliability(tables: Tables) -> Figure:
     shown = ["base", *starts]
     handles = [_line(f.look(arm), linestyle="-") for arm in shown]
     handles.append(Line2D([], [], color=f.BLUE, marker="^", label="after RLSF-RLOO"))
-    _legend(figure, handles)
+    f.legend(figure, handles)
     return figure
 
 
@@ -297,8 +284,8 @@ STYLES = {"direct": ("#C9C9C9", ""), "half": ("#F3C56B", "//"), "full": ("#4C8DC
 
 def styles(tables: Tables) -> Figure:
     """Shares of styles, validity of steps, accuracy, by arm."""
-    summary = _standard(tables["summary"])
-    arms = _known(summary, EVERY)
+    summary = standard(tables["summary"])
+    arms = known(summary, EVERY)
     figure, axes = f.canvas(1, 4, width=8.0, height=1.2 + 0.26 * len(arms), sharey=True, width_ratios=(1.25, 1, 1, 1))
     mean = _means(summary, [f"share_{style}" for style in STYLES])
     left = np.zeros(len(arms))
@@ -319,9 +306,9 @@ def styles(tables: Tables) -> Figure:
     axes[0].tick_params(axis="y", length=0)
     for group in (EVERY[:5], EVERY[:10]):
         for ax in axes:
-            ax.axhline(len(_known(summary, group)) - 0.5, color=f.FAINT, linewidth=0.8)
+            ax.axhline(len(known(summary, group)) - 0.5, color=f.FAINT, linewidth=0.8)
     handles = [Patch(facecolor=ink, hatch=hatch, edgecolor=f.PAPER, label=s) for s, (ink, hatch) in STYLES.items()]
-    _legend(figure, handles)
+    f.legend(figure, handles)
     return figure
 
 
@@ -333,7 +320,7 @@ def repair(tables: Tables) -> Figure:
     figure, axes = f.canvas(1, 2, width=7.8, height=3.9, sharey=True)
     for ax, mode in zip(axes, ("greedy", "sampled")):
         at = {arm: tuple(row) for arm, row in mean[[f"{mode}_accuracy", f"{mode}_ece"]].iterrows()}
-        for start in _known(mean.reset_index(), (*STARTS, "sharpened")):
+        for start in known(mean.reset_index(), (*STARTS, "sharpened")):
             if "base" in at:
                 f.arrow(ax, at["base"], at[start], start, color="#BBBBBB", linestyle="-", linewidth=1.0)
             if f"rlsf_{start}" in at:
@@ -355,7 +342,7 @@ def repair(tables: Tables) -> Figure:
     ]
     if "rlsf_base" in mean.index:
         handles.append(Line2D([], [], color=f.BLUE, linewidth=2, linestyle=(0, (3, 1.5)), label="RLSF-RLOO from base"))
-    _legend(figure, handles, ncols=5)
+    f.legend(figure, handles, ncols=5)
     return figure
 
 
@@ -370,7 +357,7 @@ COURSES = {
 def collapse(tables: Tables) -> Figure:
     """Along training: the online confidence reward beside one-round RLSF, with alarms that need no labels."""
     table = tables["trajectory"]
-    arms = _known(table, ("online", "fluency_rlsf_long"))
+    arms = known(table, ("online", "fluency_rlsf_long"))
     figure, axes = f.canvas(
         2, len(arms), width=7.6, height=4.6, sharex="col", sharey="row", squeeze=False, height_ratios=(1.5, 1)
     )
@@ -391,7 +378,7 @@ def collapse(tables: Tables) -> Figure:
         Line2D([], [], color=ink, marker=marker, markersize=5, linestyle=linestyle, label=words)
         for words, ink, marker, linestyle in COURSES.values()
     ]
-    _legend(figure, handles, columnspacing=1.2)
+    f.legend(figure, handles, columnspacing=1.2)
     return figure
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from candor.claims.shared import rows
+from candor.claims.shared import rows, stack
 from candor.experiments import arithmetic, reasoning_models
 from candor.measures import self_confidence
 
@@ -343,7 +343,7 @@ def world(results) -> dict[str, pd.DataFrame]:
 
     starts = (*STARTS, *FEW_STARTS)
     tables = {
-        name: _stack([of(name, ARMS), results.collect("half_trap", list(TRAP), name, world=WORLD)])
+        name: stack([of(name, ARMS), results.collect("half_trap", list(TRAP), name, world=WORLD)])
         for name in ("summary", "reliability")
     }
     tables |= {name: of(name, ("base",)) for name in ("decoding", "temperatures")}
@@ -359,10 +359,6 @@ def world(results) -> dict[str, pd.DataFrame]:
 def _started(table: pd.DataFrame, prefix: str) -> pd.DataFrame:
     """The start that a step belongs to, as its arm."""
     return table.assign(arm=table["arm"].str.removeprefix(prefix)) if len(table) else table
-
-
-def _stack(frames) -> pd.DataFrame:
-    return pd.concat([f for f in frames if len(f)] or [pd.DataFrame()], ignore_index=True)
 
 
 # --- Pretrained models ----------------------------------------------------------------------------

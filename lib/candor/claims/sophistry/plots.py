@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
 from candor import figures as f
-from candor.claims.shared import rows
+from candor.claims.shared import known, rows, standard
 from candor.claims.sophistry.tables import APPS, GENERAL, TASK
 from candor.figures import Plot
 from candor.ledger import Tables
@@ -30,21 +30,8 @@ SETTING_LOOKS = {
 }
 
 
-def _known(table: pd.DataFrame, arms: tuple[str, ...], column: str = "arm") -> list[str]:
-    present = set(table[column])
-    return [arm for arm in arms if arm in present]
-
-
-def _legend(figure: Figure, handles: list, **kwargs: Any) -> None:
-    figure.legend(handles=handles, loc="outside lower center", **{"ncols": len(handles)} | kwargs)
-
-
 def _arm(name: str, **kwargs: Any) -> Line2D:
     return Line2D([], [], **f.line(name, markersize=5) | kwargs)
-
-
-def _standard(table: pd.DataFrame) -> pd.DataFrame:
-    return rows(table, setting="standard")
 
 
 def _change(table: pd.DataFrame, measure: str) -> pd.Series:
@@ -85,7 +72,7 @@ def plane(tables: Tables) -> Figure:
         Line2D([], [], color=f.INK, marker="X", linestyle="", label="rubber stamp"),
         Line2D([], [], color=f.ORANGE, linestyle=(0, (2, 1.2)), label="leniency: one logit added to both"),
     ]
-    _legend(figure, handles, columnspacing=1.2)
+    f.legend(figure, handles, columnspacing=1.2)
     return figure
 
 
@@ -103,7 +90,7 @@ def forest(tables: Tables) -> Figure:
     """FPR and error changes with intervals: the paper's by our arithmetic, the world's over seeds."""
     figure, axes = f.canvas(1, 2, width=7.6, height=4.1, sharey=True)
     fpr, error = tables["fpr_intervals"], tables["error_intervals"]
-    summary = _standard(tables["summary"])
+    summary = standard(tables["summary"])
     names, y = [], 0.0
     heights: list[float] = []
     for setting, look in SETTING_LOOKS.items():
@@ -117,7 +104,7 @@ def forest(tables: Tables) -> Figure:
         heights.append(y)
         y += 1
     y += 0.5
-    for arm in _known(summary, ("r_train", "learned_rm", "r_star", "shuffled", "r_hard")):
+    for arm in known(summary, ("r_train", "learned_rm", "r_star", "shuffled", "r_hard")):
         part = rows(summary, arm=arm)
         for ax, measure in zip(axes, ("fpr_both", "error")):
             moved = _change(part, measure)
@@ -144,7 +131,7 @@ def forest(tables: Tables) -> Figure:
         Line2D([], [], color=f.GREY, marker="o", label="labels: 100 (FPR), 250 (error); world: over seeds"),
         Line2D([], [], color=f.GREY, marker="o", markerfacecolor=f.PAPER, label="fewest labels (FPR); people (error)"),
     ]
-    _legend(figure, handles)
+    f.legend(figure, handles)
     return figure
 
 
@@ -196,7 +183,7 @@ def two_by_two(tables: Tables) -> Figure:
         line[0].set_ylabel("approval, points")
     for ax in axes[1]:
         ax.set_xlabel("correctness, points")
-    _legend(figure, [Line2D([], [], label="approval and correctness rise alike", **_REFERENCE)])
+    f.legend(figure, [Line2D([], [], label="approval and correctness rise alike", **_REFERENCE)])
     return figure
 
 
@@ -214,7 +201,7 @@ WATCHED = ("shuffled", "r_star", "r_train", "learned_rm")
 def training(tables: Tables) -> Figure:
     """What each nat buys: all four measures against KL, with the direction that base samples predict."""
     course, slopes = tables["trajectory"], tables["slopes"]
-    arms = _known(course, WATCHED)
+    arms = known(course, WATCHED)
     figure, axes = f.canvas(1, 4, width=8.0, height=3.1, sharex=True)
     for ax, (measure, title) in zip(axes, COURSES.items()):
         start = 100 * rows(course, step=0)[measure].mean()
@@ -234,7 +221,7 @@ def training(tables: Tables) -> Figure:
     handles = [_arm(arm) for arm in arms]
     if any(_tangent(slopes, arm, "approval") is not None for arm in arms):
         handles.append(Line2D([], [], color=f.GREY, linewidth=3.5, alpha=0.5, label="predicted"))
-    _legend(figure, handles)
+    f.legend(figure, handles)
     return figure
 
 
@@ -261,7 +248,7 @@ def _tangent(slopes: pd.DataFrame, arm: str, measure: str) -> float | None:
 
 def minutes(tables: Tables) -> Figure:
     """The gap as evaluators get more time."""
-    table = rows(_standard(tables["minutes"]), arm="r_train")
+    table = rows(standard(tables["minutes"]), arm="r_train")
     figure, axes = f.canvas(1, 2, width=7.2, height=3.2, sharey=True)
     titles = {True: "tests and reading", False: "tests only"}
     for ax, (reading, title) in zip(axes, titles.items()):
@@ -284,14 +271,14 @@ def minutes(tables: Tables) -> Figure:
     axes[0].set_ylim(bottom=0)
     axes[0].set_ylabel("FPR, both wrong, percent")
     handles = [_arm("r_train"), _arm("base"), Patch(color="#F6D9C6", label="gap")]
-    _legend(figure, [*handles, Line2D([], [], label="the time it was fitted at", **_REFERENCE)])
+    f.legend(figure, [*handles, Line2D([], [], label="the time it was fitted at", **_REFERENCE)])
     return figure
 
 
 def near_misses(tables: Tables) -> Figure:
     """FPR by oracle pass rate, and how the pass rates are distributed."""
-    table = _standard(tables["bins"])
-    arms = _known(table, ("r_train", "shuffled"))
+    table = standard(tables["bins"])
+    arms = known(table, ("r_train", "shuffled"))
     figure, axes = f.canvas(
         2, len(arms), width=7.0, height=4.2, sharex=True, sharey="row", height_ratios=(2, 1), squeeze=False
     )
@@ -315,7 +302,7 @@ def near_misses(tables: Tables) -> Figure:
     axes[1, 0].set_ylabel("share of wrong\nprograms, %")
     handles = [_arm("base", label="before"), *(_arm(arm, label=f"after, {f.label(arm)}") for arm in arms)]
     handles.append(Line2D([], [], color=f.GREY, linewidth=1.2, linestyle=(0, (1, 1.5)), label="mean pass rate"))
-    _legend(figure, handles)
+    f.legend(figure, handles)
     return figure
 
 
@@ -331,7 +318,7 @@ BY_CLASS = {
 
 def classes(tables: Tables) -> Figure:
     """What training on two easy tests changes, by class of problem."""
-    table = rows(_standard(tables["classes"]), arm="r_train")
+    table = rows(standard(tables["classes"]), arm="r_train")
     mean = 100 * table.groupby("class")[[m + end for m in BY_CLASS for end in ("_before", "")]].mean()
     figure, axes = f.canvas(1, len(BY_CLASS), width=7.8, height=2.2, sharey=True)
     for ax, (measure, title) in zip(axes, BY_CLASS.items()):
@@ -348,7 +335,7 @@ def classes(tables: Tables) -> Figure:
         ax.spines["left"].set_visible(False)
     axes[0].set_yticks(range(len(CLASSES)), CLASSES.values())
     handles = [_arm("base", linestyle="", markerfacecolor=f.PAPER), _arm("r_train", linestyle="")]
-    _legend(figure, handles)
+    f.legend(figure, handles)
     return figure
 
 
@@ -416,8 +403,8 @@ SHOWN = {
 
 def arms(tables: Tables) -> Figure:
     """All arms and the filtering of base samples: change of every main measure."""
-    summary, selection = _standard(tables["summary"]), tables["selection"]
-    trained, rules = _known(summary, EVERY), _known(selection, RULES, "rule")
+    summary, selection = standard(tables["summary"]), tables["selection"]
+    trained, rules = known(summary, EVERY), known(selection, RULES, "rule")
     figure, axes = f.canvas(1, 4, width=8.0, height=1.5 + 0.24 * (len(trained) + len(rules)), sharey=True)
     for ax, (measure, title) in zip(axes, COURSES.items()):
         groups = {arm: _change(rows(summary, arm=arm), measure) for arm in trained}

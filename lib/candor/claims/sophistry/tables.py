@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from candor.claims.shared import rows
+from candor.claims.shared import rows, stack
 from candor.experiments import judged_models
 from candor.measures import approval
 from candor.worlds import story_lookup
@@ -415,20 +415,16 @@ def world(results) -> dict[str, pd.DataFrame]:
     selection, slopes, fit, reward_model: from their steps.
     """
     groups = [(setting, (*ARMS.get(setting, ()), *arms)) for setting, arms in VARIANTS.items()]
-    tables = {name: _stack(results.collect(s, arms, name, world=WORLD) for s, arms in groups) for name in TABLES}
+    tables = {name: stack(results.collect(s, arms, name, world=WORLD) for s, arms in groups) for name in TABLES}
     for name, arms in (("trajectory", WATCHED), ("evaluators", PEOPLE), ("programs", TOLD)):
         tables[name] = results.collect("standard", arms, name, world=WORLD)
-    tables["fit"] = _stack(results.trained(setting, ["setup"], "fit", world=WORLD) for setting in VARIANTS)
+    tables["fit"] = stack(results.trained(setting, ["setup"], "fit", world=WORLD) for setting in VARIANTS)
     steps = {"selection": ("selection", "summary"), "slopes": ("selection", "slopes")}
     for name, (step, table) in (steps | {"reward_model": ("reward_model", "summary")}).items():
         tables[name] = results.trained("standard", [step], table, world=WORLD)
     if len(told := tables["programs"]):
         tables["programs"] = told[told["seed"] == told["seed"].min()].reset_index(drop=True)
     return {name: table for name, table in tables.items() if len(table)}
-
-
-def _stack(frames) -> pd.DataFrame:
-    return pd.concat([f for f in frames if len(f)] or [pd.DataFrame()], ignore_index=True)
 
 
 # --- Pretrained models ----------------------------------------------------------------------------
