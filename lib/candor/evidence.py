@@ -42,12 +42,13 @@ def load(claim: str | None = None, scale: str = "laptop", source: str = "auto") 
     own = steps.results_root() / scale
     if source != "reference" and _complete(own, own / "tables", names):
         return _load(own, own / "tables", names, claim, f"Your own run at {scale} scale.", "results")
-    if source != "results" and _complete(graph.REFERENCE, graph.REFERENCE, names):
-        provenance = _provenance(graph.REFERENCE)
+    kept = graph.reference(names)
+    if source != "results" and _complete(kept, kept, names):
+        provenance = _provenance(kept)
         label = f"Reference run of {provenance['date']}, commit {provenance['commit']}, {_machine(provenance)}."
         if gone := provenance.get("missing"):
             label += f" Not finished: {len(gone)} runs are missing; `make replicate` computes them."
-        return _load(graph.REFERENCE, graph.REFERENCE, names, claim, label, "reference")
+        return _load(kept, kept, names, claim, label, "reference")
     missing = "the reference run" if source == "reference" else f"your own results at scale {scale}"
     raise CandorError(f"There are no tables of {missing}: run `make replicate SCALE={scale}`.")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,7 @@ from candor.errors import CandorError
 PUBLISHED = ROOT / "data" / "published"
 REFERENCE = ROOT / "data" / "reference"
 NOTEBOOKS = ROOT / "notebooks"
+STUDIES_AT = "sweep"  # the scale of the studies
 BATCH = 8
 SMOKE_BATCH = 24  # a step takes a second there: what costs is the import
 
@@ -106,12 +108,9 @@ class Plan:
         rank_of = {key: i for i, key in enumerate(dict.fromkeys(key for key, _ in runs))}
         groups: dict[tuple[str, int], list[str]] = {}
         for key, seed in runs:
-            # A batch is a job, and asks for a GPU or not: settings of pretrained models stay apart.
-            place = (
-                known[key].world
-                if known[key].world in self.config["world"]
-                else key.rsplit("/", 1)[0].replace("/", "_")
-            )
+            # A batch is a job, and asks for a GPU or not: settings of pretrained models stay apart. So do sizes.
+            small = known[key].world in self.config["world"] and known[key].seeds not in self.config["sizes"]
+            place = known[key].world if small else key.rsplit("/", 1)[0].replace("/", "_")
             group = f"{place}_{'abc'[self.urgency(key)]}"
             groups.setdefault((group, seed), []).append(key)
         cut = {
@@ -164,7 +163,13 @@ def plan(scale: str = "laptop", claim: str | None = None) -> Plan:
     settings = config.load(scale)
     if claim:
         claims.load(claim)
-    return Plan(settings, (claim,) if claim else tuple(name for name in claims.NAMES if name in settings["claims"]))
+    known = (*claims.NAMES, *claims.STUDIES)
+    return Plan(settings, (claim,) if claim else tuple(name for name in known if name in settings["claims"]))
+
+
+def reference(names: Iterable[str]) -> Path:
+    """The folder of the reference run of these claims: a study has its own, named after its scale."""
+    return REFERENCE / STUDIES_AT if set(names) <= set(claims.STUDIES) else REFERENCE
 
 
 def check_keys(keys: list[str]) -> None:

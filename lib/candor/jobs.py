@@ -132,7 +132,8 @@ def tables(plan: graph.Plan, claim: str) -> None:
 def judge(plan: graph.Plan) -> None:
     """The ledger of every claim whose tables are there, and the provenance of the whole run."""
     with told(plan.folder, "ledger", f"{plan.folder}/logs/ledger.log"):
-        there = [name for name in claims.NAMES if (plan.folder / "tables" / name / "provenance.json").exists()]
+        made = {path.parent.name for path in plan.folder.glob("tables/*/provenance.json")}
+        there = [name for name in (*claims.NAMES, *claims.STUDIES) if name in made]
         if not there:
             raise CandorError(f"There are no tables at scale {plan.scale}: run `make replicate SCALE={plan.scale}`.")
         pairs = [(claims.load(name).claim, evidence.read_tables(plan.folder / "tables" / name)) for name in there]
@@ -184,7 +185,7 @@ def _figures(plan: graph.Plan, claim: str, figure: str | None) -> list[Path]:
     folder = plan.folder / "tables" / claim
     own = (folder / "provenance.json").exists()
     if not own:
-        folder = graph.REFERENCE / claim
+        folder = graph.reference([claim]) / claim
     tables = evidence.read_tables(folder)
     files = json.loads((folder / "provenance.json").read_text())["files"]
     drawn = []

@@ -32,7 +32,7 @@ def promote(plan: graph.Plan, unfinished: bool = False) -> list[Path]:
             missing.append(f"{key}, seed {seed}")
         elif state != "done":
             raise CandorError(f"{key}, seed {seed}, is {state}: finish the run first, with `make replicate`.")
-    made = []
+    made, kept = [], graph.reference(plan.claims)
     for claim in plan.claims:
         source = plan.folder / "tables" / claim
         evidence.check_tables(source)
@@ -42,20 +42,21 @@ def promote(plan: graph.Plan, unfinished: bool = False) -> list[Path]:
         undrawn = [name for name in claims.load(claim).plots.FIGURES if not (drawn / f"{name}.svg").exists()]
         if undrawn and not unfinished:
             raise CandorError(f"The figure {undrawn[0]} of {claim} is missing: run `make replicate` first.")
-        for origin, place in ((source, graph.REFERENCE / claim), (drawn, ROOT / "figures" / claim)):
+        for origin, place in ((source, kept / claim), (drawn, ROOT / "figures" / claim)):
             shutil.rmtree(place, ignore_errors=True)
             shutil.copytree(origin, place)
             made.append(place)
     for name in evidence.LEDGERS:
-        shutil.copy(plan.folder / f"{name}.csv", graph.REFERENCE / f"{name}.csv")
+        shutil.copy(plan.folder / f"{name}.csv", kept / f"{name}.csv")
     sessions = plan.folder / "sessions.json"
     about = jobs.provenance(plan) | {
         "missing": missing,
         "sessions": json.loads(sessions.read_text()) if sessions.exists() else [],
     }
-    (graph.REFERENCE / "provenance.json").write_text(json.dumps(about, indent=1) + "\n")
-    write_readme()
-    return [*made, graph.REFERENCE / "ledger.csv", graph.REFERENCE / "provenance.json", ROOT / "README.md"]
+    (kept / "provenance.json").write_text(json.dumps(about, indent=1) + "\n")
+    if kept == graph.REFERENCE:
+        write_readme()
+    return [*made, kept / "ledger.csv", kept / "provenance.json", ROOT / "README.md"]
 
 
 README_MARKS = ("<!-- ledger:start -->", "<!-- ledger:end -->")
@@ -95,7 +96,7 @@ def verify(plan: graph.Plan) -> str:
     rows without one (published numbers, closed forms) when they are equal to six digits. Raises `CandorError` naming
     the rows that are missing or differ.
     """
-    own, kept = evidence.load_ledgers(plan.folder)["ledger"], evidence.load_ledgers(graph.REFERENCE)["ledger"]
+    own, kept = (evidence.load_ledgers(at)["ledger"] for at in (plan.folder, graph.reference(plan.claims)))
     wrong = [
         f"{name} has no row for {missing}"
         for name in plan.claims

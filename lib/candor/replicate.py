@@ -107,7 +107,7 @@ def repair(plan: graph.Plan) -> list[str]:
         if steps.state(key, seed, plan.scale, "") == "corrupt":
             shutil.rmtree(steps.folder_of(key, seed, plan.scale))
             removed.append(f"{key}, seed {seed}")
-    for claim in claims.NAMES:
+    for claim in (*claims.NAMES, *claims.STUDIES):
         folder = plan.folder / "tables" / claim
         try:
             if folder.exists():

@@ -278,7 +278,7 @@ def run(
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Result, bool]:
-    """Load the step if it is there and fresh, otherwise make it; returns it and whether it was made.
+    """Load the step if it is there and fresh, at this scale or another, otherwise make it; and whether it was made.
 
     A step is made in a folder beside its place and moved there when it is whole, so that an interruption at any
     moment leaves either the old result or the new one. Raises: `CorruptError` if the result there does not match
@@ -293,9 +293,19 @@ def run(
         read(key, seed, scale)
     if now == "done":
         return read(key, seed, scale, check=False), False
-    needs = {need: run(need, seed, steps, config)[0] for need in step.needs}
     final = folder_of(key, seed, scale)
     partial = final.with_name(f"{seed}.partial-{os.getpid()}")
+    if now == "missing" and (twin := _twin(key, seed, wanted)):
+        try:
+            shutil.copytree(twin, partial)
+            partial.rename(final)
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            if sentence := disk_error(error, final):
+                raise CandorError(sentence) from None
+            raise
+        return read(key, seed, scale, check=False), False
+    needs = {need: run(need, seed, steps, config)[0] for need in step.needs}
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         for old in final.parent.glob(f"{seed}.partial-*"):
@@ -320,6 +330,14 @@ def run(
             raise CandorError(sentence) from None
         raise
     return read(key, seed, scale, check=False), True
+
+
+def _twin(key: str, seed: int, wanted: str) -> Path | None:
+    """The same step, made at another scale: where two scales agree on a step, it is made once."""
+    for scale in sorted(path.name for path in results_root().iterdir()) if results_root().exists() else ():
+        if state(key, seed, scale, wanted) == "done":
+            return folder_of(key, seed, scale)
+    return None
 
 
 def disk_error(error: BaseException, place: Path) -> str | None:

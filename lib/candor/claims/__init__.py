@@ -1,4 +1,7 @@
-"""The claims, in order of their numbers: each is a package with criteria, tables, plots and exercises."""
+"""The claims, in order of their numbers: each is a package with criteria, tables, plots and exercises.
+
+A study is a package like a claim's, without exercises, about a question of our own; its scale has its name in `claims`.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from candor.ledger import Claim
 
 NAMES = ("binary_reward", "sophistry", "grounding_loss", "annotation_noise", "brier_fix", "self_feedback")
+STUDIES = ("model_size",)
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,6 @@ class ClaimModules:
 @cache
 def load(name: str) -> ClaimModules:
     """The claim of that name; `CandorError` naming the known ones if there is none."""
-    if name not in NAMES:
+    if name not in (*NAMES, *STUDIES):
         raise CandorError(f"There is no claim {name!r}: choose one of {', '.join(NAMES)}.")
     return ClaimModules(name, importlib.import_module(f"candor.claims.{name}.criteria").CLAIM)

@@ -24,11 +24,12 @@ def steps() -> dict[str, Step]:
         reasoning_models,
         reference_game,
         sample_tests,
+        sizes,
         story_models,
         witnesses,
     )
 
-    worlds = (witnesses, sample_tests, reference_game, annotators, arithmetic)
+    worlds = (witnesses, sample_tests, reference_game, annotators, arithmetic, sizes)
     corpora = (language_models, dialogue_models, code_models, story_models, annotation_models, reasoning_models)
     return {key: step for path in (*worlds, *corpora) for key, step in path.STEPS.items()}
 
@@ -74,4 +75,6 @@ def seeds_of(step: Step, config: Config) -> tuple[int, ...]:
 
     if step.seeds == "first_seed":  # an illustration, on which nothing rests
         return config["few_seeds"][:1]
+    if step.seeds in config["sizes"]:
+        return config["sizes"][step.seeds]
     return config[step.seeds] if step.world in config["world"] else language_models.seeds_of(step, config)

@@ -1,0 +1,215 @@
+"""What the size sweep looks at, declared before it ran: nine effects of claims 1, 5 and 6, and two preconditions.
+
+No band: nobody published what these effects do with size. An effect is written so that it is above 0 where it goes the
+claim's way. Its trend is a slope a seed, over the sizes that the seed was run at; it *grows* or *shrinks* where the
+t-interval over seeds lies on one side of 0, and no trend is shown otherwise. It is *there* at a size where the
+interval over seeds lies above 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from candor.experiments import sizes
+from candor.ledger import REPORTED, Band, Check, Claim, Criterion, Part, Tables
+from candor.measures.intervals import t_interval
+
+FEWEST_SIZES = 3  # of a slope
+CALIBRATED = 0.03  # ECE of a base's answer probability: claim 1, W2
+PLATEAU = 0.02  # of the reward: the house's tolerance for step counts
+
+
+@dataclass(frozen=True)
+class Effect:
+    """`scale` x (measure of `arm` minus that of `other`) on the same seed; without `other`, minus `zero`."""
+
+    id: str
+    claim: int
+    sentence: str
+    world: str
+    measure: str
+    arm: str
+    other: str | None = None
+    zero: float = 0.0
+    scale: float = 1.0
+    unit: str = ""
+    label: str = ""
+
+    def at(self, tables: Tables, size: str) -> pd.Series:
+        """The effect at a size, by seed. Raises: `KeyError` where it was not run."""
+        table = tables[self.world]
+        rows = table[table["size"] == size].pivot(index="seed", columns="arm", values=self.measure)
+        return self.scale * (rows[self.arm] - (rows[self.other] if self.other else self.zero)).dropna()
+
+    def values(self, tables: Tables) -> pd.DataFrame:
+        """A row a size and seed: size, parameters, seed, effect."""
+        parameters = tables[self.world].groupby("size")["parameters"].first()
+        frames = []
+        for size in sizes.WIDTHS:
+            if size in parameters:
+                found = self.at(tables, size)
+                frames.append(pd.DataFrame({"size": size, "seed": found.index, "effect": found.to_numpy()}))
+        table = pd.concat(frames, ignore_index=True)
+        return table.assign(parameters=table["size"].map(parameters))
+
+    def slope(self, tables: Tables) -> pd.Series:
+        """Change of the effect a fourfold size, by seed: least squares on log4 of the parameters."""
+        found = {}
+        for seed, rows in self.values(tables).groupby("seed"):
+            if len(rows) >= FEWEST_SIZES:
+                found[seed] = np.polyfit(np.log(rows["parameters"]) / np.log(4), rows["effect"], 1)[0]
+        return pd.Series(found, dtype=float)
+
+    def trend(self, tables: Tables) -> str:
+        """ "grows", "shrinks" or "shows no trend", and where the effect is there."""
+        low, high = _interval(self.slope(tables))
+        word = "grows" if low > 0 else "shrinks" if high < 0 else "shows no trend"
+        ends = {size: _interval(rows["effect"])[0] for size, rows in self.values(tables).groupby("size", sort=False)}
+        several = {size: low for size, low in ends.items() if np.isfinite(low)}
+        there = sum(low > 0 for low in several.values())
+        return f"{word} with size; above 0 at {there} of {len(several)} sizes with several seeds"
+
+
+def _interval(values: pd.Series) -> tuple[float, float]:
+    return t_interval(values) if len(values) > 1 else (np.nan, np.nan)
+
+
+EFFECTS = (
+    Effect(
+        *("S1", 1, "a binary reward sharpens answer probabilities past the truth", "witnesses", "answer_ece"),
+        *("rlvr", "shuffled_correct"),
+        label="ECE of answer probability,\nRLVR minus shuffled",
+    ),
+    Effect(
+        *("S2", 1, "a binary reward takes the stated confidence away from the truth", "witnesses"),
+        *("q_mean_abs_posterior", "rlvr", "base"),
+        label="distance to posterior,\nRLVR minus base",
+    ),
+    Effect(
+        *("S3", 5, "a Brier term keeps the stated confidence nearer to the truth", "witnesses"),
+        *("q_mean_abs_posterior", "rlvr", "rlcr"),
+        label="distance to posterior,\nRLVR minus RLCR",
+    ),
+    Effect(
+        *("S4", 5, "it improves calibration over the base", "witnesses", "q_draw_brier", "base", "rlcr"),
+        label="Brier of drawn confidence,\nbase minus RLCR",
+    ),
+    Effect(
+        *("S5", 5, "it costs no accuracy", "witnesses", "accuracy_greedy", "rlcr", "rlvr"),
+        scale=100,
+        unit="points",
+        label="greedy accuracy (points),\nRLCR minus RLVR",
+    ),
+    Effect(
+        *("S6", 6, "a model's confidence ranks traces of one prompt", "arithmetic", "within_auroc", "fluency"),
+        zero=0.5,
+        label="within-prompt AUROC,\nfluency, minus .5",
+    ),
+    Effect(
+        *("S7", 6, "training on that ranking raises accuracy", "arithmetic", "sampled_accuracy"),
+        *("rlsf_fluency", "fluency"),
+        scale=100,
+        unit="points",
+        label="sampled accuracy (points),\nRLSF minus fluency",
+    ),
+    Effect(
+        *("S8", 6, "because of the ranking", "arithmetic", "sampled_accuracy", "rlsf_fluency", "fluency_shuffled"),
+        scale=100,
+        unit="points",
+        label="sampled accuracy (points),\nRLSF minus shuffled",
+    ),
+    Effect(
+        *("S9", 6, "it repairs the probabilities themselves", "arithmetic", "fixed_ece", "fluency", "rlsf_fluency"),
+        scale=100,
+        unit="points",
+        label="ECE on fixed traces (points),\nfluency minus RLSF",
+    ),
+)
+
+
+def _criterion(effect: Effect) -> Criterion:
+    def at(size: str) -> Callable[[Tables], pd.Series]:
+        return lambda tables: effect.at(tables, size)
+
+    against = f" minus {effect.other}" if effect.other else f" minus {effect.zero:g}"
+    return Criterion(
+        effect.id,
+        "world",
+        f"claim {effect.claim}: {effect.sentence}",
+        f"{effect.measure}, {effect.arm}{against}: change a fourfold size, and the effect at each size",
+        "report",
+        (
+            Check("change a fourfold size", effect.slope, unit=effect.unit),
+            *(Check(size.removeprefix("size_"), at(size), unit=effect.unit) for size in sizes.WIDTHS),
+        ),
+        note=effect.trend,
+    )
+
+
+def _base(size: str) -> Callable[[Tables], pd.Series]:
+    def found(tables: Tables) -> pd.Series:
+        table = tables["witnesses"]
+        rows = table[(table["size"] == size) & (table["arm"] == "base")].set_index("seed")["answer_ece"]
+        if rows.empty:
+            raise KeyError(size)
+        return rows
+
+    return found
+
+
+def _rise(world: str, arm: str) -> Callable[[Tables], pd.Series]:
+    """Largest change of the reward over the last quarter of training among the sizes, by seed."""
+
+    def found(tables: Tables) -> pd.Series:
+        rows = tables["training"].query("world == @world and arm == @arm")
+        if rows.empty:
+            raise KeyError(arm)
+        change = (rows["end"] - rows["before"]).set_axis(rows["seed"])
+        return change.groupby(level=0).agg(lambda part: part.loc[part.abs().to_numpy() == part.abs().max()].iloc[0])
+
+    return found
+
+
+PRECONDITIONS = (
+    Criterion(
+        "S0a",
+        "world",
+        "the bases are calibrated at every size",
+        "ECE of the probability of the greedy answer, 10 bins",
+        "<= .03 at each size (claim 1, W2)",
+        tuple(
+            Check(size.removeprefix("size_"), _base(size), Band(high=CALIBRATED))
+            for size in ("size_30k", sizes.HOUSE, "size_500k", "size_2m")
+        ),
+        note="the sizes that the CPU run makes; one seed gives a value and no interval",
+    ),
+    Criterion(
+        "S0b",
+        "world",
+        "training had reached its plateau at every size",
+        "mean reward of the last quarter of training minus that of the quarter before, the largest among the sizes",
+        "within .02",
+        tuple(Check(arm, _rise("witnesses", arm), Band(-PLATEAU, PLATEAU)) for arm in ("rlvr", "rlcr")),
+        note="the number of steps is the house's at every size",
+    ),
+)
+
+
+CLAIM = Claim(
+    name="model_size",
+    number=0,  # none of the published claims
+    title="The effects against the size of the model",
+    statement="Do the effects of claims 1, 5 and 6 grow, shrink or vanish with the size of the model?",
+    paper="",
+    citation="",
+    criteria=(*PRECONDITIONS, *map(_criterion, EFFECTS)),
+    parts=tuple(
+        Part(f"claim {n}", "world", f"the central effects of claim {n}", tuple(e.id for e in EFFECTS if e.claim == n))
+        for n in (1, 5, 6)
+    ),
+    overall=lambda verdict: (REPORTED, "no band was declared; the notes say what grows, shrinks or vanishes"),
+)
