@@ -3,9 +3,8 @@
 `witnesses/size_2m/rlcr` is `witnesses/expert/rlcr` with a decoder of two million parameters, and likewise
 `arithmetic/size_2m/...` and `arithmetic/standard/...`; the size `size_130k` is those steps themselves. Between two
 neighbours the width doubles, so that parameters grow fourfold; depth, data, seeds, numbers of steps and evaluation are
-the same at every size. Above the house's width, learning rates fall with the width (Yang et al. 2022, Tensor
-Programs V, table 3: Adam's rate of a hidden matrix goes as 1 / fan-in), and so does the spread of `arithmetic`'s first
-weights with its root.
+the same at every size. Learning rates go as 1 / width (Yang et al. 2022, Tensor Programs V, table 3: Adam's rate of a
+hidden matrix goes as 1 / fan-in), and the spread of `arithmetic`'s first weights as 1 / root of the width.
 
 A size runs on the seeds that the scale's `sizes` names for it: none, unless it does (`config/sweep.yaml`).
 """
@@ -70,8 +69,7 @@ def sized(context: Context) -> Context:
     shape = {"hidden_size": width, "heads": max(given.get("heads", 0), width // _LARGEST_HEAD)}
     shape["mlp"] = given.get("mlp", 0) * width // HOUSE_WIDTH
     settings = {key: shape.get(key, value) for key, value in given.items()}
-    if width > HOUSE_WIDTH:
-        settings |= {key: given[key] * HOUSE_WIDTH / width for key in given if key.endswith("_lr")}
+    settings |= {key: given[key] * HOUSE_WIDTH / width for key in given if key.endswith("_lr")}
     if _FIRST_WEIGHTS in given:
         settings[_FIRST_WEIGHTS] = given[_FIRST_WEIGHTS] * (HOUSE_WIDTH / width) ** 0.5
     step = replace(context.step, key=f"{world}/{HOMES[world]}/{name}")
@@ -81,7 +79,7 @@ def sized(context: Context) -> Context:
 def parameters(world: str, size: str, config: Config) -> int:
     """Weights of a size's decoder: Qwen2's blocks with as many key-value heads as heads, tied embeddings."""
     given, width = config["world"][world], WIDTHS[size]
-    mlp = given["mlp"] * width // given["hidden_size"]
+    mlp = given["mlp"] * width // HOUSE_WIDTH
     words = len(importlib.import_module(f"candor.worlds.{world}").VOCABULARY)
     attention = 4 * width**2 + 3 * width  # biases at queries, keys and values
     return words * width + given["layers"] * (attention + 3 * width * mlp + 2 * width) + width
