@@ -345,3 +345,20 @@ def test_kill_9_leaves_old_or_new_and_the_next_run_finishes(toy, target, when):
     assert result.table("numbers")["seed"].tolist() == [22, 22]
     toy("toy/a/base", x=3)
     assert not leftovers()
+
+
+def test_a_step_that_another_scale_made_alike_is_taken_from_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("CANDOR_RESULTS", str(tmp_path))
+    step = st.Step("toy/a/once", "candor.experiments:seeds_of")
+    monkeypatch.setattr(st, "fingerprint", lambda *_: "f" * 16)
+    monkeypatch.setattr(st.importlib, "import_module", lambda name: type("M", (), {"seeds_of": made_once}))
+    configs = [Config({"scale": scale, "world": {"toy": {}}}) for scale in ("laptop", "sweep")]
+    first, made = st.run(step.key, 11, {step.key: step}, configs[0])
+    second, again = st.run(step.key, 11, {step.key: step}, configs[1])
+    assert made and not again
+    assert second.folder == st.folder_of(step.key, 11, "sweep") and second.run["scale"] == "laptop"
+    pd.testing.assert_frame_equal(first.table("log"), second.table("log"))
+
+
+def made_once(context):
+    return {"log": pd.DataFrame({"made": [os.urandom(8).hex()]})}
