@@ -24,7 +24,7 @@ help: ## This list
 	@echo
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  SCALE=smoke|laptop|gpu|paper (now $(SCALE))   CLAIM=a claim (now $(or $(CLAIM),all))"
+	@echo "  SCALE=smoke|laptop|sweep|gpu|paper (now $(SCALE))   CLAIM=a claim (now $(or $(CLAIM),all))"
 	@echo "  Claims: binary_reward sophistry grounding_loss annotation_noise brier_fix self_feedback"
 	@echo "  CORES=number (now $(CORES))   PYTHON=a Python 3.11 (now $(PYTHON))"
 

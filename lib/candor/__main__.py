@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
         made = commands.add_parser(function.__name__.strip("_"), help=text, description=text)
         made.set_defaults(function=function)
         if "scale" in options:
-            made.add_argument("--scale", default="laptop", help="smoke, laptop (the default), gpu or paper")
+            made.add_argument("--scale", default="laptop", help="smoke, laptop (the default), sweep, gpu or paper")
         if "claim" in options:
             made.add_argument("--claim", default=None, help="one claim; all if not given")
         if "cores" in options:

@@ -300,6 +300,7 @@ def provenance_footer(evidence) -> HTML:
 _NEEDS = {
     "smoke": "two CPU cores, minutes; mechanics only, never a verdict",
     "laptop": "two CPU cores, hours",
+    "sweep": "two CPU cores, two hours; other sizes of the small models, no claim of its own",
     "gpu": "one GPU, days; the papers' data sets",
     "paper": "four to six GPUs of 80 GB, days; the papers' data sets",
 }
