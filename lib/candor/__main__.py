@@ -62,6 +62,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--figure", default=None, help="one figure of the claim")
     command(notebooks, "Execute the notebooks again, in place, from data/reference with live cells off", "cores")
     command(report, "Write Snakemake's report of what has been computed", "scale", "claim")
+    made = command(cost, "Say what a scale needs: runs, tokens, GPU-hours, gigabytes; runs nothing", "scale", "claim")
+    made.add_argument("--hardware", default="h100", help="a card of data/cost/rates.csv, such as a100 (default: h100)")
+    made.add_argument("--shared-prompts", action="store_true", help="a prompt is computed once a group of completions")
+    made.add_argument("--csv", type=Path, default=None, metavar="FILE", help="the table as CSV too")
+    made.add_argument("--page", action="store_true", help="write COST.md and the table in README.md instead")
     command(verify, "Compare your results with data/reference", "scale")
     command(repair, "Make again what does not match its checksum", "scale", "cores")
     made = command(fetch, "Put data sets and weights of the models path onto this machine", "scale")
@@ -137,6 +142,16 @@ def report(arguments: argparse.Namespace) -> None:
     from candor.replicate import report
 
     print(report(graph.plan(arguments.scale, arguments.claim), arguments.claim))
+
+
+def cost(arguments: argparse.Namespace) -> None:
+    from candor import cost, graph
+
+    if arguments.page:
+        print(*cost.write_page(), sep="\n")
+        return
+    card = cost.rate(arguments.hardware)
+    cost.show(graph.plan(arguments.scale, arguments.claim), card, arguments.shared_prompts, arguments.csv)
 
 
 def verify(arguments: argparse.Namespace) -> None:

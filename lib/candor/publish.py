@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from candor import claims, evidence, experiments, graph, jobs, show, steps
+from candor import claims, cost, evidence, experiments, graph, jobs, show, steps
 from candor.config import ROOT
 from candor.errors import CandorError
 from candor.ledger import missing_criteria
@@ -56,7 +56,8 @@ def promote(plan: graph.Plan, unfinished: bool = False) -> list[Path]:
     (kept / "provenance.json").write_text(json.dumps(about, indent=1) + "\n")
     if kept == graph.REFERENCE:
         write_readme()
-    return [*made, kept / "ledger.csv", kept / "provenance.json", ROOT / "README.md"]
+    cost.write_page()  # it tells core-minutes from the seconds of the reference
+    return [*made, kept / "ledger.csv", kept / "provenance.json", ROOT / "README.md", cost.PAGE]
 
 
 README_MARKS = ("<!-- ledger:start -->", "<!-- ledger:end -->")
