@@ -25,7 +25,10 @@ def tiny(tied: int = 0) -> cost.Shape:
 
 
 def test_operations_are_those_that_torch_counts():
-    """Forward, and training with gradient checkpointing: four times the layers, three times the head."""
+    """Forward, and training with gradient checkpointing: four times the layers, three times the head.
+
+    Less the last matrix of every layer, whose output nobody needs a second time (5 %): we count it all the same.
+    """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -44,7 +47,8 @@ def test_operations_are_those_that_torch_counts():
     with FlopCounterMode(display=False) as counter:
         model(input_ids=ids, labels=ids).loss.backward()
     layers, head = shape.forward(48) + masked, 2 * shape.head * 48
-    assert counter.get_total_flops() == pytest.approx(4 * layers + 3 * head, rel=0.001)
+    spared = shape.layers * 2 * 48 * shape.mlp * shape.hidden
+    assert counter.get_total_flops() == pytest.approx(4 * layers + 3 * head - spared, rel=0.001)
 
 
 def test_a_row_in_parts_takes_what_it_takes_whole():
@@ -80,10 +84,11 @@ def test_decoding_waits_for_the_host_or_for_the_memory(small):
 
 
 def test_a_batch_that_does_not_fit_is_sampled_in_parts(small):
+    slow = cost.replace(small, layer_ms=100)  # so that every step waits for the host
     work = cost.Work("sample", "tiny", rows=64, prompt=20, completion=100, together=64)
-    whole = cost.need(work, small)
+    whole = cost.need(work, slow)
     held, a_row = cost._memory(work, tiny(), 20)
-    half = cost.replace(small, memory_gb=(held + 32 * a_row) / 1e9 / cost.FREE * 1.0001)
+    half = cost.replace(slow, memory_gb=(held + 32 * a_row) / 1e9 / cost.FREE * 1.0001)
     parts = cost.need(work, half)
     assert parts.seconds == pytest.approx(2 * whole.seconds, rel=0.01)
     assert parts.at_once == whole.at_once > half.memory_gb * cost.FREE > parts.memory
@@ -209,7 +214,7 @@ def test_the_page_is_what_the_command_gives():
 
 def test_the_command_needs_no_torch_and_writes_a_table(tmp_path):
     words = ["cost", "--scale", "gpu", "--claim", "brier_fix", "--csv", str(tmp_path / "cost.csv")]
-    code = f"import sys; sys.modules['torch'] = None; from candor.__main__ import main; sys.exit(main({words}))"
+    code = f"import sys; from candor.__main__ import main; sys.exit(main({words}) or 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "hotpot/policy/*" in done.stdout and "not measured by us" in done.stdout
