@@ -13,7 +13,7 @@ Operations of a token, N being the parameters without embeddings: 2 N forward, a
 attention (half of that on average over a causal row); the output head only where logits are needed. Training all
 weights with gradient checkpointing takes four times the forward pass (forward, again, twice backward), adapters three
 times: frozen weights need no gradient. (torch's own counter finds 5 % less: it does not compute a layer's last matrix
-again. The adapters' own operations, about 2 % at rank 32, are left out.)
+again. The adapters' own operations, 1 to 4 % at rank 32, are left out.)
 A decoding step reads the weights and the cache once, and cannot be faster than a host can launch its kernels.
 """
 
@@ -771,7 +771,8 @@ HEADINGS = ("claim", "runs", "core-min", "read", "written", "trained", "GPU-hour
 
 def row_of(cost: Cost) -> tuple[str, ...]:
     """A row under `HEADINGS`: tokens in millions as expected, hours as expected and at most, the rest in GB."""
-    core = f"{cost.core_seconds / 60:,.0f}" + ("*" if cost.unmeasured else "")
+    minutes = cost.core_seconds / 60
+    core = f"{minutes:,.{int(minutes < 10)}f}" + ("*" if cost.unmeasured else "")
     told = (cost.name, f"{cost.worlds + cost.models:,}", core)
     if not cost.models:
         return (*told, "", "", "", "0", "0", f"{cost.most.saved:,.1f}", "")
