@@ -672,10 +672,16 @@ def works(step: Step, settings: Config, lengths: Lengths) -> list[Work]:
 
 @cache
 def _measured() -> list[tuple[str, dict, dict[str, dict[str, float]], str]]:
-    """Name, settings of the worlds, seconds by step and seed, and hardware of the scales that were measured."""
-    run = json.loads((graph.REFERENCE / "provenance.json").read_text(encoding="utf-8"))
-    about = f"reference run of {run['date']}, {run['hardware']['cpu']}, {run['hardware']['cores']} cores"
-    found = [("laptop", run["config"]["world"], run["seconds"], about)]
+    """Name, settings of the worlds, seconds by step and seed, and hardware of the scales that were measured.
+
+    These are the reference runs, of the claims and of a study of its own, and smoke.
+    """
+    found = []
+    for path in sorted(graph.REFERENCE.rglob("provenance.json"), key=lambda path: len(path.parts)):
+        run = json.loads(path.read_text(encoding="utf-8"))
+        if "seconds" in run:
+            about = f"reference run of {run['date']}, {run['hardware']['cpu']}, {run['hardware']['cores']} cores"
+            found.append((run["scale"], run["config"]["world"], run["seconds"], about))
     with (ROOT / "benchmarks" / "steps_smoke.csv").open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["mean_seconds"]]
     smoke = {row["step"]: {"mean": float(row["mean_seconds"])} for row in rows}
@@ -733,7 +739,7 @@ def of(
             cost.unmeasured += took is None
             seconds, scale = took or (0.0, "laptop")
             cost.core_seconds += seconds
-            disk = Need(saved=MEGABYTES[scale] / 1000)
+            disk = Need(saved=MEGABYTES["smoke" if scale == "smoke" else "laptop"] / 1000)
             cost.expected, cost.most = cost.expected + disk, cost.most + disk
             continue
         cost.models += 1
@@ -792,7 +798,8 @@ def _hours(expected: Need, most: Need, digits: int = 0) -> str:
 def notes(rows: list[Cost], plan: graph.Plan, card: Rate, shared: bool) -> list[str]:
     """What the table rests on, a sentence or two each."""
     last = rows[-1]
-    found = [f"Core-minutes of worlds: {_measured()[plan.scale == 'smoke'][3]}; without a job's imports."]
+    about = {name: told for name, _, _, told in _measured()}
+    found = [f"Core-minutes of worlds: {about.get(plan.scale, about['laptop'])}; without a job's imports."]
     if last.unmeasured:
         found.append(f"*: {last.unmeasured} runs of worlds with settings that were never measured count as nothing.")
     if len(rows) > 2:
