@@ -1036,9 +1036,9 @@ ASSUMED = (
     "are taken for one of these. Share of bandwidth and time to launch a layer: "
     "[gpt-fast](https://pytorch.org/blog/accelerating-generative-ai-2/), a 7B model on an A100 of 80 GB, 107 tokens a "
     "second once compiled (13.5 GB each: 71 % of 2.04 TB/s), 25.5 before, when the host was what it waited for "
-    "(39 ms for 32 layers); with the engine vllm no such time is counted. Values of data sheets, the 107 tokens a second "
-    "and the shapes below are quoted, not read at their source by us; a test holds that every shape gives the published "
-    "number of parameters."
+    "(39 ms for 32 layers); with the engine vllm no such time is counted. Values of data sheets, the 107 tokens a "
+    "second and the shapes below are quoted, not read at their source by us; a test holds that every shape gives the "
+    "published number of parameters."
 )
 
 
