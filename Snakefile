@@ -19,9 +19,7 @@ SCALE = PLAN.scale
 # A path below the checkout stays relative, so that it can be moved.
 OUT = PLAN.folder.relative_to(Path.cwd()) if PLAN.folder.is_relative_to(Path.cwd()) else PLAN.folder
 NOTEBOOKS = [path.stem for path in graph.notebooks(PLAN.claims)]
-FIGURES = {claim: list(load(claim).plots.FIGURES) for claim in PLAN.claims}
-
-FIGURE_DIGESTS = {f"{c}/{f}": graph.figure_digest(c, f) for c, names in FIGURES.items() for f in names}
+FIGURES = {c: {f: graph.figure_digest(c, f) for f in load(c).plots.FIGURES} for c in PLAN.claims}
 
 
 def marker(name, seed):
@@ -41,7 +39,6 @@ wildcard_constraints:
     batch="[a-z0-9_]+",
     seed="[0-9]+",
     claim="[a-z0-9_]+",
-    figure="[a-z0-9_]+",
     notebook="[a-z0-9_]+",
 
 
@@ -75,7 +72,7 @@ rule evidence:
     input:
         [ancient(marker(*where)) for where in BATCHES],
         f"{OUT}/ledger.csv",
-        [f"{OUT}/figures/{claim}/{figure}.svg" for claim, names in FIGURES.items() for figure in names],
+        [f"{OUT}/figures/{claim}" for claim in PLAN.claims],
         [f"{OUT}/notebooks/{notebook}.html" for notebook in NOTEBOOKS],
 
 
@@ -168,28 +165,28 @@ rule ledger:
 
 
 rule figures:
-    """One figure of a claim, from its tables."""
+    """The figures of a claim, from its tables; those that would look the same are left alone."""
     input:
         f"{OUT}/tables/{{claim}}/provenance.json",
     output:
-        svg=report(
-            f"{OUT}/figures/{{claim}}/{{figure}}.svg",
+        # A folder, because Snakemake empties no folder before its job runs, but deletes files.
+        report(
+            directory(f"{OUT}/figures/{{claim}}"),
+            patterns=["{figure}.svg"],
             category="Figures",
             subcategory="{claim}",
             caption="lib/candor/report/figure.rst",
             labels={"figure": "{figure}"},
         ),
-        png=f"{OUT}/figures/{{claim}}/{{figure}}.png",
-        about=f"{OUT}/figures/{{claim}}/{{figure}}.json",
     log:
-        f"{OUT}/logs/figures/{{claim}}/{{figure}}.log",
+        f"{OUT}/logs/figures/{{claim}}.log",
     benchmark:
-        f"{OUT}/benchmarks/figures/{{claim}}/{{figure}}.tsv"
+        f"{OUT}/benchmarks/figures/{{claim}}.tsv"
     conda:
         "environment.yml"
     params:
-        digest=lambda wildcards: graph.figure_digest(wildcards.claim, wildcards.figure),
-        caption=lambda wildcards: load(wildcards.claim).plots.FIGURES[wildcards.figure].caption,
+        digests=lambda wildcards: FIGURES[wildcards.claim],
+        captions=lambda wildcards: {name: plot.caption for name, plot in load(wildcards.claim).plots.FIGURES.items()},
         scale=SCALE,
     threads: 1
     resources:
@@ -197,8 +194,7 @@ rule figures:
         mem_mb=1000,
         runtime=10,
     shell:
-        "python -m candor figures --scale {params.scale} --claim {wildcards.claim} --figure {wildcards.figure} "
-        "> {log} 2>&1"
+        "python -m candor figures --scale {params.scale} --claim {wildcards.claim} > {log} 2>&1"
 
 
 rule notebook:
@@ -221,7 +217,7 @@ rule notebook:
     conda:
         "environment.yml"
     params:
-        digest=lambda wildcards, input: [graph.notebook_digest(Path(input.source)), FIGURE_DIGESTS],
+        digest=lambda wildcards, input: [graph.notebook_digest(Path(input.source)), FIGURES],
         given=lambda wildcards, input: " ".join(
             f"-p {name} {value}"
             for name, value in graph.notebook_parameters(

@@ -7,10 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-# jsonschema takes 1.5 s longer to import where it finds this optional checker of addresses, and every job is a process.
-sys.modules.setdefault("rfc3987_syntax", None)
-
-from candor.errors import CandorError  # noqa: E402
+from candor.errors import CandorError
 
 
 class _Parser(argparse.ArgumentParser):
@@ -68,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--csv", type=Path, default=None, metavar="FILE", help="the table as CSV too")
     made.add_argument("--page", action="store_true", help="write COST.md and the table in README.md instead")
     command(verify, "Compare your results with data/reference", "scale")
-    command(repair, "Make again what does not match its checksum", "scale", "cores")
+    command(repair, "Make again what does not match its checksum", "scale", "claim", "cores")
     made = command(fetch, "Put data sets and weights of the models path onto this machine", "scale")
     made.add_argument("names", nargs="+", metavar="NAME", help="data sets, or models, outputs, all")
     made = command(sheet, "Write turns to be labelled by hand, for the labeller of dialogues", "scale")
@@ -165,11 +162,11 @@ def repair(arguments: argparse.Namespace) -> None:
     from candor import graph
     from candor.replicate import repair, replicate
 
-    plan = graph.plan(arguments.scale)
+    plan = graph.plan(arguments.scale, arguments.claim)
     removed = repair(plan)
     print(f"To be made again: {'; '.join(removed)}." if removed else "Every result matches its checksum.")
     if removed:
-        replicate(plan, arguments.cores)
+        replicate(plan, arguments.cores, arguments.claim)
 
 
 def fetch(arguments: argparse.Namespace) -> None:

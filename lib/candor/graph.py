@@ -1,7 +1,7 @@
 """What a replication consists of, as data: which steps, in which batches and order, made of what.
 
 The Snakefile turns this into rules, `replicate` watches it; nothing here runs anything. A job is a batch, some steps
-of one world and one seed, because importing the trainers costs a process 6 s and 0.5 GB.
+of one setting and one seed, because importing the trainers costs a process 6 s and 0.5 GB.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -24,12 +25,12 @@ REFERENCE = ROOT / "data" / "reference"
 NOTEBOOKS = ROOT / "notebooks"
 STUDIES_AT = "sweep"  # the scale of the studies
 BATCH = 8
-SMOKE_BATCH = 24  # a step takes a second there: what costs is the import
+SMOKE_BATCH = 40  # a step takes a second there: what costs is the import
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some steps of one world and seed; `rank` 0 runs first, `needs` names other batches of the same seed."""
+    """Some steps of one setting and seed; `rank` 0 runs first, `needs` names other batches of the same seed."""
 
     name: str
     seed: int
@@ -102,21 +103,31 @@ class Plan:
         return int(all(key not in claims.load(name).tables.DECISIVE for name in self.claims))
 
     def batches(self, size: int | None = None) -> dict[tuple[str, int], Batch]:
-        """The runs cut into batches, by (name, seed), of `size` steps at most (default: what suits the scale)."""
+        """The runs cut into batches, by (name, seed), of `size` steps at most (default: what suits the scale).
+
+        Steps that share a batch wait for each other. So a batch holds steps of one setting, which wait for the same
+        base anyway, and ends with a step on which more than a batch of others wait. At smoke scale it holds steps of
+        one world: a step takes a second there, and the import costs more than the waiting.
+        """
         size = size or (SMOKE_BATCH if self.scale == "smoke" else BATCH)
         known, runs = experiments.steps(), list(self.runs())
         rank_of = {key: i for i, key in enumerate(dict.fromkeys(key for key, _ in runs))}
-        groups: dict[tuple[str, int], list[str]] = {}
+        awaited = Counter((need, seed) for key, seed in runs for need in known[key].needs)
+        groups: dict[tuple[str, int], list[list[str]]] = {}
         for key, seed in runs:
+            world, setting, _ = key.split("/")
             # A batch is a job, and asks for a GPU or not: settings of pretrained models stay apart. So do sizes.
-            small = known[key].world in self.config["world"] and known[key].seeds not in self.config["sizes"]
-            place = known[key].world if small else key.rsplit("/", 1)[0].replace("/", "_")
-            group = f"{place}_{'abc'[self.urgency(key)]}"
-            groups.setdefault((group, seed), []).append(key)
+            together = self.scale == "smoke" and world in self.config["world"]
+            group = f"{world}_" if together else f"{world}_{setting}_{'abc'[self.urgency(key)]}"
+            parts = groups.setdefault((group, seed), [[]])
+            last = parts[-1]
+            if len(last) == size or (last and not together and awaited[last[-1], seed] > size):
+                parts.append([])
+            parts[-1].append(key)
         cut = {
-            (f"{group}{start // size + 1}", seed): tuple(keys[start : start + size])
-            for (group, seed), keys in groups.items()
-            for start in range(0, len(keys), size)
+            (f"{group}{i}", seed): tuple(keys)
+            for (group, seed), parts in groups.items()
+            for i, keys in enumerate(parts, 1)
         }
         home = {(key, seed): name for (name, seed), keys in cut.items() for key in keys}
         return {

@@ -172,9 +172,10 @@ def provenance(plan: graph.Plan) -> dict:
 def figures(plan: graph.Plan, claim: str | None = None, figure: str | None = None) -> list[Path]:
     """Draw a figure, those of a claim, or all, from the tables of the scale, or else the reference's.
 
-    A figure that is there already, of the same code and the same tables, is left alone. Returns what was drawn.
+    A figure that is there already, of the same code and the same tables, is left alone; one that the claim no longer
+    has is removed. Returns what was drawn.
     """
-    with told(plan.folder, f"figures of {claim}", f"{plan.folder}/logs/figures/{claim}/{figure}.log"):
+    with told(plan.folder, f"figures of {claim}", f"{plan.folder}/logs/figures/{claim}.log"):
         return [path for name in ([claim] if claim else plan.claims) for path in _figures(plan, name, figure)]
 
 
@@ -188,6 +189,9 @@ def _figures(plan: graph.Plan, claim: str, figure: str | None) -> list[Path]:
         folder = graph.reference([claim]) / claim
     tables = evidence.read_tables(folder)
     files = json.loads((folder / "provenance.json").read_text())["files"]
+    for path in (plan.folder / "figures" / claim).glob("*.*"):
+        if path.stem not in plots and path.suffix in (".svg", ".png", ".json"):
+            path.unlink()
     drawn = []
     for name in [figure] if figure else plots:
         plot, stem = plots[name], plan.folder / "figures" / claim / name

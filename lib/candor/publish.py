@@ -44,7 +44,7 @@ def promote(plan: graph.Plan, unfinished: bool = False) -> list[Path]:
             raise CandorError(f"The figure {undrawn[0]} of {claim} is missing: run `make replicate` first.")
         for origin, place in ((source, kept / claim), (drawn, ROOT / "figures" / claim)):
             shutil.rmtree(place, ignore_errors=True)
-            shutil.copytree(origin, place)
+            shutil.copytree(origin, place, ignore=shutil.ignore_patterns(".*"))
             made.append(place)
     for name in evidence.LEDGERS:
         shutil.copy(plan.folder / f"{name}.csv", kept / f"{name}.csv")

@@ -70,7 +70,7 @@ def ready(plan: graph.Plan) -> None:
 
 
 def survey(plan: graph.Plan) -> dict[tuple[str, int], str]:
-    """State of every run that is needed; markers that promise more than there is are removed.
+    """State of every run that is needed; markers that promise more than there is are removed, and half drawn figures.
 
     Raises `CorruptError` naming the first file that was truncated or edited by hand.
     """
@@ -89,6 +89,9 @@ def survey(plan: graph.Plan) -> dict[tuple[str, int], str]:
         folder = plan.folder / "tables" / claim
         if (folder / "provenance.json").exists():
             evidence.check_tables(folder)
+        drawn = plan.folder / "figures" / claim
+        if not all((drawn / f"{name}.svg").exists() for name in claims.load(claim).plots.FIGURES):
+            shutil.rmtree(drawn, ignore_errors=True)
     return found
 
 
@@ -107,7 +110,7 @@ def repair(plan: graph.Plan) -> list[str]:
         if steps.state(key, seed, plan.scale, "") == "corrupt":
             shutil.rmtree(steps.folder_of(key, seed, plan.scale))
             removed.append(f"{key}, seed {seed}")
-    for claim in (*claims.NAMES, *claims.STUDIES):
+    for claim in plan.claims:
         folder = plan.folder / "tables" / claim
         try:
             if folder.exists():
