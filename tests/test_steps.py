@@ -65,6 +65,7 @@ def house(tmp_path, monkeypatch):
                 text = text.replace(old, new, 1)
             (package / f"{name}.py").write_text(text.replace("toyhouse", "candor"))
         st._definitions.cache_clear()
+        st._definition.cache_clear()
         st._code_digest.cache_clear()
         step = step or st.Step("toy/a/b", "candor.toy:make", settings=("x",), options={"o": 1})
         config = Config({"scale": "laptop", "world": {"toy": {"x": 1, "y": 2} | (settings or {})}})
@@ -73,6 +74,7 @@ def house(tmp_path, monkeypatch):
 
     yield fingerprint
     st._definitions.cache_clear()
+    st._definition.cache_clear()
     st._code_digest.cache_clear()
 
 

@@ -148,6 +148,24 @@ def _bare(node: ast.AST) -> str:
     return ast.dump(node)
 
 
+@cache
+def _definition(module: str, name: str) -> tuple[str, tuple[str, ...]]:
+    """The bare code of one definition, and what inside candor it mentions, as `module:name`."""
+    defined, imported = _definitions(module)
+    node, mentioned = defined[name], {}
+    for part in ast.walk(node):
+        if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
+            target = imported.get(part.value.id, "").replace(":", ".")
+            if target and _is_module(target):
+                mentioned[f"{target}:{part.attr}"] = None
+        if isinstance(part, ast.Name):
+            if part.id in defined:
+                mentioned[f"{module}:{part.id}"] = None
+            elif part.id in imported and not _is_module(imported[part.id].replace(":", ".")):
+                mentioned[imported[part.id]] = None
+    return _bare(node), tuple(mentioned)
+
+
 def code_used(*references: str) -> dict[str, str]:
     """Every definition inside candor that `references` (`module:name`) reach, with its bare code."""
     found: dict[str, str] = {}
@@ -162,18 +180,8 @@ def code_used(*references: str) -> dict[str, str]:
             if name in imported:
                 queue.append(imported[name])
             continue
-        node = defined[name]
-        found[reference] = _bare(node)
-        for part in ast.walk(node):
-            if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
-                target = imported.get(part.value.id, "").replace(":", ".")
-                if target and _is_module(target):
-                    queue.append(f"{target}:{part.attr}")
-            if isinstance(part, ast.Name):
-                if part.id in defined:
-                    queue.append(f"{module}:{part.id}")
-                elif part.id in imported and not _is_module(imported[part.id].replace(":", ".")):
-                    queue.append(imported[part.id])
+        found[reference], mentioned = _definition(module, name)
+        queue += mentioned
     return found
 
 
