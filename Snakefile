@@ -165,11 +165,10 @@ rule ledger:
 
 
 rule figures:
-    """The figures of a claim, from its tables; those that would look the same are left alone."""
+    """The figures of a claim, from its tables, in one job: to import costs more than to draw."""
     input:
         f"{OUT}/tables/{{claim}}/provenance.json",
     output:
-        # A folder, because Snakemake empties no folder before its job runs, but deletes files.
         report(
             directory(f"{OUT}/figures/{{claim}}"),
             patterns=["{figure}.svg"],

@@ -353,7 +353,7 @@ def test_a_step_that_another_scale_made_alike_is_taken_from_there(tmp_path, monk
     monkeypatch.setenv("CANDOR_RESULTS", str(tmp_path))
     step = st.Step("toy/a/once", "candor.experiments:seeds_of")
     monkeypatch.setattr(st, "fingerprint", lambda *_: "f" * 16)
-    monkeypatch.setattr(st.importlib, "import_module", lambda name: type("M", (), {"seeds_of": made_once}))
+    monkeypatch.setattr("candor.experiments.seeds_of", made_once)
     configs = [Config({"scale": scale, "world": {"toy": {}}}) for scale in ("laptop", "sweep")]
     first, made = st.run(step.key, 11, {step.key: step}, configs[0])
     second, again = st.run(step.key, 11, {step.key: step}, configs[1])
