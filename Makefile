@@ -3,6 +3,7 @@
 PYTHON ?= python3.11
 SCALE ?= laptop
 CLAIM ?=
+GPUS ?= 1
 CORES ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
 # One thread a process: the models are small, and a job is a process of its own.
@@ -26,12 +27,12 @@ help: ## This list
 	@echo
 	@echo "  SCALE=smoke|laptop|sweep|gpu|paper (now $(SCALE))   CLAIM=a claim (now $(or $(CLAIM),all))"
 	@echo "  Claims: binary_reward sophistry grounding_loss annotation_noise brier_fix self_feedback"
-	@echo "  CORES=number (now $(CORES))   PYTHON=a Python 3.11 (now $(PYTHON))"
+	@echo "  CORES=number (now $(CORES))   GPUS=number that jobs share (now $(GPUS))   PYTHON=a Python 3.11 (now $(PYTHON))"
 
 environment: $(READY) ## Create .venv from requirements.lock (2 GB, some minutes); other targets do it when needed
 
 replicate: $(READY) ## Compute, judge and draw everything at SCALE, for one CLAIM or all
-	$(CANDOR) replicate --scale $(SCALE) $(if $(CLAIM),--claim $(CLAIM)) --cores $(CORES)
+	$(CANDOR) replicate --scale $(SCALE) $(if $(CLAIM),--claim $(CLAIM)) --cores $(CORES) --gpus $(GPUS)
 
 report: $(READY) ## Write the report of what has been computed at SCALE
 	$(CANDOR) report --scale $(SCALE) $(if $(CLAIM),--claim $(CLAIM))

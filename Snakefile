@@ -16,6 +16,7 @@ from candor.replicate import hold
 PLAN = graph.plan(config.get("scale", "laptop"), config.get("claim"))
 BATCHES = PLAN.batches(int(config["batch"]) if "batch" in config else None)
 SCALE = PLAN.scale
+GPUS = int(config.get("gpus_per_job", 1)), str(config.get("worlds_on_gpu", False)).lower() == "true"
 # A path below the checkout stays relative, so that it can be moved.
 OUT = PLAN.folder.relative_to(Path.cwd()) if PLAN.folder.is_relative_to(Path.cwd()) else PLAN.folder
 NOTEBOOKS = [path.stem for path in graph.notebooks(PLAN.claims)]
@@ -95,13 +96,13 @@ rule steps:
     threads: 1
     priority: lambda wildcards: 1000 - batch_of(wildcards).rank
     resources:
-        gpu=lambda wildcards: int(batch_of(wildcards).gpu),
+        gpu=lambda wildcards: PLAN.gpus(batch_of(wildcards), *GPUS),
         # A retry (profiles/slurm, profiles/kubernetes) gets as much again: memory is what a killed job lacked.
         mem_mb=lambda wildcards, attempt: attempt * (64000 if batch_of(wildcards).gpu else 2000),
         runtime=lambda wildcards: 1440 if batch_of(wildcards).gpu else 120,
     shell:
         "python -m candor steps --scale {params.scale} --seed {wildcards.seed} --marker {output} --log {log} "
-        "{params.wanted} > {log} 2>&1"
+        "--gpus {resources.gpu} {params.wanted} > {log} 2>&1"
 
 
 rule tables:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from candor.errors import CandorError
@@ -24,10 +25,13 @@ def _seed(text: str) -> int:
         raise argparse.ArgumentTypeError(f"a seed is a whole number, such as 11, not {text!r}") from None
 
 
-def _cores(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a number of cores is a whole number from 1, not {text!r}")
-    return int(text)
+def _number(what: str, least: int = 1) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"a number of {what} is a whole number from {least}, not {text!r}")
+        return int(text)
+
+    return read
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,15 +47,18 @@ def parser() -> argparse.ArgumentParser:
         if "claim" in options:
             made.add_argument("--claim", default=None, help="one claim; all if not given")
         if "cores" in options:
-            made.add_argument("--cores", type=_cores, default=os.cpu_count(), help="processes at once")
+            made.add_argument("--cores", type=_number("cores"), default=os.cpu_count(), help="processes at once")
         return made
 
     command(_list, "Show scales, claims and steps", "scale", "claim")
-    command(replicate, "Compute, judge and draw everything", "scale", "claim", "cores")
+    made = command(replicate, "Compute, judge and draw everything", "scale", "claim", "cores")
+    made.add_argument("--gpus", type=_number("GPUs"), default=1, help="GPUs that jobs share")
+    made.add_argument("--gpus-per-job", type=_number("GPUs"), default=1, help="GPUs of a training that can use several")
     made = command(steps, "Make some steps of one seed; those that are done are skipped", "scale")
     made.add_argument("--seed", type=_seed, required=True)
     made.add_argument("--marker", type=Path, help="written when all are done")
     made.add_argument("--log", default="", help="where the output goes, to be named if a step fails")
+    made.add_argument("--gpus", type=_number("GPUs", 0), help="GPUs it may see (default: 1 for a pretrained model)")
     made.add_argument("keys", nargs="+", metavar="KEY", help="world/setting/name")
     command(tables, "Make the tables of a claim from its steps", "scale", "claim")
     command(ledger, "Hold the criteria against the tables", "scale")
@@ -95,13 +102,15 @@ def replicate(arguments: argparse.Namespace) -> None:
     from candor import graph
     from candor.replicate import replicate
 
-    replicate(graph.plan(arguments.scale, arguments.claim), arguments.cores, arguments.claim)
+    gpus = (arguments.gpus, arguments.gpus_per_job)
+    replicate(graph.plan(arguments.scale, arguments.claim), arguments.cores, arguments.claim, gpus=gpus)
 
 
 def steps(arguments: argparse.Namespace) -> None:
     from candor import graph, jobs
 
-    jobs.batch(graph.plan(arguments.scale), arguments.seed, arguments.keys, arguments.marker, arguments.log)
+    plan = graph.plan(arguments.scale)
+    jobs.batch(plan, arguments.seed, arguments.keys, arguments.marker, arguments.log, arguments.gpus)
 
 
 def tables(arguments: argparse.Namespace) -> None:

@@ -142,6 +142,16 @@ class Plan:
             for (name, seed), keys in cut.items()
         }
 
+    def gpus(self, batch: Batch, each: int = 1, worlds: bool = False) -> int:
+        """GPUs of a batch's job: `each` where a step trains by accelerate, else one for pretrained models.
+
+        Data and tables get none, and small worlds one only if `worlds` says so: they were made for a CPU.
+        """
+        known = experiments.steps()
+        if not batch.gpu:
+            return int(worlds and any(known[key].world in self.config["world"] for key in batch.keys))
+        return each if each > 1 and any(_by_accelerate(known[key].make) for key in batch.keys) else 1
+
     def fingerprints(self, keys: tuple[str, ...] | list[str], seed: int) -> dict[str, str]:
         """Fingerprint of each step for one seed."""
         known = experiments.steps()
@@ -197,6 +207,12 @@ def check_keys(keys: list[str]) -> None:
 def _on_gpu(step: steps.Step, settings: Config) -> bool:
     """Whether the step runs a pretrained model: neither a small world nor (option `gpu` False) data alone."""
     return step.world not in settings["world"] and step.options.get("gpu", True)
+
+
+@cache
+def _by_accelerate(make: str) -> bool:
+    """Whether a step's function reaches the training that uses all GPUs of its job."""
+    return "candor.training.language_model:train" in steps.code_used(make)
 
 
 # --- What else can be stale ------------------------------------------------------------------------

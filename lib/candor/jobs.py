@@ -13,13 +13,13 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from datetime import date
 from pathlib import Path
 
 import pandas as pd
 
-from candor import claims, evidence, experiments, graph, ledger, steps
+from candor import claims, evidence, experiments, gpus, graph, ledger, steps
 from candor.errors import CandorError
 
 # --- Traces -----------------------------------------------------------------------------------------
@@ -63,10 +63,21 @@ def told(folder: Path, job: str, log: str) -> Iterator[None]:
 # --- Jobs -------------------------------------------------------------------------------------------
 
 
-def batch(plan: graph.Plan, seed: int, keys: list[str], marker: Path | None = None, log: str = "") -> None:
-    """Make the steps that are not done yet, one after the other, then write the marker."""
+def batch(
+    plan: graph.Plan, seed: int, keys: list[str], marker: Path | None = None, log: str = "", number: int | None = None
+) -> None:
+    """Make the steps that are not done yet, one after the other, then write the marker.
+
+    The process sees `number` GPUs that no other job has; by default one if a step runs a pretrained model, else none.
+    """
     graph.check_keys(keys)
-    with _alone(marker) if marker else nullcontext():
+    if number is None:
+        number = int(any(graph._on_gpu(experiments.steps()[key], plan.config) for key in keys))
+    with ExitStack() as held:
+        if marker:
+            held.enter_context(_alone(marker))
+        with told(plan.folder, f"{keys[0]}, seed {seed}", log):
+            held.enter_context(gpus.assigned(number))
         fingerprints = _make(plan, seed, keys, log)
         if marker:
             write(marker, fingerprints)

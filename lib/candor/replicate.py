@@ -124,8 +124,12 @@ def repair(plan: graph.Plan) -> list[str]:
 # --- The run ----------------------------------------------------------------------------------------
 
 
-def replicate(plan: graph.Plan, cores: int, claim: str | None = None, until: str = "all") -> None:
-    """Run the graph and watch it; raises `CandorError` in one sentence when a job fails."""
+def replicate(
+    plan: graph.Plan, cores: int, claim: str | None = None, until: str = "all", gpus: tuple[int, int] = (1, 1)
+) -> None:
+    """Run the graph and watch it, with GPUs in all and for a job; raises `CandorError` in one sentence if one fails."""
+    if gpus[1] > gpus[0]:
+        raise CandorError(f"A job cannot have {gpus[1]} GPUs where all share {gpus[0]}: raise --gpus.")
     ready(plan)
     with hold(plan.folder) as lock:
         states = survey(plan)
@@ -137,7 +141,7 @@ def replicate(plan: graph.Plan, cores: int, claim: str | None = None, until: str
         start = time.time()
         with log.open("w") as file:
             process = subprocess.Popen(
-                _command(plan, cores, claim, until),
+                _command(plan, cores, claim, until, gpus),
                 cwd=ROOT,
                 env=_environment(plan),
                 stdin=subprocess.DEVNULL,
@@ -169,9 +173,12 @@ def _remember(plan: graph.Plan, **session: float) -> None:
         jobs.write(path, [*known, session])
 
 
-def _command(plan: graph.Plan, cores: int, claim: str | None, until: str) -> list[str]:
+def _command(plan: graph.Plan, cores: int, claim: str | None, until: str, gpus: tuple[int, int] = (1, 1)) -> list[str]:
     settings = [f"scale={plan.scale}"] + ([f"claim={claim}"] if claim else [])
-    profile = ["--workflow-profile", "profiles/gpu"] if "models" in plan.config["evidence"] else []
+    profile = []
+    if "models" in plan.config["evidence"]:
+        profile = ["--workflow-profile", "profiles/gpu", "--resources", f"gpu={gpus[0]}"]
+        settings.append(f"gpus_per_job={gpus[1]}")
     return [
         *(sys.executable, "-m", "snakemake", until, "--cores", str(cores), "--nolock", "--nocolor"),
         *profile,
