@@ -390,7 +390,7 @@ def test_steps_are_whole_and_their_code_is_found():
         assert step.key == key and all(need in dm.STEPS for need in step.needs)
         assert module == dm.__name__ and callable(getattr(dm, function))
     trained = set(code_used(dm.STEPS["dialogues/own/dpo"].make))
-    assert {"candor.training.dpo:train", "candor.training.chat:TEMPLATE", "candor.corpora.dialogues:RULES"} <= trained
+    assert {"candor.training.chat:dpo", "candor.training.chat:TEMPLATE", "candor.corpora.dialogues:RULES"} <= trained
     asked = set(code_used(dm.STEPS["dialogues/zephyr/eval_dpo"].make))
     assert {"candor.judges.labeller:INSTRUCTION", "candor.corpora.dialogues:ROLES"} <= asked
     assert "candor.measures.clustered:act_measures" not in asked, "an interval relabels nothing"

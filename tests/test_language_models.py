@@ -211,6 +211,8 @@ def test_a_job_for_several_gpus_trains_what_it_describes(policy, corpora, tmp_pa
     sets.prompts("hotpot_modified", "train", seed=11).to_parquet(str(tmp_path / "questions.parquet"))
     language_model._main(tmp_path)
     assert "log_score" in pd.read_parquet(tmp_path / "log.parquet")
+    cost = json.loads((tmp_path / "cost.json").read_text())
+    assert cost["counts"]["training"][0] > cost["counts"]["generation"][0] > 0
     assert (tmp_path / "model" / "adapter_model.safetensors").exists()
 
 
@@ -312,7 +314,10 @@ def test_vllm_gets_one_beginning_of_text(policy, monkeypatch):
         def generate(self, prompts, settings, use_tqdm):
             asked.extend(prompts)
             seeds.extend(each["seed"] for each in settings)
-            return [SimpleNamespace(outputs=[SimpleNamespace(text="said", finish_reason="stop")]) for _ in prompts]
+            return [
+                SimpleNamespace(outputs=[SimpleNamespace(text="said", finish_reason="stop", token_ids=[1])])
+                for _ in prompts
+            ]
 
     vllm = SimpleNamespace(LLM=lambda **_: Engine(), SamplingParams=dict)
     monkeypatch.setattr(generation, "vllm_module", lambda: vllm)

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 
-from candor import config, experiments, graph
+from candor import config, experiments, generation, graph
 from candor.config import ROOT, Config
 from candor.corpora import sets
 from candor.errors import CandorError
@@ -186,8 +186,8 @@ class Work:
     """Rows of tokens that go through a model in one way.
 
     `kind`: "sample" (prompt, then `completion` tokens decoded), "read" (forward alone) or "train". `together` rows run
-    in one pass, `group` neighbours share a prompt (0: it is cached already). `rank`: of adapters that are trained;
-    `weights`: bytes a parameter that are held, optimiser and gradients included; `beside`: other models in memory, with
+    in one pass (None: as many as fit, counted as on a CPU), `group` neighbours share a prompt (0: it is cached already).
+    `rank`: of adapters that are trained; `weights`: bytes a parameter that are held, optimiser and gradients included; `beside`: other models in memory, with
     bytes a parameter. `logits`: positions of a row for which the head runs. `saves`: bytes a parameter that are kept
     afterwards, 0 for the adapters alone.
     """
@@ -197,7 +197,7 @@ class Work:
     rows: float
     prompt: float
     completion: float = 0.0
-    together: int = 1
+    together: int | None = 1
     group: int = 1
     rank: int = 0
     weights: int = 2
@@ -251,7 +251,7 @@ def need(work: Work, card: Rate, engine: str = "transformers", shared: bool = SH
     launch = shape.layers * card.layer_ms / 1000
     groups = max(work.group, 1) if shared or (engine == "vllm" and work.kind == "sample") else 1
     held, a_row = _memory(work, shape, work.prompt / groups)
-    together = min(work.together, rows)
+    together = min(work.together or generation.BATCH, rows)
     at_once = (held + together * a_row) / 1e9
     if work.kind == "sample":
         fits = int((FREE * card.memory_gb * 1e9 - held) / a_row)

@@ -11,11 +11,15 @@ import importlib
 import json
 import math
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+from candor import runtime
 from candor.errors import CandorError
 
+BATCH = 32  # texts together where the memory of a card does not say it
 LONGEST_ANSWER = 30  # tokens; longer answers, and missing ones, have probability .5 (Damani et al. 2025)
 
 
@@ -25,14 +29,11 @@ def load(place: str | Path, kind: str = "AutoModelForCausalLM"):
     In bfloat16 on a GPU, in float32 elsewhere. Raises: `CandorError` naming what was not fetched.
     """
     import torch
-    import transformers
 
     adapter = Path(place) / "adapter_config.json"
     base = json.loads(adapter.read_text())["base_model_name_or_path"] if adapter.exists() else str(place)
-    options = {"local_files_only": True, "trust_remote_code": False}
     try:
-        dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
-        model = getattr(transformers, kind).from_pretrained(base, dtype=dtype, use_safetensors=True, **options)
+        model = weights(base, coarse=True, kind=kind)
         tokenizer = tokenizer_of(place)
     except (OSError, ValueError) as error:
         raise CandorError(
@@ -44,6 +45,41 @@ def load(place: str | Path, kind: str = "AutoModelForCausalLM"):
 
         model = PeftModel.from_pretrained(model, str(place)).merge_and_unload()
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
+
+
+def weights(place: str | Path, coarse: bool, kind: str = "AutoModelForCausalLM", **options):
+    """A model as transformers reads it from this machine, with the attention of `models.runtime.attention`.
+
+    `coarse`: bfloat16 on a GPU (to sample, or frozen under adapters); otherwise, and on a CPU, float32: weights that
+    are trained are cast as they are used. Raises: `CandorError` where the attention cannot be used here.
+    """
+    import torch
+    import transformers
+
+    attention = runtime.current().attention
+    try:
+        return getattr(transformers, kind).from_pretrained(
+            place,
+            dtype=torch.bfloat16 if coarse and torch.cuda.is_available() else torch.float32,
+            attn_implementation=attention,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            **options,
+        )
+    except ImportError as error:
+        raise CandorError(
+            f"models.runtime.attention is {attention}, which cannot be used here ({str(error).splitlines()[0][:120]}): "
+            "install what it needs, or set it to sdpa."
+        ) from None
+
+
+def scorer(place: str | Path):
+    """A decoder with a new scalar head, all of it in float32, and its tokenizer."""
+    tokenizer = tokenizer_of(place)
+    # Without the padding token the wrong position is scored.
+    made = {"num_labels": 1, "pad_token_id": tokenizer.pad_token_id}
+    return weights(place, coarse=False, kind="AutoModelForSequenceClassification", **made), tokenizer
 
 
 def tokenizer_of(place: str | Path):
@@ -61,10 +97,72 @@ def tokenizer_of(place: str | Path):
     return tokenizer
 
 
-class Sampler:
-    """Continues texts, `batch` at a time, longest first so that little is padded."""
+# --- Batches that fit -------------------------------------------------------------------------------
 
-    def __init__(self, model, tokenizer, batch: int = 32):
+
+def row_bytes(config, prompt: int, tokens: int, width: int) -> int:
+    """Bytes that one row of a batch takes in generation.
+
+    Keys and values of `prompt` + `tokens` positions in all layers, the activations of one layer over the prompt, and
+    three copies of the logits of one position in float32.
+
+    `config` is a decoder's; `width`: bytes of a value, 2 in bfloat16.
+    """
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    cache = 2 * config.num_hidden_layers * heads * size * (prompt + tokens) * width
+    layer = (3 * config.intermediate_size + 6 * config.hidden_size) * prompt * width
+    return cache + layer + 3 * config.vocab_size * 4
+
+
+def rows_that_fit(model, prompt: int, tokens: int, otherwise: int = BATCH) -> int:
+    """Rows of at most `prompt` tokens that can be continued together in four fifths of the card's free memory;
+    `otherwise` on a CPU. An estimate: `in_batches` halves what does not fit after all."""
+    import torch
+
+    if model.device.type != "cuda":
+        return otherwise
+    cached = torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
+    free = torch.cuda.mem_get_info(model.device)[0] + cached
+    row = row_bytes(model.config.get_text_config(), prompt, tokens, 2)  # weights in float32 are cast, too
+    return max(1, int(0.8 * free) // row)
+
+
+def in_batches(n: int, rows: int, run: Callable[[int, int], Any], least: int = 1) -> list:
+    """[run(start, stop), ...] over range(n), at most `rows` together; where memory runs out the rows are halved.
+
+    `rows` stays a multiple of `least`. Raises: `CandorError` where `least` rows do not fit.
+    """
+    from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+
+    found, start, full = [], 0, None
+    while start < n:
+        try:
+            found.append(run(start, min(start + rows, n)))
+            start += rows
+            continue
+        except RuntimeError as error:  # torch.OutOfMemoryError is one
+            if not should_reduce_batch_size(error):
+                raise
+            full = str(error).splitlines()[0][:160]
+        # Outside of the handler, whose traceback holds the tensors of the failed attempt.
+        clear_device_cache(garbage_collection=True)
+        if min(rows, n - start) <= least:
+            raise CandorError(
+                f"The memory does not hold {least} text(s) together ({full}): take a smaller model or fewer tokens."
+            )
+        rows = max(min(rows, n - start) // (2 * least), 1) * least
+        warnings.warn(f"The memory is full: going on with {rows} texts together.", stacklevel=2)
+    return found
+
+
+# --- Sampling ---------------------------------------------------------------------------------------
+
+
+class Sampler:
+    """Continues texts, longest first so that little is padded: `batch` at a time, None: as many as fit the card."""
+
+    def __init__(self, model, tokenizer, batch: int | None = BATCH):
         self.model, self.tokenizer, self.batch = model, tokenizer, batch
 
     def __call__(self, prompts: Sequence[str], tokens: int, temperature: float = 0.0, seed: int = 42) -> list[str]:
@@ -78,16 +176,18 @@ class Sampler:
         import torch
 
         torch.manual_seed(seed)
+        ids = self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"] if prompts else []
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": top_p}
         stop = self.model.generation_config.eos_token_id
         ends = torch.tensor(stop if isinstance(stop, list) else [self.tokenizer.eos_token_id if stop is None else stop])
         found = [("", False)] * len(prompts)
-        for start in range(0, len(order), self.batch):
-            places = order[start : start + self.batch]
-            inputs = self.tokenizer(
-                [prompts[i] for i in places], return_tensors="pt", padding=True, add_special_tokens=False
-            ).to(self.model.device)
+
+        def run(start: int, end: int) -> int:
+            places = order[start:end]
+            inputs = self.tokenizer.pad({"input_ids": [ids[i] for i in places]}, return_tensors="pt").to(
+                self.model.device
+            )
             with torch.inference_mode():
                 output = self.model.generate(
                     input_ids=inputs["input_ids"],
@@ -98,9 +198,17 @@ class Sampler:
                     **(sampling if temperature else {"do_sample": False, "temperature": None, "top_p": None}),
                 )
             new = output[:, inputs["input_ids"].shape[1] :]
-            ended = torch.isin(new, ends.to(new.device)).any(1).tolist()
-            for i, text, whole in zip(places, self.tokenizer.batch_decode(new, skip_special_tokens=True), ended):
+            at_end = torch.isin(new, ends.to(new.device))
+            ended = at_end.any(1)
+            for i, text, whole in zip(
+                places, self.tokenizer.batch_decode(new, skip_special_tokens=True), ended.tolist()
+            ):
                 found[i] = (text, whole)
+            return int(torch.where(ended, at_end.int().argmax(1) + 1, new.shape[1]).sum())
+
+        rows = self.batch or rows_that_fit(self.model, max(map(len, ids), default=1), tokens)
+        with runtime.counted("generation") as counted:
+            counted += in_batches(len(order), rows, run)
         return found
 
     def answer_probabilities(self, prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
@@ -153,7 +261,9 @@ class VllmSampler(Sampler):
         # As tokens: to a text the engine would add the beginning-of-text token that templates have put there.
         ids = self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
         asked = [{"prompt_token_ids": row} for row in ids]
-        outputs = [output.outputs[0] for output in self.engine.generate(asked, settings, use_tqdm=False)]
+        with runtime.counted("generation") as counted:
+            outputs = [output.outputs[0] for output in self.engine.generate(asked, settings, use_tqdm=False)]
+            counted += [len(output.token_ids) for output in outputs]
         return [(output.text, output.finish_reason == "stop") for output in outputs]
 
     def _probabilities(self, ids, places):

@@ -31,13 +31,14 @@ from typing import Any
 
 import pandas as pd
 
+from candor import runtime
 from candor.config import ROOT, Config
 from candor.errors import CandorError, CorruptError
 
 PACKAGE = Path(__file__).parent
 _NAME = re.compile(r"[a-z0-9_]+")
 # Carries a step and does not shape what it makes: its edits make nothing stale.
-_MACHINERY = {"candor.steps", "candor.config", "candor.errors"}
+_MACHINERY = {"candor.steps", "candor.config", "candor.errors", "candor.runtime", "candor.checkpoints"}
 
 
 class MissingError(CandorError):
@@ -227,6 +228,11 @@ def folder_of(key: str, seed: int, scale: str) -> Path:
     return results_root() / scale / "steps" / key / str(seed)
 
 
+def checkpoints_of(key: str, seed: int, scale: str) -> Path:
+    """Where the trainings of a step that is not finished keep their checkpoints, in a folder a fingerprint."""
+    return results_root() / scale / "checkpoints" / key / str(seed)
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -289,7 +295,8 @@ def run(
     """Load the step if it is there and fresh, at this scale or another, otherwise make it; and whether it was made.
 
     A step is made in a folder beside its place and moved there when it is whole, so that an interruption at any
-    moment leaves either the old result or the new one. Raises: `CorruptError` if the result there does not match
+    moment leaves either the old result or the new one. What a pretrained model has been trained is kept in checkpoints
+    until then, from which the next call goes on. Raises: `CorruptError` if the result there does not match
     its checksum, `CandorError` in one sentence for a full disk or a folder that cannot be written.
     """
     if key not in steps:
@@ -314,24 +321,37 @@ def run(
             raise
         return read(key, seed, scale, check=False), False
     needs = {need: run(need, seed, steps, config)[0] for need in step.needs}
+    checkpoints = checkpoints_of(key, seed, scale)
+    how = runtime.Runtime()
+    if step.world not in config["world"]:
+        how = runtime.Runtime(**config["models"]["runtime"], checkpoints=checkpoints / wanted)
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         for old in final.parent.glob(f"{seed}.partial-*"):
             shutil.rmtree(old, ignore_errors=True)
+        for old in checkpoints.glob("*"):
+            if old.name != wanted:
+                shutil.rmtree(old, ignore_errors=True)
         partial.mkdir()
         start = time.perf_counter()
         module, function = step.make.split(":")
         make = getattr(importlib.import_module(module), function)
-        tables = make(Context(step, seed, resolved(step, config), partial, needs, progress))
+        with runtime.use(how):
+            tables = make(Context(step, seed, resolved(step, config), partial, needs, progress))
+            cost = how.told()
         for name, table in tables.items():
             table.to_parquet(partial / f"{name}.parquet", index=False)
-        _write_run(step, seed, scale, wanted, config, partial, tables, time.perf_counter() - start)
+        if step.world not in config["world"]:
+            cost["runtime"] = config["models"]["runtime"].to_dict()
+        cost["seconds"] = round(time.perf_counter() - start + how.resumed, 2)
+        _write_run(step, seed, scale, wanted, config, partial, tables, cost)
         if final.exists():  # moved aside whole: half a folder would look like a corrupt result
             final.rename(stale := final.with_name(f"{seed}.partial-{os.getpid()}-old"))
             partial.rename(final)
             shutil.rmtree(stale, ignore_errors=True)
         else:
             partial.rename(final)
+        shutil.rmtree(checkpoints, ignore_errors=True)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
         if sentence := disk_error(error, final):
@@ -361,7 +381,7 @@ def disk_error(error: BaseException, place: Path) -> str | None:
     return sentences.get(error.errno) if isinstance(error, OSError) else None
 
 
-def _write_run(step, seed, scale, wanted, config, folder, tables, seconds) -> None:
+def _write_run(step, seed, scale, wanted, config, folder, tables, cost) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     run = {
         "key": step.key,
@@ -372,7 +392,8 @@ def _write_run(step, seed, scale, wanted, config, folder, tables, seconds) -> No
         "settings": resolved(step, config).to_dict(),
         "needs": list(step.needs),
         **provenance(),
-        "seconds": round(seconds, 2),
+        "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        **cost,
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "tables": {name: {"rows": len(table), "columns": list(table.columns)} for name, table in tables.items()},
         "files": {str(path.relative_to(folder)): _sha256(path) for path in files},

@@ -20,6 +20,7 @@ from collections.abc import Collection, Iterable, Mapping
 import numpy as np
 import pandas as pd
 
+from candor import runtime
 from candor.config import Config
 from candor.corpora import dialogues
 from candor.errors import CandorError
@@ -92,7 +93,7 @@ def train(context: Context) -> dict[str, pd.DataFrame]:
     Tables: log, training (one row: steps, examples, shares of asking replies), trajectory (for `WATCHED` arms).
     """
     from candor.training import chat as recipe
-    from candor.training import dpo, models
+    from candor.training import models
 
     models.quiet()
     settings, arm, seed = context.settings, context.step.options["arm"], context.seed
@@ -107,7 +108,7 @@ def train(context: Context) -> dict[str, pd.DataFrame]:
         pairs = recipe.preference_pairs(drawn, tokenizer, chat["max_length"])
         steps = recipe.steps_of(chat["dpo"], len(pairs))
     between, logged = recipe.every(steps, chat["checkpoints"])
-    course: list[dict] = []
+    course = runtime.current().rows("course")  # comes back where the training goes on
     progress = context.progress
     if arm in WATCHED and chat["checkpoints"]:
         look = recipe.measured(model, between, _course(model, tokenizer, settings, seed, course))
@@ -128,7 +129,7 @@ def train(context: Context) -> dict[str, pd.DataFrame]:
     else:
         beta = chat["dpo"]["beta_low" if arm == "dpo_beta_low" else "beta"]
         config = recipe.dpo_configuration(chat, steps, beta, seed, folder, logged=logged)
-        log = dpo.train(model, tokenizer, pairs, config, progress=progress)
+        log = recipe.dpo(model, tokenizer, pairs, config, progress)
         asking = {
             f"{side}_asks": np.mean([dialogues.asks(reply[0]["content"]) for reply in pairs[side]])
             for side in ("chosen", "rejected")

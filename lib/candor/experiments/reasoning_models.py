@@ -24,6 +24,7 @@ from collections.abc import Collection, Iterable, Mapping
 import numpy as np
 import pandas as pd
 
+from candor import runtime
 from candor.config import Config
 from candor.corpora import reasoning, sets
 from candor.errors import CandorError
@@ -54,7 +55,9 @@ def observe(model, tokenizer, questions: pd.DataFrame, kind: str, k: int, limits
     from candor import branching
 
     limits = sorted(set(limits))
-    branches = branching.branch(model, questions["ids"].tolist(), k, limits[-1], batch=batch)
+    with runtime.counted("generation") as counted:
+        branches = branching.branch(model, questions["ids"].tolist(), k, limits[-1], batch=batch)
+        counted.append(int(branches.length.sum()))
     return branches, pd.concat(
         [_at(limit, model, tokenizer, questions, branches, kind, batch) for limit in limits], ignore_index=True
     )

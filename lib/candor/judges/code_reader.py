@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from candor import generation
 from candor.corpora import programs
 from candor.corpora.programs import Problem, Test
 from candor.judges import evaluators
@@ -201,18 +202,21 @@ def certainty(sampler, prompts: Sequence[str]) -> np.ndarray:
     """Probability, among the five replies, of one above "unsure" [n]: the evaluator's next token."""
     import torch
 
-    tokenizer, found = sampler.tokenizer, []
+    tokenizer = sampler.tokenizer
     digits = [tokenizer(str(k), add_special_tokens=False)["input_ids"][-1] for k in range(1, 6)]
-    for start in range(0, len(prompts), sampler.batch):
-        some = list(prompts[start : start + sampler.batch])
+
+    def run(start: int, end: int) -> list[float]:
+        some = list(prompts[start:end])
         inputs = tokenizer(some, return_tensors="pt", padding=True, add_special_tokens=False).to(sampler.model.device)
         with torch.inference_mode():
             hidden = sampler.model.model(
                 input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
             ).last_hidden_state[:, -1]
             logits = sampler.model.lm_head(hidden)[:, digits].float()
-        found += logits.softmax(-1)[:, 3:].sum(-1).tolist()
-    return np.array(found)
+        return logits.softmax(-1)[:, 3:].sum(-1).tolist()
+
+    parts = generation.in_batches(len(prompts), sampler.batch or generation.BATCH, run)
+    return np.array([p for part in parts for p in part])
 
 
 def program_prompt(problem: Problem, program: str, results: Sequence[tuple[Test, str]], tokenizer, limit: int) -> str:

@@ -1,7 +1,7 @@
 """A pretrained base model made a chat model by SFT, then moved by DPO: the recipe of claim 3 on real data.
 
-Supports: all weights, or LoRA adapters that are merged at the end; bfloat16 and gradient checkpointing on a GPU;
-something measured along the way.
+Supports: all weights, or LoRA adapters that are merged at the end; bfloat16, gradient checkpointing and the attention
+of `models.runtime` on a GPU; something measured along the way; a training that was killed goes on (`checkpoints`).
 Assumes: TRL 1.16, and a model that fits one GPU with its optimiser (adapters need less); further GPUs stay idle.
 Raises: `CandorError` where steps do not fit the passes or no pair fits the length, `DivergedError` where the loss is
 not finite.
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from candor import checkpoints, runtime
 from candor.errors import CandorError, DivergedError
 
 # Zephyr's form (Tunstall et al. 2023). The markers say which tokens the loss is on: what the assistant writes, and the
@@ -33,25 +34,16 @@ TEMPLATE = (
 def start(place: str | Path, lora: Mapping | None, seed: int):
     """Model and tokenizer to be trained, the tokenizer with our template; adapters are there if `lora` says so.
 
-    The model is on the GPU where there is one: it is measured before a trainer would put it there. Weights that are
-    trained are float32 and cast as they are used; frozen ones may be coarse.
+    The model is on the GPU where there is one: it is measured before a trainer would put it there.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
-    from candor.generation import tokenizer_of
+    from candor import generation
 
     torch.manual_seed(seed)
-    gpu = torch.cuda.is_available()
-    coarse = gpu and lora is not None
-    model = AutoModelForCausalLM.from_pretrained(
-        place,
-        dtype=torch.bfloat16 if coarse else torch.float32,
-        local_files_only=True,
-        use_safetensors=True,
-        trust_remote_code=False,
-    ).to("cuda" if gpu else "cpu")
-    tokenizer = tokenizer_of(place)
+    model = generation.weights(place, coarse=lora is not None)  # frozen weights may be coarse
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    tokenizer = generation.tokenizer_of(place)
     tokenizer.chat_template = TEMPLATE
     if lora is None:
         return model, tokenizer
@@ -98,9 +90,6 @@ def every(steps: int, checkpoints: int) -> tuple[int, int]:
 
 def _shared(chat: Mapping, steps: int, batch: int, warmup: float, logged: int) -> dict:
     """What SFT and DPO have in common, every choice stated."""
-    import torch
-
-    gpu = torch.cuda.is_available()
     return {
         **_cut(batch, chat["micro_batch"]),
         "warmup_steps": round(warmup * steps),
@@ -110,10 +99,8 @@ def _shared(chat: Mapping, steps: int, batch: int, warmup: float, logged: int) -
         "max_grad_norm": chat["max_grad_norm"],
         "max_length": chat["max_length"],
         "truncation_mode": "keep_start",
-        "bf16": gpu,
-        "gradient_checkpointing": gpu,
-        "gradient_checkpointing_kwargs": {"use_reentrant": False},
         "logging_steps": logged,
+        **runtime.on_gpu(),
     }
 
 
@@ -185,7 +172,7 @@ def sft(
     from candor.training.dpo import Recorder
 
     recorder = Recorder(0, None, progress)
-    trainer = SFTTrainer(
+    trainer = checkpoints.resuming(SFTTrainer)(
         model=model,
         args=config,
         train_dataset=(
@@ -200,6 +187,31 @@ def sft(
     if not all(torch.isfinite(p).all() for p in model.parameters()):
         raise DivergedError("The weights stopped being finite: lower the learning rate.")
     model.eval()
+    return pd.DataFrame(recorder.rows)
+
+
+def dpo(model, tokenizer, pairs, config, progress: Callable[[int, int], None] = lambda step, total: None):
+    """Train `model` in place by DPO on a `Dataset` of conversations; returns the log, as `dpo.train`'s.
+
+    Raises: `CandorError` where the trainer drops a pair, `DivergedError` where the weights stop being finite.
+    """
+    import torch
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+    from trl import DPOTrainer
+
+    from candor.training import dpo as recipe
+
+    recorder = recipe.Recorder(0, None, progress)
+    trainer = checkpoints.resuming(DPOTrainer)(
+        model=model, args=config, train_dataset=pairs, processing_class=tokenizer, callbacks=[recorder]
+    )
+    recipe._check_round_trip(tokenizer, pairs, trainer.train_dataset)
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    trainer.train()
+    if not all(torch.isfinite(p).all() for p in trainer.model.parameters()):
+        raise DivergedError("The weights stopped being finite: lower the learning rate.")
+    trainer.model.eval()
     return pd.DataFrame(recorder.rows)
 
 

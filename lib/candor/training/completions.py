@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from candor import runtime
 from candor.errors import CandorError
 
 
@@ -20,7 +21,6 @@ def configuration(recipe: Mapping, n: int, max_length: int, seed: int, folder: P
 
     from candor.training import chat
 
-    gpu = torch.cuda.is_available()
     steps = max(1, round(recipe["epochs"] * n / recipe["batch"]))
     together = min(recipe["micro_batch"], recipe["batch"])
     if recipe["batch"] % together:
@@ -45,14 +45,12 @@ def configuration(recipe: Mapping, n: int, max_length: int, seed: int, folder: P
         packing=False,
         completion_only_loss=True,
         loss_type="nll",
-        bf16=gpu,
-        gradient_checkpointing=gpu,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
-        use_cpu=not gpu,
+        use_cpu=not torch.cuda.is_available(),
         logging_steps=max(1, steps // 20),
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
+        **runtime.on_gpu(),
     )
     return chat._on_one_gpu(config)
 

@@ -1,7 +1,8 @@
 """Pretrained models under the labels of annotators: a reward model on a decoder, a policy by RLOO against it.
 
 Supports: all weights for the reward model, LoRA adapters for the policy (its reference is the model without them);
-bfloat16 and gradient checkpointing on a GPU; a stop at a given KL.
+bfloat16, gradient checkpointing and the attention of `models.runtime` on a GPU; a stop at a given KL; a training that
+was killed goes on (`checkpoints`).
 Assumes: TRL 1.16, models that fit one GPU with their optimisers; further GPUs stay idle.
 Raises: `CandorError` where steps do not fit the passes, `DivergedError` where the loss is not finite.
 """
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from candor import checkpoints, runtime
 from candor.errors import CandorError, DivergedError
 
 _SMOOTH = 5  # steps whose mean KL decides about the stop
@@ -27,13 +29,6 @@ def _passes(batch: int, micro_batch: int, key: str) -> tuple[int, int]:
             f"A step of {batch} cannot be cut into passes of {together}: change {key}.micro_batch in the scale."
         )
     return together, batch // together
-
-
-def _on_gpu() -> dict:
-    import torch
-
-    gpu = torch.cuda.is_available()
-    return {"bf16": gpu, "gradient_checkpointing": gpu, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
 
 
 # --- Reward model -----------------------------------------------------------------------------------
@@ -60,24 +55,14 @@ def fit_reward(
     `recipe`: `models.annotation_reward`. Returns model, tokenizer and log (step, loss, grad_norm, seconds).
     """
     import torch
-    from transformers import AutoModelForSequenceClassification
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-    from candor.generation import tokenizer_of
+    from candor import generation
     from candor.training import chat, weighted_reward
     from candor.training.dpo import Recorder
 
     torch.manual_seed(seed)
-    tokenizer = tokenizer_of(recipe["model"])
-    model = AutoModelForSequenceClassification.from_pretrained(
-        recipe["model"],
-        num_labels=1,
-        pad_token_id=tokenizer.pad_token_id,  # or the wrong position is scored
-        dtype=torch.float32,
-        local_files_only=True,
-        use_safetensors=True,
-        trust_remote_code=False,
-    )
+    model, tokenizer = generation.scorer(recipe["model"])
     ids = [[encode(tokenizer, text, recipe["max_length"]) for text in texts] for texts in (first, second)]
     dataset = weighted_reward.pairs_dataset(*ids, labels, weights)
     together, passes = _passes(recipe["batch"], recipe["micro_batch"], "annotation_reward")
@@ -95,10 +80,10 @@ def fit_reward(
         max_grad_norm=recipe["max_grad_norm"],
         logging_strategy="steps",
         logging_steps=max(1, steps // 50),
-        **_on_gpu(),
+        **runtime.on_gpu(),
     )
     recorder = Recorder(0, None, progress)
-    trainer = weighted_reward.WeightedRewardTrainer(
+    trainer = checkpoints.resuming(weighted_reward.WeightedRewardTrainer)(
         model=model,
         args=chat._on_one_gpu(config),
         train_dataset=dataset,
@@ -152,7 +137,7 @@ def rloo_configuration(recipe: Mapping, seed: int, folder: Path):
         max_grad_norm=recipe["max_grad_norm"],
         temperature=recipe.get("temperature", 1.0),
         logging_steps=1,
-        **_on_gpu(),
+        **runtime.on_gpu(),
     )
     return chat._on_one_gpu(config)
 
@@ -176,30 +161,22 @@ def optimise(
     import torch
     from datasets import Dataset
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM, TrainerCallback
+    from transformers import TrainerCallback
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
     from trl import RLOOTrainer
 
-    from candor.generation import tokenizer_of
+    from candor import generation
     from candor.training import rloo
 
     class StopAtKL(TrainerCallback):
-        reached: list[float] = []
-
         def on_log(self, args, state, control, logs=None, **kwargs):
-            if "kl" in (logs or {}):
-                self.reached = [*self.reached, logs["kl"] * logs["completions/mean_length"]]
-                if stop_at_kl is not None and np.mean(self.reached[-_SMOOTH:]) >= stop_at_kl:
+            if "kl" in (logs or {}) and stop_at_kl is not None:  # the recorder has been told before
+                reached = [row["kl"] * row["mean_length"] for row in recorder.rows[-_SMOOTH:]]
+                if np.mean(reached) >= stop_at_kl:
                     control.should_training_stop = True
 
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_pretrained(
-        place,
-        dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,  # frozen weights may be coarse
-        local_files_only=True,
-        use_safetensors=True,
-        trust_remote_code=False,
-    )
+    model = generation.weights(place, coarse=True)  # frozen weights may be coarse
     adapters = LoraConfig(
         r=recipe["lora"]["rank"],
         lora_alpha=recipe["lora"]["alpha"],
@@ -207,10 +184,10 @@ def optimise(
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    tokenizer = tokenizer_of(place)
+    tokenizer = generation.tokenizer_of(place)
     recorder = rloo._Recorder(0, None, progress)
     model = get_peft_model(model, adapters)
-    trainer = RLOOTrainer(
+    trainer = checkpoints.resuming(RLOOTrainer)(
         model=model,
         args=rloo_configuration(recipe, seed, folder / "trainer"),
         reward_funcs=[reward],

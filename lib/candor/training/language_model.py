@@ -1,13 +1,14 @@
 """A pretrained model, trained by GRPO on questions with answers: the arms of the papers.
 
-Supports: all weights or LoRA adapters (peft), bfloat16 and gradient checkpointing on a GPU, vLLM inside the training
-process (`models.engine: vllm`), several GPUs by accelerate.
+Supports: all weights or LoRA adapters (peft); bfloat16, gradient checkpointing and the attention of `models.runtime`
+on a GPU; completions sampled in batches that fit the card, or by vLLM inside the training process (`models.engine:
+vllm`); several GPUs by accelerate; a training that was killed goes on from its last checkpoint (`checkpoints`).
 Assumes: TRL 1.16, a model that fits one GPU with its gradients (plain data parallelism; DeepSpeed ZeRO stage 2 where
 `accelerate config` set it up). TRL's own passes are used, not `SharedPromptGRPOTrainer`'s: long prompts want its
 fused attention.
 Raises: `CandorError` where the sizes do not fit the number of GPUs, `DivergedError` where the loss is not finite.
 
-A step uses every GPU that it sees (restrict them with CUDA_VISIBLE_DEVICES). With several it starts
+A step uses every GPU that its job was given (`gpus`, `gpus_per_job` in the profile). With several it starts
 
     accelerate launch --num_processes N -m candor.training.language_model FOLDER
 
@@ -27,13 +28,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from candor import checkpoints, runtime
 from candor.errors import CandorError
 
 
 def configuration(recipe: Mapping, seed: int, folder: Path, engine: str, processes: int = 1):
     """The `GRPOConfig` of a recipe (`models.hotpot`, `models.math`): every choice stated."""
-    import torch
-
     from candor.training import grpo
 
     total = recipe["prompts_per_step"] * recipe["num_generations"]
@@ -44,7 +44,6 @@ def configuration(recipe: Mapping, seed: int, folder: Path, engine: str, process
             f"passes of {recipe['micro_batch']} on {processes} GPU(s): change micro_batch in the scale, or the number "
             "of GPUs."
         )
-    gpu = torch.cuda.is_available()
     vllm = {"use_vllm": True, "vllm_mode": "colocate", "vllm_gpu_memory_utilization": 0.3} if engine == "vllm" else {}
     return grpo.configuration(
         folder,
@@ -67,10 +66,8 @@ def configuration(recipe: Mapping, seed: int, folder: Path, engine: str, process
         scale_rewards=recipe["scale_rewards"],
         temperature=recipe["temperature"],
         mask_truncated_completions=recipe["mask_truncated"],
-        bf16=gpu,
-        gradient_checkpointing=gpu,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
         logging_steps=1,
+        **runtime.on_gpu(),
         **vllm,
     )
 
@@ -86,8 +83,11 @@ def train(
     engine: str = "transformers",
     progress: Callable[[int, int], None] = lambda step, total: None,
     terms: str | None = None,
+    processes: int | None = None,
 ) -> pd.DataFrame:
     """Train `policy` (id or folder) on `questions` (prompt and what the reward reads); leaves `folder/model`.
+
+    `processes`: by default one for each GPU; without a GPU they run on the CPU.
 
     `terms` names the function (`module:function`) that gives an arm's rewards and weights from its recipe, where that
     is not `rewards.of_arm`: by name, because with several GPUs each process looks it up. Returns the log.
@@ -95,22 +95,39 @@ def train(
     import torch
 
     folder.mkdir(parents=True, exist_ok=True)
-    processes = max(torch.cuda.device_count(), 1)
+    gpus = torch.cuda.device_count()
+    processes = processes or max(gpus, 1)
     if processes == 1:
         log = _fit(policy, questions, arm, recipe, seed, folder, engine, 1, progress, terms)
         shutil.rmtree(folder / "trainer", ignore_errors=True)
         return log
     job = {"policy": str(policy), "arm": arm, "recipe": dict(recipe), "seed": seed, "engine": engine, "terms": terms}
-    (folder / "job.json").write_text(json.dumps(job | {"processes": processes}, default=dict))
+    now = runtime.current()
+    told = {
+        name: getattr(now, name) for name in ("attention", "gradient_checkpointing", "checkpoint_steps", "trainings")
+    }
+    told["checkpoints"] = now.checkpoints and str(now.checkpoints)
+    now.trainings += 1
+    (folder / "job.json").write_text(json.dumps(job | {"processes": processes, "runtime": told}, default=dict))
     questions.to_parquet(str(folder / "questions.parquet"))
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes)]
-    done = subprocess.run([*launcher, "-m", "candor.training.language_model", str(folder)], check=False)
+    launcher = ["accelerate.commands.launch", "--num_processes"]
+    if not gpus:  # accelerate would start one process on a CPU
+        launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node"]
+    launcher = [sys.executable, "-m", *launcher, str(processes)]
+    # The processes hold the locks of their GPUs too: they may outlive this one.
+    done = subprocess.run(
+        [*launcher, "-m", "candor.training.language_model", str(folder)], check=False, close_fds=False
+    )
     if done.returncode:
         raise CandorError(
-            f"Training {arm} on {processes} GPUs failed with code {done.returncode}: see the lines above."
+            f"Training {arm} in {processes} processes failed with code {done.returncode}: see the lines above."
         )
     log = pd.read_parquet(folder / "log.parquet")
-    for name in ("job.json", "questions.parquet", "log.parquet"):
+    found = json.loads((folder / "cost.json").read_text())
+    for kind, (tokens, seconds) in found["counts"].items():
+        now.count(kind, tokens, seconds)
+    now.memory, now.resumed = max(now.memory, found["memory"]), now.resumed + found["resumed"]
+    for name in ("job.json", "questions.parquet", "log.parquet", "cost.json"):
         (folder / name).unlink()
     shutil.rmtree(folder / "trainer", ignore_errors=True)
     return log
@@ -118,7 +135,6 @@ def train(
 
 def _fit(policy, questions, arm, recipe, seed, folder, engine, processes, progress, terms=None) -> pd.DataFrame:
     import torch
-    from transformers import AutoModelForCausalLM
     from trl import GRPOTrainer
 
     from candor import generation
@@ -128,15 +144,7 @@ def _fit(policy, questions, arm, recipe, seed, folder, engine, processes, progre
     if engine == "vllm":
         generation.vllm_module()
     torch.manual_seed(seed)
-    # With adapters the frozen weights may be coarse; trained weights stay float32 and are cast as they are used.
-    coarse = torch.cuda.is_available() and recipe["lora"] is not None
-    model = AutoModelForCausalLM.from_pretrained(
-        policy,
-        dtype=torch.bfloat16 if coarse else torch.float32,
-        local_files_only=True,
-        use_safetensors=True,
-        trust_remote_code=False,
-    )
+    model = generation.weights(policy, coarse=recipe["lora"] is not None)  # frozen weights may be coarse
     tokenizer = generation.tokenizer_of(policy)
     if recipe["lora"] is not None:
         from peft import LoraConfig, get_peft_model
@@ -153,7 +161,13 @@ def _fit(policy, questions, arm, recipe, seed, folder, engine, processes, progre
     of_arm = getattr(importlib.import_module(module), function) if terms else rewards.of_arm
     parts, weights = of_arm(arm, recipe)
     config = configuration(recipe, seed, folder / "trainer", engine, processes)
-    log = grpo.train(model, tokenizer, questions, parts, weights, config, progress=progress, trainer_class=GRPOTrainer)
+    if config.world_size != processes:
+        raise CandorError(
+            f"{config.world_size} process(es) are at work where {processes} should share a step: run `accelerate "
+            "config` and choose several GPUs, or remove its file."
+        )
+    trainer = checkpoints.resuming(GRPOTrainer)
+    log = grpo.train(model, tokenizer, questions, parts, weights, config, progress=progress, trainer_class=trainer)
     if int(config.process_index) == 0:
         model.save_pretrained(folder / "model")
         tokenizer.save_pretrained(folder / "model")
@@ -166,20 +180,27 @@ def _main(folder: Path) -> None:
 
     job = json.loads((folder / "job.json").read_text())
     questions = Dataset.from_parquet(str(folder / "questions.parquet"), keep_in_memory=True)
-    log = _fit(
-        job["policy"],
-        questions,
-        job["arm"],
-        job["recipe"],
-        job["seed"],
-        folder,
-        job["engine"],
-        job["processes"],
-        lambda step, total: None,
-        job.get("terms"),
-    )
+    told = job.get("runtime", {})
+    if told.get("checkpoints"):
+        told["checkpoints"] = Path(told["checkpoints"])
+    with runtime.use(runtime.Runtime(**told)) as used:
+        log = _fit(
+            job["policy"],
+            questions,
+            job["arm"],
+            job["recipe"],
+            job["seed"],
+            folder,
+            job["engine"],
+            job["processes"],
+            lambda step, total: None,
+            job.get("terms"),
+        )
+        peak = used.peak()
     if os.environ.get("RANK", "0") == "0":
         log.to_parquet(folder / "log.parquet", index=False)
+        cost = {"counts": used.counts, "memory": peak, "resumed": used.resumed}
+        (folder / "cost.json").write_text(json.dumps(cost))
 
 
 if __name__ == "__main__":

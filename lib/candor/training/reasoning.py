@@ -1,8 +1,9 @@
 """Pretrained models on feedback from their own confidence: a judge with adapters, a policy by DPO, rewards for RLOO.
 
 Everything here takes token ids as they were decoded: no trace is tokenized again. RLOO itself is `judged.optimise`.
-Supports: LoRA adapters (rank-stabilised for the judge); bfloat16 and gradient checkpointing on a GPU; a public reward
-model with another tokenizer, which is given text.
+Supports: LoRA adapters (rank-stabilised for the judge); bfloat16, gradient checkpointing and the attention of
+`models.runtime` on a GPU; a public reward model with another tokenizer, which is given text; a policy whose training
+was killed goes on (`checkpoints`; the judge's, which is short, starts again).
 Assumes: TRL 1.16, models that fit one GPU with their optimisers.
 Raises: `CandorError` where a step cannot be cut into passes, `DivergedError` where the loss is not finite.
 """
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from candor import checkpoints, runtime
 from candor.errors import CandorError, DivergedError
 
 # --- The judge --------------------------------------------------------------------------------------
@@ -24,20 +26,10 @@ from candor.errors import CandorError, DivergedError
 def new_judge(place: str | Path):
     """A decoder with a scalar head in float32, and its tokenizer: the head has to be trained or loaded."""
     import torch
-    from transformers import AutoModelForSequenceClassification
 
-    from candor.generation import tokenizer_of
+    from candor import generation
 
-    tokenizer = tokenizer_of(place)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        place,
-        num_labels=1,
-        pad_token_id=tokenizer.pad_token_id,  # or the wrong position is scored
-        dtype=torch.float32,
-        local_files_only=True,
-        use_safetensors=True,
-        trust_remote_code=False,
-    )
+    model, tokenizer = generation.scorer(place)
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
 
 
@@ -84,7 +76,7 @@ def fit_judge(
         gradient_accumulation_steps=passes,
         disable_dropout=False,
         logging_steps=max(1, steps // 50),
-        **judged._on_gpu(),
+        **runtime.on_gpu(),
     )
     log = feedback.train_judge(model, tokenizer, chosen, rejected, margin, chat._on_one_gpu(config), progress=progress)
     model.save_pretrained(folder / "model")
@@ -170,11 +162,10 @@ def prefer(
     import torch
     from datasets import Dataset
     from peft import LoraConfig
-    from transformers import AutoModelForCausalLM
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
     from trl import DPOTrainer
 
-    from candor.generation import tokenizer_of
+    from candor import generation
     from candor.training import chat, dpo, judged
 
     class OnIds(DPOTrainer):
@@ -184,14 +175,7 @@ def prefer(
     if not len(chosen):
         raise CandorError("There is no pair for DPO: no trace is confident enough, so lower reasoning.threshold.")
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_pretrained(
-        place,
-        dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,  # frozen weights may be coarse
-        local_files_only=True,
-        use_safetensors=True,
-        trust_remote_code=False,
-    )
-    tokenizer = tokenizer_of(place)
+    model, tokenizer = generation.weights(place, coarse=True), generation.tokenizer_of(place)  # frozen: may be coarse
     together, passes = judged._passes(recipe["batch"], recipe["micro_batch"], "reasoning.dpo")
     steps = max(1, round(recipe["epochs"] * len(chosen) / recipe["batch"]))
     config = dpo.configuration(
@@ -203,11 +187,11 @@ def prefer(
         batch_size=together,
         gradient_accumulation_steps=passes,
         logging_steps=max(1, steps // 50),
-        **judged._on_gpu(),
+        **runtime.on_gpu(),
     )
     columns = {"prompt_ids": prompts, "chosen_ids": chosen, "rejected_ids": rejected}
     recorder = dpo.Recorder(0, None, progress)
-    trainer = OnIds(
+    trainer = checkpoints.resuming(OnIds)(
         model=model,
         args=chat._on_one_gpu(config),
         train_dataset=Dataset.from_dict({name: list(map(list, rows)) for name, rows in columns.items()}),
