@@ -186,10 +186,10 @@ class Work:
     """Rows of tokens that go through a model in one way.
 
     `kind`: "sample" (prompt, then `completion` tokens decoded), "read" (forward alone) or "train". `together` rows run
-    in one pass (None: as many as fit, counted as on a CPU), `group` neighbours share a prompt (0: it is cached already).
-    `rank`: of adapters that are trained; `weights`: bytes a parameter that are held, optimiser and gradients included; `beside`: other models in memory, with
-    bytes a parameter. `logits`: positions of a row for which the head runs. `saves`: bytes a parameter that are kept
-    afterwards, 0 for the adapters alone.
+    in one pass (None: as many as fit, counted as on a CPU), `group` neighbours share a prompt (0: it is cached).
+    `rank`: of adapters that are trained; `weights`: bytes a parameter that are held, optimiser and gradients included;
+    `beside`: other models in memory, with bytes a parameter. `logits`: positions of a row for which the head runs.
+    `saves`: bytes a parameter that are kept afterwards, 0 for the adapters alone.
     """
 
     kind: str
