@@ -184,7 +184,7 @@ def test_rloo_goes_on(policy, tmp_path):
 
 def test_a_killed_step_goes_on_and_leaves_no_checkpoint(policy, here, tmp_path, monkeypatch):
     chat = {"sft": {"conversations": 4, "steps": STEPS, "batch": 2, "lr": 1e-2}, "checkpoints": STEPS}
-    settings = test_dialogue_models.small(policy, chat=chat, runtime={"checkpoint_steps": EVERY})
+    settings = test_dialogue_models.small(policy, chat=chat, computation={"checkpoint_steps": EVERY})
     key, known = "dialogues/own/sft", experiments.steps()
 
     def make(name: str, progress=lambda step, total: None) -> steps.Result:
@@ -205,14 +205,17 @@ def test_a_killed_step_goes_on_and_leaves_no_checkpoint(policy, here, tmp_path, 
     assert len(whole.table("trajectory")) == STEPS + 1
     assert same(weights(whole.model), weights(after.model))
     assert after.run["tokens"]["training"] == whole.run["tokens"]["training"] > 0
-    assert after.run["runtime"] == settings.models.runtime.to_dict() and whole.run["tokens_per_second"]["training"] > 0
+    assert (
+        after.run["computation"] == settings.models.computation.to_dict()
+        and whole.run["tokens_per_second"]["training"] > 0
+    )
 
 
 # --- How it is computed -----------------------------------------------------------------------------
 
 
 def test_defaults_are_those_of_the_schema():
-    wanted = config.load("gpu").models.runtime.to_dict()
+    wanted = config.load("gpu").models.computation.to_dict()
     assert {part.name: part.default for part in fields(Runtime) if part.name in wanted} == wanted
 
 
@@ -230,7 +233,7 @@ def test_the_attention_is_the_one_that_was_chosen(policy):
 def test_a_missing_attention_is_one_sentence(policy):
     with use(Runtime(attention="flash_attention_2")), pytest.raises(CandorError, match="set it to sdpa"):
         generation.load(policy)
-    settings = config.load("gpu", overrides={"models": {"runtime": {"attention": "flash_attention_2"}}})
+    settings = config.load("gpu", overrides={"models": {"computation": {"attention": "flash_attention_2"}}})
     assert any("flash-attn" in line for line in lm.engine_missing(settings))
 
 

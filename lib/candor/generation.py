@@ -48,7 +48,7 @@ def load(place: str | Path, kind: str = "AutoModelForCausalLM"):
 
 
 def weights(place: str | Path, coarse: bool, kind: str = "AutoModelForCausalLM", **options):
-    """A model as transformers reads it from this machine, with the attention of `models.runtime.attention`.
+    """A model as transformers reads it from this machine, with the attention of `models.computation.attention`.
 
     `coarse`: bfloat16 on a GPU (to sample, or frozen under adapters); otherwise, and on a CPU, float32: weights that
     are trained are cast as they are used. Raises: `CandorError` where the attention cannot be used here.
@@ -69,7 +69,7 @@ def weights(place: str | Path, coarse: bool, kind: str = "AutoModelForCausalLM",
         )
     except ImportError as error:
         raise CandorError(
-            f"models.runtime.attention is {attention}, which cannot be used here ({str(error).splitlines()[0][:120]}): "
+            f"models.computation.attention is {attention}, which cannot be used here ({str(error).splitlines()[0][:120]}): "
             "install what it needs, or set it to sdpa."
         ) from None
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 @dataclass
 class Runtime:
-    """The settings of `models.runtime`, where checkpoints go (None: nowhere), and what has been counted so far."""
+    """The settings of `models.computation`, where checkpoints go (None: nowhere), and what has been counted so far."""
 
     attention: str = "sdpa"
     gradient_checkpointing: bool = True
@@ -93,7 +93,7 @@ def counted(kind: str) -> Iterator[list[float]]:
 
 def on_gpu() -> dict:
     """What every trainer of a pretrained model is told: bfloat16, and activations computed again in the backward pass
-    unless `models.runtime.gradient_checkpointing` says no; neither on a CPU."""
+    unless `models.computation.gradient_checkpointing` says no; neither on a CPU."""
     import torch
 
     gpu = torch.cuda.is_available()

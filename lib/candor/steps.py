@@ -324,7 +324,7 @@ def run(
     checkpoints = checkpoints_of(key, seed, scale)
     how = runtime.Runtime()
     if step.world not in config["world"]:
-        how = runtime.Runtime(**config["models"]["runtime"], checkpoints=checkpoints / wanted)
+        how = runtime.Runtime(**config["models"]["computation"], checkpoints=checkpoints / wanted)
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         for old in final.parent.glob(f"{seed}.partial-*"):
@@ -342,7 +342,7 @@ def run(
         for name, table in tables.items():
             table.to_parquet(partial / f"{name}.parquet", index=False)
         if step.world not in config["world"]:
-            cost["runtime"] = config["models"]["runtime"].to_dict()
+            cost["computation"] = config["models"]["computation"].to_dict()
         cost["seconds"] = round(time.perf_counter() - start + how.resumed, 2)
         _write_run(step, seed, scale, wanted, config, partial, tables, cost)
         if final.exists():  # moved aside whole: half a folder would look like a corrupt result

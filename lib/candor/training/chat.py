@@ -1,7 +1,7 @@
 """A pretrained base model made a chat model by SFT, then moved by DPO: the recipe of claim 3 on real data.
 
 Supports: all weights, or LoRA adapters that are merged at the end; bfloat16, gradient checkpointing and the attention
-of `models.runtime` on a GPU; something measured along the way; a training that was killed goes on (`checkpoints`).
+of `models.computation` on a GPU; something measured along the way; a training that was killed goes on (`checkpoints`).
 Assumes: TRL 1.16, and a model that fits one GPU with its optimiser (adapters need less); further GPUs stay idle.
 Raises: `CandorError` where steps do not fit the passes or no pair fits the length, `DivergedError` where the loss is
 not finite.
