@@ -68,9 +68,10 @@ def weights(place: str | Path, coarse: bool, kind: str = "AutoModelForCausalLM",
             **options,
         )
     except ImportError as error:
+        why = str(error).splitlines()[0][:120]
         raise CandorError(
-            f"models.computation.attention is {attention}, which cannot be used here ({str(error).splitlines()[0][:120]}): "
-            "install what it needs, or set it to sdpa."
+            f"models.computation.attention is {attention}, which cannot be used here ({why}): install what it needs, or "
+            "set it to sdpa."
         ) from None
 
 

@@ -452,12 +452,11 @@ def engine_missing(config: Config, gpu: bool = True) -> list[str]:
             "models.engine is vllm, which is not installed: install vllm into .venv, or set models.engine to "
             "transformers."
         )
-    if config["models"]["computation"]["attention"] == "flash_attention_2" and not importlib.util.find_spec(
-        "flash_attn"
-    ):
+    attention = config["models"]["computation"]["attention"]
+    if attention == "flash_attention_2" and not importlib.util.find_spec("flash_attn"):
         lacks.append(
-            "models.computation.attention is flash_attention_2, which is not installed: install flash-attn into .venv, or "
-            "set it to sdpa."
+            "models.computation.attention is flash_attention_2, which is not installed: install flash-attn into .venv, "
+            "or set it to sdpa."
         )
     return lacks
 

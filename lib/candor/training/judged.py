@@ -1,8 +1,8 @@
 """Pretrained models under the labels of annotators: a reward model on a decoder, a policy by RLOO against it.
 
 Supports: all weights for the reward model, LoRA adapters for the policy (its reference is the model without them);
-bfloat16, gradient checkpointing and the attention of `models.computation` on a GPU; a stop at a given KL; a training that
-was killed goes on (`checkpoints`).
+bfloat16, gradient checkpointing and the attention of `models.computation` on a GPU; a stop at a given KL; a training
+that was killed goes on (`checkpoints`).
 Assumes: TRL 1.16, models that fit one GPU with their optimisers; further GPUs stay idle.
 Raises: `CandorError` where steps do not fit the passes, `DivergedError` where the loss is not finite.
 """

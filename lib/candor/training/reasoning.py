@@ -2,8 +2,8 @@
 
 Everything here takes token ids as they were decoded: no trace is tokenized again. RLOO itself is `judged.optimise`.
 Supports: LoRA adapters (rank-stabilised for the judge); bfloat16, gradient checkpointing and the attention of
-`models.computation` on a GPU; a public reward model with another tokenizer, which is given text; a policy whose training
-was killed goes on (`checkpoints`; the judge's, which is short, starts again).
+`models.computation` on a GPU; a public reward model with another tokenizer, which is given text; a policy whose
+training was killed goes on (`checkpoints`; the judge's, which is short, starts again).
 Assumes: TRL 1.16, models that fit one GPU with their optimisers.
 Raises: `CandorError` where a step cannot be cut into passes, `DivergedError` where the loss is not finite.
 """
