@@ -70,8 +70,8 @@ def weights(place: str | Path, coarse: bool, kind: str = "AutoModelForCausalLM",
     except ImportError as error:
         why = str(error).splitlines()[0][:120]
         raise CandorError(
-            f"models.computation.attention is {attention}, which cannot be used here ({why}): install what it needs, or "
-            "set it to sdpa."
+            f"models.computation.attention is {attention}, which cannot be used here ({why}): install what it needs, "
+            "or set it to sdpa."
         ) from None
 
 
