@@ -2,7 +2,8 @@
 
 Supports: all weights or LoRA adapters (peft); bfloat16, gradient checkpointing and the attention of
 `models.computation` on a GPU; completions sampled in batches that fit the card, or by vLLM inside the training
-process (`models.engine: vllm`); several GPUs by accelerate; a training that was killed goes on from its last checkpoint (`checkpoints`).
+process (`models.engine: vllm`); several GPUs by accelerate; a training that was killed goes on from its last checkpoint
+(`checkpoints`).
 Assumes: TRL 1.16, a model that fits one GPU with its gradients (plain data parallelism; DeepSpeed ZeRO stage 2 where
 `accelerate config` set it up). TRL's own passes are used, not `SharedPromptGRPOTrainer`'s: long prompts want its
 fused attention.
