@@ -19,6 +19,7 @@ from candor import graph
 from candor.config import Config
 from candor.errors import CandorError
 
+PROCESS = 1500  # MB, the peak of a process of the reference run (peak_memory_mb in data/reference/provenance.json)
 HELD = 2  # bytes a parameter of a model that is only run, in bfloat16
 TRAINED = 16  # bytes a parameter that is trained: float32 weight, gradient and Adam's two moments
 MB = 2**20
@@ -50,18 +51,17 @@ def memory(plan: graph.Plan, cores: int, machine_mb: int | None = None, gpu_mb: 
     weights alone, or what training all of them keeps. A step also holds activations and caches.
     """
     machine_mb = machine_mb or machine_memory()
-    process, scale = process_mb(), plan.scale
-    at_once = min(cores, len(plan.batches()))
+    scale, at_once = plan.scale, min(cores, len(plan.batches()))
     lacks = []
-    if machine_mb < process:
+    if machine_mb < PROCESS:
         lacks.append(
-            f"A process of scale {scale} takes up to {process} MB of memory, and this machine has {machine_mb} MB: use "
+            f"A process of scale {scale} takes up to {PROCESS} MB of memory, and this machine has {machine_mb} MB: use "
             "a larger one."
         )
-    elif machine_mb < at_once * process:
+    elif machine_mb < at_once * PROCESS:
         lacks.append(
-            f"{at_once} processes of up to {process} MB each need {at_once * process} MB of memory, and this machine "
-            f"has {machine_mb} MB: use --cores {machine_mb // process}."
+            f"{at_once} processes of up to {PROCESS} MB each need {at_once * PROCESS} MB of memory, and this machine "
+            f"has {machine_mb} MB: use --cores {machine_mb // PROCESS}."
         )
     needs = [
         (parameters * bytes_each // MB, place)
@@ -77,17 +77,12 @@ def memory(plan: graph.Plan, cores: int, machine_mb: int | None = None, gpu_mb: 
             f"{place} needs at least {size} MB of GPU memory at scale {scale}, and the GPU has {gpu_mb} MB: choose a "
             f"smaller model or adapters (lora) in config/{scale}.yaml, or a larger GPU."
         )
-    if not gpu_mb and machine_mb < size + process:
+    if not gpu_mb and machine_mb < size + PROCESS:
         lacks.append(
-            f"{place} needs at least {size + process} MB of memory at scale {scale} where there is no GPU, and this "
+            f"{place} needs at least {size + PROCESS} MB of memory at scale {scale} where there is no GPU, and this "
             f"machine has {machine_mb} MB: choose a smaller model in config/{scale}.yaml, or a larger machine."
         )
     return lacks
-
-
-def process_mb() -> int:
-    """Peak memory of a process of the reference run, in MB."""
-    return json.loads((graph.REFERENCE / "provenance.json").read_text())["peak_memory_mb"]
 
 
 def machine_memory(limit: Path = Path("/sys/fs/cgroup/memory.max")) -> int:

@@ -140,7 +140,8 @@ class Executor(plugin.Executor):
                 yield job
                 continue
             if ended:
-                self.report_job_error(job, msg=f"{ended} ")
+                log = self.log_path / f"{job.external_jobid}.log"
+                self.report_job_error(job, msg=f"{ended} ", aux_logs=[str(log)] if log.exists() else [])
             else:
                 self.report_job_success(job)
             if not self.workflow.executor_settings.omit_job_cleanup:
