@@ -48,6 +48,7 @@ def main() -> int:
     given = arguments.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp(prefix="candor-kubernetes-"))
     folder.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so its children
     seen = {"what a person applies fits the schema": applied()}
     with Cluster(folder, runs=False) as cluster:
         seen |= rendered_and_cancelled(cluster, folder / "gpu", given.claim)
