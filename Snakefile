@@ -9,7 +9,7 @@ What there is to do is said in `lib/candor/graph.py`; this file says how it hang
 
 from pathlib import Path
 
-from candor import graph
+from candor import graph, preflight
 from candor.claims import load
 from candor.replicate import hold
 
@@ -60,6 +60,11 @@ localrules:
 onstart:
     # Held until Snakemake ends, however it ends.
     LOCK = hold(PLAN.folder)
+    # `replicate` holds the lock and has asked; --config preflight=false is for weights that only a cluster's nodes see.
+    if LOCK and str(config.get("preflight")).lower() != "false":
+        sent = [job.resources for job in workflow.dag.needrun_jobs() if not job.is_local]
+        asked = {(str(r.get("slurm_account", "")), str(r.get("slurm_partition", ""))) for r in sent}
+        preflight.check(PLAN, workflow.resource_settings.cores or 1, workflow.executor_plugin.name, asked)
 
 
 rule all:

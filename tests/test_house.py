@@ -108,7 +108,8 @@ def imports_of(source: str) -> set[str]:
 def test_every_import_is_locked():
     names = {normal(name) for name in locked()}
     providers = packages_distributions()
-    own = {"candor"} | {path.stem for path in (ROOT / "tests").rglob("*.py")}
+    own = {path.parent.name for path in (ROOT / "lib").glob("*/__init__.py")}
+    own |= {path.stem for path in (ROOT / "tests").rglob("*.py")}
     for path in tracked(".py", ".ipynb"):
         imported = set()
         for source in cells(path) if path.suffix == ".ipynb" else [path.read_text()]:

@@ -351,6 +351,7 @@ def test_kill_9_leaves_old_or_new_and_the_next_run_finishes(toy, target, when):
 
 def test_a_step_that_another_scale_made_alike_is_taken_from_there(tmp_path, monkeypatch):
     monkeypatch.setenv("CANDOR_RESULTS", str(tmp_path))
+    (tmp_path / "snakemake.log").write_text("a file beside the scales, as tests/cluster leaves one")
     step = st.Step("toy/a/once", "candor.experiments:seeds_of")
     monkeypatch.setattr(st, "fingerprint", lambda *_: "f" * 16)
     monkeypatch.setattr("candor.experiments.seeds_of", made_once)

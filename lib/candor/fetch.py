@@ -194,6 +194,10 @@ def _reaching(source: str, get: Callable):
             f"{source} is gated: accept its terms on its page on huggingface.co, log in with `hf auth login`, and "
             "fetch again."
         ) from None
+    except errors.HFValidationError:
+        raise CandorError(
+            f"{source!r} is neither a folder nor a name on the Hub (owner/name): correct it under models in the scale."
+        ) from None
     except errors.RepositoryNotFoundError:
         raise CandorError(
             f"There is no {source} on the Hub, or you may not see it: check models in the scale."

@@ -66,12 +66,18 @@ class Plan:
             raise CandorError(f"Claim {claim} needs the step {unknown[0]!r}, which no world declares.")
         return wanted
 
-    def requirements(self) -> list[str]:
-        """What the pretrained models of these claims still lack here, a sentence each; asked before any work starts."""
+    def requirements(self, here: bool = True) -> list[str]:
+        """What the pretrained models of these claims still lack, a sentence each; asked before any work starts.
+
+        `here`: whether the jobs run on this machine; those of a cluster have its GPUs.
+        """
+        from candor.experiments import language_models
+
         if "models" not in self.config["evidence"]:
             return []
         paths = dict.fromkeys(models_path(name) for name in self.claims)
-        return list(dict.fromkeys(line for path in paths for line in path.requirements(self.config)))
+        lacks = dict.fromkeys(line for path in paths for line in path.requirements(self.config))
+        return [line for line in lacks if here or line != language_models.no_gpu(self.config)]
 
     def runs(self) -> dict[tuple[str, int], str]:
         """Every (step, seed) that is needed, in the order in which it should run, and the claim it is for.

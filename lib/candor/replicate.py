@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from candor import claims, evidence, experiments, graph, jobs, steps
+from candor import claims, evidence, experiments, graph, jobs, preflight, steps
 from candor.config import ROOT
 from candor.errors import CandorError
 
@@ -47,8 +47,8 @@ def hold(folder: Path) -> TextIO | None:
 # --- Before -----------------------------------------------------------------------------------------
 
 
-def ready(plan: graph.Plan) -> None:
-    """Raises one sentence for what would make the run fail later: folder, disk, requirements of models."""
+def ready(plan: graph.Plan, cores: int) -> None:
+    """Raises one sentence for what would make the run fail later: folder, disk, memory, requirements of models."""
     folder = plan.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -65,8 +65,7 @@ def ready(plan: graph.Plan) -> None:
     free = shutil.disk_usage(folder).free // 2**20
     if free < FREE_MB:
         raise CandorError(f"Only {free} MB are free for {folder}, and a run needs {FREE_MB} MB: free some space.")
-    if lacks := plan.requirements():
-        raise CandorError(" ".join(lacks))
+    preflight.check(plan, cores)
 
 
 def survey(plan: graph.Plan) -> dict[tuple[str, int], str]:
@@ -130,7 +129,7 @@ def replicate(
     """Run the graph and watch it, with GPUs in all and for a job; raises `CandorError` in one sentence if one fails."""
     if gpus[1] > gpus[0]:
         raise CandorError(f"A job cannot have {gpus[1]} GPUs where all share {gpus[0]}: raise --gpus.")
-    ready(plan)
+    ready(plan, cores)
     with hold(plan.folder) as lock:
         states = survey(plan)
         progress = plan.folder / "progress"

@@ -362,7 +362,7 @@ def run(
 
 def _twin(key: str, seed: int, wanted: str) -> Path | None:
     """The same step, made at another scale: where two scales agree on a step, it is made once."""
-    for scale in sorted(path.name for path in results_root().iterdir()) if results_root().exists() else ():
+    for scale in sorted(path.parent.name for path in results_root().glob("*/steps")):
         if state(key, seed, scale, wanted) == "done":
             return folder_of(key, seed, scale)
     return None

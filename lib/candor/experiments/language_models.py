@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -437,16 +438,24 @@ def requirements(config: Config) -> list[str]:
     return lacks
 
 
+def no_gpu(config: Config) -> str:
+    """The sentence where the scale needs a GPU and torch sees none."""
+    import torch
+
+    return (
+        f"Scale {config['scale']} runs pretrained models and needs a GPU, but torch {torch.__version__} sees none: run "
+        "it on a machine with one and a CUDA build of torch, choose --scale laptop, or set CANDOR_CPU=1 to run them on "
+        "the CPU all the same."
+    )
+
+
 def engine_missing(config: Config, gpu: bool = True) -> list[str]:
     """Whether a GPU (if it is needed) or the engine is missing."""
     import torch
 
     lacks = []
-    if gpu and not torch.cuda.is_available():
-        lacks.append(
-            f"Scale {config['scale']} runs pretrained models and needs a GPU, but torch {torch.__version__} sees none: "
-            "run it on a machine with one and a CUDA build of torch, or choose --scale laptop."
-        )
+    if gpu and os.environ.get("CANDOR_CPU") != "1" and not torch.cuda.is_available():
+        lacks.append(no_gpu(config))
     if config["models"]["engine"] == "vllm" and importlib.util.find_spec("vllm") is None:
         lacks.append(
             "models.engine is vllm, which is not installed: install vllm into .venv, or set models.engine to "
@@ -472,13 +481,28 @@ def data_missing(config: Config, names: Iterable[str]) -> list[str]:
 
 
 def weights_missing(config: Config, places: Iterable[str]) -> list[str]:
-    """The sentence for those of the models that are not here."""
-    if not (unfetched := ", ".join(place for place in places if not has_weights(place))):
-        return []
-    return [
-        f"Model weights are missing ({unfetched}): run `python -m candor fetch models --scale {config['scale']}` where "
-        "there is a network (or copy the Hub client's cache here)."
-    ]
+    """The sentences for those of the models that are not here, and for names that no model can have."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    lacks, unfetched = [], []
+    for place in places:
+        if has_weights(place):
+            continue
+        try:
+            validate_repo_id(place)
+            unfetched.append(place)
+        except HFValidationError:
+            lacks.append(
+                f"{place!r} is neither a folder with a model nor a name on the Hub (owner/model): correct it under "
+                f"models in config/{config['scale']}.yaml."
+            )
+    if unfetched:
+        lacks.append(
+            f"Model weights are missing ({', '.join(unfetched)}): run `python -m candor fetch models --scale "
+            f"{config['scale']}` where there is a network (or copy the Hub client's cache here)."
+        )
+    return lacks
 
 
 # --- The released outputs: no model needed ----------------------------------------------------------
