@@ -37,6 +37,9 @@ def _attention(module, query, key, value, attention_mask, *, shared_prompt=None,
     """SDPA as ever, unless the caller of the model said how prompts are shared."""
     if shared_prompt is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    if torch.is_autocast_enabled(query.device.type):  # rotary embeddings leave queries and keys in float32
+        coarse = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(coarse), key.to(coarse), value.to(coarse)
     return shared_prompt.attend(module, query, key, value, scaling), None
 
 
@@ -247,7 +250,8 @@ class _Decoding:
                 if number == 0:
                     _, heads, _, size = made.keys.shape
                     shape = (len(prompts), heads, int(lengths.max()), size)
-                    self.prompt.append([made.keys.new_zeros(shape), made.values.new_zeros(shape)])
+                    # Under autocast keys come in float32 and values as they are used: both are kept like these.
+                    self.prompt.append([made.values.new_zeros(shape), made.values.new_zeros(shape)])
                 for whole, part in zip(self.prompt[layer], (made.keys, made.values)):
                     whole[number, :, : len(prompt)] = part[0]
             del output
