@@ -23,9 +23,10 @@ import time
 from functools import partial, wraps
 from pathlib import Path
 from statistics import mean
+from types import SimpleNamespace
 
 import torch
-from candor.long_prompts import sample, share_prompts
+from candor.long_prompts import rows_that_fit, sample, share_prompts
 from candor.steps import provenance
 from candor.training import grpo, models
 from candor.training.long_prompts import ROUTES, LongPromptGRPOTrainer
@@ -111,28 +112,48 @@ def card(name: str | None) -> tuple[float, float] | None:
     return next((speed for card, speed in CARDS.items() if name and card in name), None)
 
 
-def full_shape(prompt=3072, group=32, completion=1536) -> dict:
-    """What counted operations say where this machine cannot measure: TRL's over ours, and least seconds on an H100."""
+def full_shape(prompt=3072, group=32, completion=1536, groups=64, memory=80e9) -> dict:
+    """What counted operations say where this machine cannot measure: TRL's over ours, and least seconds on an H100.
+
+    A step of `groups` prompts. Decoding runs as many completions at once as four fifths of what the weights leave of
+    `memory` hold; TRL has no such setting, and is given it here. Least seconds: operations at the card's peak rate, or
+    bytes at its bandwidth where those take longer.
+    """
     found = {}
     rate, bandwidth = CARDS["H100"]
     generator = random.Random(0)
     ragged = [min(completion, max(1, round(generator.expovariate(1 / 384)))) for _ in range(group)]
     for name in ("0.5b", "1.5b", "7b"):
-        for label, lengths in (("all completions of full length", [completion] * group), ("mean about 384", ragged)):
-            both = {}
+        config = configuration(name)
+        weights = 2 * sum(weights_of(config))
+        stand_in = SimpleNamespace(config=config, dtype=torch.bfloat16)
+        for label, lengths in (("all of full length", [completion] * group), (f"mean {mean(ragged):.0f}", ragged)):
+            both: dict = {}
             for variant in TRAINERS:
-                of = counted(configuration(name), prompt, group, lengths, variant == "candor", lora=True)
+                shared = variant == "candor"
+                of = counted(config, prompt, group, lengths, shared, lora=True)
+                rows = rows_that_fit(stand_in, prompt, group if shared else 1, completion, 0.8 * (memory - weights))
+                rows = min(rows, groups * group)
+                read = -(-groups * group // rows) * weights * max(lengths)
+                read += groups * (of["decode_bytes"] - weights * max(lengths))
                 seconds = {
-                    "prefill": of["prefill"] / rate,
-                    "decode": max(of["decode"] / rate, of["decode_bytes"] / bandwidth),
-                    "training": of["training"] / rate,
+                    "prefill": groups * of["prefill"] / rate,
+                    "decode": max(groups * of["decode"] / rate, read / bandwidth),
+                    "training": groups * of["training"] / rate,
                 }
-                both[variant] = of | {"least_seconds": seconds | {"step": sum(seconds.values())}}
-            theirs, ours = both["trl"], both["candor"]
-            both["trl_over_candor"] = {part: theirs[part] / ours[part] for part in theirs if part != "least_seconds"}
-            both["trl_over_candor"]["least_seconds"] = theirs["least_seconds"]["step"] / ours["least_seconds"]["step"]
+                operations = {part: groups * of[part] for part in ("prefill", "decode", "training")}
+                both[variant] = {
+                    "rows_decoded_at_once": rows,
+                    "operations": operations | {"step": sum(operations.values())},
+                    "decode_bytes": read,
+                    "least_seconds": seconds | {"step": sum(seconds.values())},
+                }
+            for of in ("operations", "least_seconds"):
+                theirs, ours = both["trl"][of], both["candor"][of]
+                both[f"trl_over_candor, {of}"] = {part: theirs[part] / ours[part] for part in theirs}
             found[f"{name}, {label}"] = both
-    return {"prompt": prompt, "group": group, "completion": completion, "lora": True, "card": "H100", "models": found}
+    shape = {"prompt": prompt, "group": group, "groups": groups, "completion": completion, "lora": True}
+    return shape | {"card": "H100", "models": found}
 
 
 def tokenizer(vocabulary: int):
