@@ -116,11 +116,11 @@ class _Resuming:
         return torch.tensor([n], device=self.accelerator.device)
 
     def _generate_single_turn(self, prompt_ids, *rest):
-        """As many whole groups at a time as fit the card; vLLM finds its own batches."""
+        """As many whole groups at a time as fit the card; vLLM and shared prompts find their own batches."""
         from candor import generation
 
         alone = super()._generate_single_turn
-        if self.use_vllm:
+        if self.use_vllm or getattr(self, "batches_itself", False):
             return alone(prompt_ids, *rest)
         group = self.num_generations if self.model.training else self.num_generations_eval
         rows = generation.rows_that_fit(

@@ -21,6 +21,7 @@ class Runtime:
     attention: str = "sdpa"
     gradient_checkpointing: bool = True
     checkpoint_steps: int = 25
+    shared_prompts: bool = True
     checkpoints: Path | None = None
     trainings: int = 0  # begun in this step
     resumed: float = 0.0  # seconds of training that an interrupted process has left in checkpoints

@@ -3,10 +3,9 @@
 Supports: all weights or LoRA adapters (peft); bfloat16, gradient checkpointing and the attention of
 `models.computation` on a GPU; completions sampled in batches that fit the card, or by vLLM inside the training
 process (`models.engine: vllm`); several GPUs by accelerate; a training that was killed goes on from its last checkpoint
-(`checkpoints`).
+(`checkpoints`); a prompt computed once for its completions (`long_prompts`), or TRL's own passes.
 Assumes: TRL 1.16, a model that fits one GPU with its gradients (plain data parallelism; DeepSpeed ZeRO stage 2 where
-`accelerate config` set it up). TRL's own passes are used, not `SharedPromptGRPOTrainer`'s: long prompts want its
-fused attention.
+`accelerate config` set it up).
 Raises: `CandorError` where the sizes do not fit the number of GPUs, `DivergedError` where the loss is not finite.
 
 A step uses every GPU that its job was given (`gpus`, `gpus_per_job` in the profile). With several it starts
@@ -25,6 +24,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -104,9 +104,8 @@ def train(
         return log
     job = {"policy": str(policy), "arm": arm, "recipe": dict(recipe), "seed": seed, "engine": engine, "terms": terms}
     now = runtime.current()
-    told = {
-        name: getattr(now, name) for name in ("attention", "gradient_checkpointing", "checkpoint_steps", "trainings")
-    }
+    names = ("attention", "gradient_checkpointing", "checkpoint_steps", "shared_prompts", "trainings")
+    told = {name: getattr(now, name) for name in names}
     told["checkpoints"] = now.checkpoints and str(now.checkpoints)
     now.trainings += 1
     (folder / "job.json").write_text(json.dumps(job | {"processes": processes, "runtime": told}, default=dict))
@@ -136,7 +135,6 @@ def train(
 
 def _fit(policy, questions, arm, recipe, seed, folder, engine, processes, progress, terms=None) -> pd.DataFrame:
     import torch
-    from trl import GRPOTrainer
 
     from candor import generation
     from candor.corpora import rewards
@@ -167,12 +165,25 @@ def _fit(policy, questions, arm, recipe, seed, folder, engine, processes, progre
             f"{config.world_size} process(es) are at work where {processes} should share a step: run `accelerate "
             "config` and choose several GPUs, or remove its file."
         )
-    trainer = checkpoints.resuming(GRPOTrainer)
+    trainer = _trainer_class()
     log = grpo.train(model, tokenizer, questions, parts, weights, config, progress=progress, trainer_class=trainer)
     if int(config.process_index) == 0:
         model.save_pretrained(folder / "model")
         tokenizer.save_pretrained(folder / "model")
     return log
+
+
+def _trainer_class() -> Callable:
+    """The trainer that `models.computation` asks for: prompts once a group where the attention allows it."""
+    from trl import GRPOTrainer
+
+    from candor.training.long_prompts import LongPromptGRPOTrainer
+
+    now = runtime.current()
+    route = {"sdpa": "sdpa", "flex_attention": "flex"}.get(now.attention)
+    if now.shared_prompts and route:
+        return partial(checkpoints.resuming(LongPromptGRPOTrainer), attention=route)
+    return checkpoints.resuming(GRPOTrainer)
 
 
 def _main(folder: Path) -> None:

@@ -52,6 +52,11 @@ class LongPromptGRPOTrainer(GRPOTrainer):
             if model is not None:
                 share_prompts(self._decoder(model))
 
+    @property
+    def batches_itself(self) -> bool:
+        """Whether sampling cuts its rows to the memory that is free."""
+        return not self._slow and self._plain_draws()
+
     def _decoder(self, model):
         """The causal language model inside the wrappers of accelerate and peft."""
         model = self.accelerator.unwrap_model(model)
