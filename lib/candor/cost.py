@@ -812,11 +812,7 @@ def notes(rows: list[Cost], plan: graph.Plan, card: Rate, shared: bool) -> list[
         f"{card.tb_per_s:g} TB/s, {card.layer_ms:g} ms to launch a layer ({said}; data/cost/rates.csv).",
         "Tokens that are read, written and trained on in millions, as expected; GPU-hours as expected, and at most by "
         "the scale's limits (data/cost/lengths.csv). A prompt is computed once a "
-        + (
-            "group."
-            if shared
-            else "completion, which our GRPO undercuts: it is counted between this and the row below."
-        ),
+        + ("group." if shared else "completion, as TRL does; our GRPO needs less, --shared-prompts the least."),
         "Download, disk and the smallest card in GB: weights have 2 bytes a parameter; data sets whose size is not "
         f"known here are left out, {sum(size is None for size in last.data.values())} of {len(last.data)}.",
         "Not counted: loading of models, programs and their tests on the CPU, tables of pretrained models.",
