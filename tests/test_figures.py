@@ -6,7 +6,8 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-from candor import figures, ledger
+from candor import claims, figures, graph, ledger
+from candor.config import ROOT
 from candor.figures import Plot, canvas, look, save
 from candor.measures.calibration import floor_band, reliability_table
 from PIL import Image
@@ -180,3 +181,17 @@ def test_density_panel_counts_every_question():
     table = pd.DataFrame({"posterior_bin": [0.15, 0.3, 0.3], "value_bin": [0.95, 0.6, 0.6], "n": [1, 2, 1]})
     shares = figures.density_panel(ax, table).get_array()
     assert shares[19, 3] == 0.25 and shares[12, 6] == 0.75 and shares.sum() == 1
+
+
+@pytest.mark.parametrize("claim", [*claims.NAMES, *claims.STUDIES])
+def test_committed_figures_are_those_of_this_code_and_this_reference(claim):
+    files = json.loads((graph.reference([claim]) / claim / "provenance.json").read_text())["files"]
+    plots = claims.load(claim).plots.FIGURES
+    kept = ROOT / "figures" / claim
+    assert {path.name for path in kept.iterdir()} == {f"{n}.{kind}" for n in plots for kind in ("svg", "png", "json")}
+    for name, plot in plots.items():
+        about = json.loads((kept / f"{name}.json").read_text())
+        read = {table: files.get(f"{table}.csv") for table in plot.tables}
+        now = {"code": graph.figure_digest(claim, name), "read": read}
+        made = {part: about[part] for part in now}
+        assert made == now, f"figures/{claim}/{name} is older than its code or its tables: draw and promote it again"
