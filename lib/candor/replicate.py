@@ -71,6 +71,8 @@ def ready(plan: graph.Plan, cores: int) -> None:
 def survey(plan: graph.Plan) -> dict[tuple[str, int], str]:
     """State of every run that is needed; markers that promise more than there is are removed, and half drawn figures.
 
+    "elsewhere" is a run that another scale has made alike and that is only copied.
+
     Raises `CorruptError` naming the first file that was truncated or edited by hand.
     """
     known = experiments.steps()
@@ -80,6 +82,8 @@ def survey(plan: graph.Plan) -> dict[tuple[str, int], str]:
         found[key, seed] = steps.state(key, seed, plan.scale, wanted)
         if found[key, seed] == "corrupt":
             steps.read(key, seed, plan.scale)
+        if found[key, seed] == "missing" and steps.twin(key, seed, wanted):
+            found[key, seed] = "elsewhere"  # to be copied, not made
     gone = {run for run, state in found.items() if state != "done"}
     for path in plan.folder.glob("batches/*/*.json"):
         if {(key, int(path.parent.name)) for key in _keys_in(path)} & gone:
@@ -262,7 +266,7 @@ class Watch:
 
         self.plan, self.cores, self.log = plan, cores, log
         self.claim_of = plan.runs()
-        self.todo = {run for run, state in states.items() if state != "done"}
+        self.todo = {run for run, state in states.items() if state not in ("done", "elsewhere")}
         self.total, self.made, self.read = len(self.todo), [], 0
         self.costs = {run: _cost(run, plan) for run in self.todo}
         self.memory, self.stages = 0, 0

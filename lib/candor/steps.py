@@ -310,9 +310,9 @@ def run(
         return read(key, seed, scale, check=False), False
     final = folder_of(key, seed, scale)
     partial = final.with_name(f"{seed}.partial-{os.getpid()}")
-    if now == "missing" and (twin := _twin(key, seed, wanted)):
+    if now == "missing" and (made := twin(key, seed, wanted)):
         try:
-            shutil.copytree(twin, partial)
+            shutil.copytree(made, partial)
             partial.rename(final)
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
@@ -360,7 +360,7 @@ def run(
     return read(key, seed, scale, check=False), True
 
 
-def _twin(key: str, seed: int, wanted: str) -> Path | None:
+def twin(key: str, seed: int, wanted: str) -> Path | None:
     """The same step, made at another scale: where two scales agree on a step, it is made once."""
     for scale in sorted(path.parent.name for path in results_root().glob("*/steps")):
         if state(key, seed, scale, wanted) == "done":
