@@ -26,7 +26,7 @@ MB = 2**20
 
 
 def check(plan: graph.Plan, cores: int, executor: str = "local", asked: Iterable[tuple[str, str]] = ()) -> None:
-    """Raises one `CandorError` with everything that is lacking for this executor.
+    """Raises one `CandorError` with everything that is lacking for this executor, a line each.
 
     `cores`: processes at once on this machine. `asked`: pairs (account, partition) that jobs name, "" for none; only
     Slurm reads them.
@@ -38,7 +38,7 @@ def check(plan: graph.Plan, cores: int, executor: str = "local", asked: Iterable
     if executor == "slurm":
         lacks += slurm(asked)
     if lacks:
-        raise CandorError(" ".join(lacks))
+        raise CandorError("\n".join(lacks))
 
 
 # --- Memory -----------------------------------------------------------------------------------------
