@@ -73,6 +73,7 @@ def main() -> int:
         sys.exit("Slurm's node daemon starts jobs for others and needs root: run this with sudo.")
     if PLACE.exists():
         sys.exit(f"{PLACE} is there already: this script makes its own cluster and leaves yours alone.")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so its children
     folder = given.folder or Path(tempfile.mkdtemp(prefix="candor-slurm-"))
     folder.mkdir(parents=True, exist_ok=True)
     with cluster(folder) as environment:
