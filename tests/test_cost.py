@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from candor import __main__ as cli
-from candor import config, cost, experiments, graph
+from candor import config, cost, experiments, graph, readme
 from candor.config import ROOT
 from candor.errors import CandorError
 
@@ -207,9 +207,7 @@ def test_what_papers_report_is_of_the_same_order():
 def test_the_page_is_what_the_command_gives():
     """Otherwise: python -m candor cost --page."""
     assert (ROOT / "COST.md").read_text() == cost.page()
-    text = (ROOT / "README.md").read_text()
-    start, end = cost.README_MARKS
-    assert text.split(start)[1].split(end)[0].strip() == cost.summary()
+    assert readme.read("cost") == cost.summary()
 
 
 def test_the_command_needs_no_torch_and_writes_a_table(tmp_path):

@@ -4,7 +4,7 @@ import json
 
 import pandas as pd
 import pytest
-from candor import claims, evidence, graph, ledger, publish
+from candor import claims, evidence, graph, ledger, publish, readme
 from candor.errors import CandorError, CorruptError
 
 TABLES = {
@@ -128,3 +128,8 @@ def test_every_declared_criterion_gets_its_row_even_without_a_run():
         assert not ledger.missing_criteria(claim, rows)
         assert set(verdicts["verdict"]) <= set(ledger.VERDICTS)
         assert ledger.missing_criteria(claim, rows.iloc[1:]) == [claim.criteria[0].id]
+
+
+@pytest.mark.parametrize("part, made", [("ledger", publish.readme_ledger), ("sweep", publish.readme_sweep)])
+def test_the_parts_of_the_readme_are_those_of_the_reference(part, made):
+    assert readme.read(part) == made(), f"README.md is older than data/reference: promote it again ({part})"

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
+
+# jsonschema takes 1.3 s longer to import where it finds this optional checker of addresses, and every job, notebook and
+# call of Snakemake is a process.
+sys.modules.setdefault("rfc3987_syntax", None)
 
 if TYPE_CHECKING:
     from candor.steps import Result

@@ -10,19 +10,14 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import yaml
 
 from candor.errors import CandorError
-
-# jsonschema takes 1.3 s longer to import where it finds this optional checker of addresses, and every job, notebook and
-# call of Snakemake is a process.
-sys.modules.setdefault("rfc3987_syntax", None)
-import jsonschema  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 

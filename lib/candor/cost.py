@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 
-from candor import config, experiments, generation, graph
+from candor import config, experiments, generation, graph, readme
 from candor.config import ROOT, Config
 from candor.corpora import sets
 from candor.errors import CandorError
@@ -628,15 +628,21 @@ def _reasoning_dpo(m: Config, n: Lengths, step: Step) -> list[Work]:
 
 
 Count = Callable[[Config, Lengths, Step], list[Work]]
-_NOTHING: Count = lambda m, n, step: []  # noqa: E731  data alone
+
+
+def _nothing(m: Config, n: Lengths, step: Step) -> list[Work]:
+    """Data alone."""
+    return []
+
+
 COUNTED: dict[str, Count] = {
     "language_models:train": _grpo,
     "language_models:evaluate": _asked,
-    "dialogue_models:questions": _NOTHING,
+    "dialogue_models:questions": _nothing,
     "dialogue_models:human": _human,
     "dialogue_models:train": _chat,
     "dialogue_models:evaluate": _next_messages,
-    "code_models:problems": _NOTHING,
+    "code_models:problems": _nothing,
     "code_models:base": _code_base,
     "code_models:setup": _code_setup,
     "code_models:train": _code_train,
@@ -644,7 +650,7 @@ COUNTED: dict[str, Count] = {
     "story_models:reward": _story_reward,
     "story_models:train": _story_train,
     "story_models:evaluate": _story_evaluate,
-    **{f"annotation_models:{name}": _NOTHING for name in ("hosking", "dices", "prism", "vote_analysis")},
+    **{f"annotation_models:{name}": _nothing for name in ("hosking", "dices", "prism", "vote_analysis")},
     "annotation_models:vote_reward": _vote_reward,
     "annotation_models:collect_pairs": _pairs,
     "annotation_models:train_reward": _annotation_reward,
@@ -1042,14 +1048,8 @@ ASSUMED = (
 )
 
 
-README_MARKS = ("<!-- cost:start -->", "<!-- cost:end -->")
-
-
 def write_page() -> list[Path]:
     """Write COST.md, and its short table between the marks in README.md."""
     PAGE.write_text(page(), encoding="utf-8")
-    readme, (start, end) = ROOT / "README.md", README_MARKS
-    text = readme.read_text(encoding="utf-8")
-    before, after = text.split(start)[0], text.split(end)[1]
-    readme.write_text(f"{before}{start}\n{summary()}\n{end}{after}", encoding="utf-8")
-    return [PAGE, readme]
+    readme.put("cost", summary())
+    return [PAGE, readme.PATH]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from candor import claims, cost, evidence, experiments, graph, jobs, show, steps
+from candor import claims, cost, evidence, experiments, graph, jobs, readme, show, steps
 from candor.config import ROOT
 from candor.errors import CandorError
 from candor.ledger import missing_criteria
@@ -55,20 +55,11 @@ def promote(plan: graph.Plan, unfinished: bool = False) -> list[Path]:
     }
     (kept / "provenance.json").write_text(json.dumps(about, indent=1) + "\n")
     if kept == graph.REFERENCE:
-        write_readme()
+        readme.put("ledger", readme_ledger())
+    else:
+        readme.put("sweep", readme_sweep())
     cost.write_page()  # it tells core-minutes from the seconds of the reference
-    return [*made, kept / "ledger.csv", kept / "provenance.json", ROOT / "README.md", cost.PAGE]
-
-
-README_MARKS = ("<!-- ledger:start -->", "<!-- ledger:end -->")
-
-
-def write_readme() -> None:
-    """Puts the reference ledger between the marks in README.md."""
-    path, (start, end) = ROOT / "README.md", README_MARKS
-    text = path.read_text(encoding="utf-8")
-    before, after = text.split(start)[0], text.split(end)[1]
-    path.write_text(f"{before}{start}\n{readme_ledger()}\n{end}{after}", encoding="utf-8")
+    return [*made, kept / "ledger.csv", kept / "provenance.json", readme.PATH, cost.PAGE]
 
 
 def readme_ledger() -> str:
@@ -88,6 +79,25 @@ def readme_ledger() -> str:
         if missed := [f"- {row}. {text}" for row, text in short.items() if text]:
             blocks.append("\n".join(missed))
     return "\n\n".join(blocks)
+
+
+def readme_sweep() -> str:
+    """The reference of the size sweep as Markdown: what was run, then a row a criterion with what its note says."""
+    kept = evidence.load("model_size", source="reference")
+    table = kept.tables["witnesses"]
+    seeds = table.groupby("parameters")["seed"].nunique()
+    own = {key: times for key, times in kept.provenance["seconds"].items() if "/size_" in key}
+    minutes = sum(sum(times.values()) for times in own.values()) / 60
+    blocks = [
+        f"*{kept.label} Parameters in claims 1 and 5, with the number of seeds: "
+        + ", ".join(f"{n:,} ({count})" for n, count in seeds.items())
+        + f". Beside a laptop run it took {minutes:.0f} core-minutes.*"
+    ]
+    rows = ["| | effect | S1 to S9: change a fourfold size [95 %] | |", "| --- | --- | --- | --- |"]
+    for row in kept.ledger.itertuples():
+        said = row.note if row.verdict == "reported" else f"**{row.verdict}** ({row.band})"
+        rows.append(f"| {row.criterion} | {row.statement} | {show.value_of(row)} | {said} |")
+    return "\n\n".join([*blocks, "\n".join(rows)])
 
 
 def verify(plan: graph.Plan) -> str:

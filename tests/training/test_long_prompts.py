@@ -78,7 +78,10 @@ def trainer(kind, tmp_path, lora=False, **settings):
 def batch(seed=1):
     """Ragged prompts and completions in TRL's layout, rows in any order; one completion is masked as truncated."""
     generator = torch.Generator().manual_seed(seed)
-    draw = lambda low, high, *shape: torch.randint(low, high, shape, generator=generator)  # noqa: E731
+
+    def draw(low, high, *shape):
+        return torch.randint(low, high, shape, generator=generator)
+
     prompts = [draw(3, 30, int(size)).tolist() for size in (9, 1, 14)]  # of one token: nothing but the last to share
     ids, mask = left_pad([row for row in prompts for _ in range(GROUP)], world.PAD, "cpu")
     completions, lengths = draw(3, 30, len(ids), LENGTH), draw(1, LENGTH + 1, len(ids), 1)
