@@ -28,7 +28,7 @@ from functools import cache
 from pathlib import Path
 
 import pandas as pd
-from candor import claims, figures, graph, steps
+from candor import claims, figures, graph, provenance
 from candor.config import ROOT
 from candor.errors import CandorError
 
@@ -158,7 +158,7 @@ def measure(scale: str, claim: str | None, cores: int) -> tuple[dict, dict[str, 
         folder = Path(place) / scale
         spans = phases((folder / "logs" / "snakemake.log").read_text())
         rates = rates_of(folder) | {"start": _start(seconds, spans)}
-    origin = steps.provenance()
+    origin = provenance.here()
     about = {"scale": scale, "claim": claim or "all", "cores": cores, "seconds": round(seconds, 1)}
     return about | {"phases": spans, "commit": origin["commit"], "hardware": origin["hardware"]}, rates
 

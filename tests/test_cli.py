@@ -2,7 +2,7 @@
 
 import pytest
 from candor import __main__ as cli
-from candor import claims, config, experiments, graph, jobs, replicate, steps
+from candor import claims, config, experiments, graph, jobs, progress, replicate, steps
 from candor.errors import CandorError, DivergedError
 
 BASE = "witnesses/expert/base"
@@ -86,7 +86,7 @@ def test_a_loss_that_is_not_a_number_is_said(said, results, monkeypatch):
     plan = graph.Plan(wild, ("binary_reward",))
     with pytest.raises(DivergedError, match="lower the learning rate"):
         jobs.batch(plan, 11, [BASE], results / "marker.json", "a.log")
-    [event] = [event for event in replicate._events(plan) if "failed" in event]
+    [event] = [event for event in progress.events(plan) if "failed" in event]
     assert event["failed"] == f"{BASE}, seed 11" and event["log"] == "a.log"
     assert not (results / "marker.json").exists()
     assert not list(results.rglob("*.partial-*")) and not list(plan.folder.glob("progress/*.json"))

@@ -123,7 +123,7 @@ def tables(arguments: argparse.Namespace) -> None:
 
 def ledger(arguments: argparse.Namespace) -> None:
     from candor import evidence, graph, jobs
-    from candor.replicate import show_ledger
+    from candor.progress import show_ledger
 
     plan = graph.plan(arguments.scale)
     jobs.judge(plan)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from candor import claims, evidence, experiments, gpus, graph, ledger, steps
+from candor import claims, evidence, experiments, gpus, graph, ledger, provenance, steps
 from candor.errors import CandorError
 
 # --- Traces -----------------------------------------------------------------------------------------
@@ -149,10 +149,10 @@ def judge(plan: graph.Plan) -> None:
             raise CandorError(f"There are no tables at scale {plan.scale}: run `make replicate SCALE={plan.scale}`.")
         pairs = [(claims.load(name).claim, evidence.read_tables(plan.folder / "tables" / name)) for name in there]
         ledger.write(pairs, plan.scale, plan.folder)
-        write(plan.folder / "provenance.json", provenance(plan))
+        write(plan.folder / "provenance.json", origin_of(plan))
 
 
-def provenance(plan: graph.Plan) -> dict:
+def origin_of(plan: graph.Plan) -> dict:
     """Where the results of a scale come from, and what they cost, read from the finished steps."""
     runs, costs = [], {}
     for key, seed in plan.runs():
@@ -163,7 +163,7 @@ def provenance(plan: graph.Plan) -> dict:
         runs.append(run)
         costs.setdefault(key, {})[str(seed)] = run["seconds"]
     commits = Counter(run["commit"] for run in runs)
-    origin = runs[-1] if runs else steps.provenance()
+    origin = runs[-1] if runs else provenance.here()
     return {
         "scale": plan.scale,
         "date": date.today().isoformat(),
@@ -211,7 +211,7 @@ def _figures(plan: graph.Plan, claim: str, figure: str | None) -> list[Path]:
         if _drawn(stem) == origin:
             continue
         try:
-            about = {"commit": steps.provenance()["commit"], "scale": plan.scale}
+            about = {"commit": provenance.here()["commit"], "scale": plan.scale}
             drawn += plot.save(tables, stem, about | origin)[:1]
         except KeyError as error:
             raise CandorError(f"The figure {name} of {claim} cannot be drawn: {error.args[0]}") from None

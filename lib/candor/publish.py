@@ -49,7 +49,7 @@ def promote(plan: graph.Plan, unfinished: bool = False) -> list[Path]:
     for name in evidence.LEDGERS:
         shutil.copy(plan.folder / f"{name}.csv", kept / f"{name}.csv")
     sessions = plan.folder / "sessions.json"
-    about = jobs.provenance(plan) | {
+    about = jobs.origin_of(plan) | {
         "missing": missing,
         "sessions": json.loads(sessions.read_text()) if sessions.exists() else [],
     }

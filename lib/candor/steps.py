@@ -17,11 +17,9 @@ import hashlib
 import importlib
 import json
 import os
-import platform
 import re
 import resource
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -31,7 +29,7 @@ from typing import Any
 
 import pandas as pd
 
-from candor import runtime
+from candor import provenance, runtime
 from candor.config import ROOT, Config
 from candor.errors import CandorError, CorruptError
 
@@ -391,7 +389,7 @@ def _write_run(step, seed, scale, wanted, config, folder, tables, cost) -> None:
         "options": dict(step.options),
         "settings": resolved(step, config).to_dict(),
         "needs": list(step.needs),
-        **provenance(),
+        **provenance.here(),
         "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         **cost,
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
@@ -400,37 +398,3 @@ def _write_run(step, seed, scale, wanted, config, folder, tables, cost) -> None:
     }
     run["checksum"] = _digest(run)
     (folder / "run.json").write_text(json.dumps(run, indent=1, default=str) + "\n")
-
-
-@cache
-def provenance() -> dict[str, Any]:
-    """Commit, versions and hardware of this run."""
-    from importlib.metadata import version
-
-    def git(*arguments: str) -> str:
-        result = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-        return result.stdout.strip()
-
-    packages = ("torch", "transformers", "trl", "datasets", "numpy", "pandas")
-    return {
-        "commit": git("rev-parse", "--short=12", "HEAD") or "unknown",
-        "modified": bool(git("status", "--porcelain", "--untracked-files=no", "--", "lib", "config")),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "hardware": {"cpu": _cpu(), "cores": os.cpu_count(), "gpu": _gpu()},
-    }
-
-
-def _cpu() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.processor() or platform.machine()
-    match = re.search(r"model name\s*:\s*(.+)", text)
-    return match[1].strip() if match else platform.machine()
-
-
-def _gpu() -> str | None:
-    import sys
-
-    torch = sys.modules.get("torch")  # asked only where it is loaded anyway
-    return torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None
