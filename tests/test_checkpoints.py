@@ -18,6 +18,7 @@ from candor import checkpoints, config, experiments, generation, steps
 from candor.errors import CandorError
 from candor.experiments import language_models as lm
 from candor.runtime import Runtime, use
+from numerics import ROUNDING
 
 policy = test_language_models.policy
 corpora = test_language_models.corpora
@@ -226,7 +227,7 @@ def test_the_attention_is_the_one_that_was_chosen(policy):
             model, tokenizer = generation.load(policy)
         assert model.config._attn_implementation == attention
         found[attention] = model(**tokenizer("Which river?", return_tensors="pt")).logits.detach().numpy()
-    np.testing.assert_allclose(found["sdpa"], found["eager"], atol=1e-5)
+    np.testing.assert_allclose(found["sdpa"], found["eager"], atol=ROUNDING)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("flash_attn") is not None, reason="flash-attn is installed, not missing")

@@ -16,6 +16,7 @@ from candor.experiments import reasoning_models as rm
 from candor.measures import spans
 from candor.steps import code_used
 from candor.training import reasoning as training
+from numerics import ROUNDING
 
 FIXTURE = Path(__file__).parent / "corpora" / "fixtures" / "reasoning.jsonl"
 ROWS = [json.loads(line) for line in FIXTURE.read_text().splitlines()]
@@ -159,7 +160,7 @@ def test_branches_are_read_at_every_limit(whole, here, loaded):
     model, tokenizer = loaded
     questions = reasoning.questions("gsm8k", 42, 8, tokenizer)
     _, alone = rm.observe(model, tokenizer, questions, "number", 4, [3], 8)
-    pd.testing.assert_frame_equal(alone, short[list(alone)].reset_index(drop=True), check_exact=False, atol=1e-5)
+    pd.testing.assert_frame_equal(alone, short[list(alone)].reset_index(drop=True), check_exact=False, atol=ROUNDING)
 
 
 def test_confidence_is_that_of_the_written_ids(here, loaded):
@@ -176,9 +177,9 @@ def test_confidence_is_that_of_the_written_ids(here, loaded):
         shown = model(torch.tensor([head + trace])).logits[0].softmax(-1)
     at = shown[len(head) + start - 1 : len(head) + stop - 1]
     top = at.topk(2).values
-    assert row["strict_disparity"] == pytest.approx((top[:, 0] - top[:, 1]).mean().item(), abs=1e-5)
+    assert row["strict_disparity"] == pytest.approx((top[:, 0] - top[:, 1]).mean().item(), abs=ROUNDING)
     own = at.gather(1, torch.tensor(trace[start:stop])[:, None])
-    assert row["strict_probability"] == pytest.approx(own.mean().item(), abs=1e-5)
+    assert row["strict_probability"] == pytest.approx(own.mean().item(), abs=ROUNDING)
 
 
 def test_ranking_and_decoding(whole):
@@ -262,7 +263,7 @@ def test_rloo_starts_at_its_anchor_and_moves(whole, arm):
 
 def test_dpo_starts_at_its_reference_and_moves(whole):
     log = table("dpo", "log")
-    assert log["loss"].iloc[0] == pytest.approx(math.log(2), abs=1e-5) and log["margin"].iloc[-1] != 0
+    assert log["loss"].iloc[0] == pytest.approx(math.log(2), abs=ROUNDING) and log["margin"].iloc[-1] != 0
     items, before = table("eval_dpo", "items"), table("eval_base", "items").query("branch == 0 and limit == 14")
     assert not np.allclose(items["authors_probability"], before["authors_probability"])
 

@@ -13,6 +13,7 @@ from candor.experiments import arithmetic
 from candor.training import models, reward_model, rloo, self_feedback
 from candor.worlds import arithmetic as world
 from datasets import Dataset
+from numerics import ROUNDING
 
 ROOT = "arithmetic/standard"
 STARTS = {"fluency": "seeds", "assured": "seeds", "binary": "seeds", "base": "few_seeds", "sharpened": "few_seeds"}
@@ -167,7 +168,7 @@ def test_confidences_are_those_of_the_branches(start, given, branches):
     at = world.read(found.tokens.reshape(-1, world.NEW_TOKENS)).answer_at.reshape(40, 6)
     for kind in ("disparity", "probability"):
         wanted = np.nan_to_num(span_confidence(found, np.where(at > 0, at, 1), np.where(at > 0, at + 1, 0), kind))
-        assert branches[kind].to_numpy().reshape(40, 6) == pytest.approx(wanted, abs=1e-5)
+        assert branches[kind].to_numpy().reshape(40, 6) == pytest.approx(wanted, abs=ROUNDING)
     assert (branches["answer"] >= 0).mean() > 0.5
 
 
@@ -217,10 +218,10 @@ def test_rewards_are_what_they_say(start, given):
     with torch.no_grad():
         log_probs = model(input_ids=ids).logits.log_softmax(-1)[0]
     written = [float(log_probs[world.PROMPT - 1 + i, token]) for i, token in enumerate(completions[0])]
-    assert fluent[0] == pytest.approx(np.mean(written) - 0.4, abs=1e-5) and fluent[2] == arithmetic.UNFINISHED
+    assert fluent[0] == pytest.approx(np.mean(written) - 0.4, abs=ROUNDING) and fluent[2] == arithmetic.UNFINISHED
     current = arithmetic.disparity_of(model)(prompts, completions)
     top = log_probs[world.PROMPT + 1].exp().topk(2).values
-    assert current[0] == pytest.approx(float(top[0] - top[1]), abs=1e-5)
+    assert current[0] == pytest.approx(float(top[0] - top[1]), abs=ROUNDING)
 
 
 # --- Judge and policy -------------------------------------------------------------------------------
@@ -354,7 +355,7 @@ def test_four_ways_to_an_answer():
     table = arithmetic.decoding(given, greedy, branches, 4).set_index("method")
     assert table["accuracy"].to_dict() == {"greedy": 0, "max_path": 1, "aggregated": 1, "majority": 0}
     assert table["confidence"].to_dict() == pytest.approx(
-        {"greedy": 0.4, "max_path": 0.95, "aggregated": 0.9 / 1.2, "majority": 0.75}, abs=1e-6
+        {"greedy": 0.4, "max_path": 0.95, "aggregated": 0.9 / 1.2, "majority": 0.75}, abs=ROUNDING
     )
 
 

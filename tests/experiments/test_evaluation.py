@@ -7,6 +7,7 @@ from candor.experiments import evaluation as ev
 from candor.measures import calibration as cal
 from candor.worlds import witnesses as world
 from candor.worlds.joint import Joint
+from numerics import ROUNDING
 
 N = 600
 
@@ -41,7 +42,7 @@ def test_the_table_question_by_question(asked, table):
         assert row.posterior_drawn == exact[i, row.answer_drawn]
         assert row.correct_drawn == (row.answer_drawn == questions.guilty[i])
         stated = joint.confidence[i, answer].astype(float)
-        assert row.q_mean == pytest.approx(sum(p * k / 10 for k, p in enumerate(stated)), abs=1e-6)
+        assert row.q_mean == pytest.approx(sum(p * k / 10 for k, p in enumerate(stated)), abs=ROUNDING)
         assert row.q_mode == max(range(11), key=lambda k: stated[k]) / 10
         assert row.q_draw * 10 in range(11)
 

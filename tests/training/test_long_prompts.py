@@ -11,6 +11,7 @@ from candor.shared_prompt import left_pad
 from candor.training import grpo, models
 from candor.training.long_prompts import LongPromptGRPOTrainer
 from candor.worlds import witnesses as world
+from numerics import assert_close
 from peft import LoraConfig, get_peft_model
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -114,10 +115,10 @@ def test_log_probs_entropies_and_gradients_are_those_of_trl(tmp_path, lora, chec
         found.append((values, entropies, gradients))
     (theirs, their_entropies, their_gradients), (ours, our_entropies, our_gradients) = found
     assert theirs.abs().sum() > 100
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
-    torch.testing.assert_close(our_entropies, their_entropies, atol=1e-5, rtol=0)
+    assert_close(ours, theirs)
+    assert_close(our_entropies, their_entropies)
     for name, gradient in their_gradients.items():
-        torch.testing.assert_close(our_gradients[name], gradient, atol=2e-5, rtol=1e-4)
+        assert_close(our_gradients[name], gradient, name)
 
 
 def test_mixed_precision_agrees_as_far_as_it_reaches(tmp_path):
@@ -169,7 +170,7 @@ def test_both_routes_of_attention_are_attention_under_the_groups_mask():
     expected = scaled_dot_product_attention(query, key, value, attn_mask=visible, enable_gqa=True).transpose(1, 2)
     module = torch.nn.Module()
     for route in (packed, flex):
-        torch.testing.assert_close(route.attend(module, query, key, value, None), expected, atol=1e-5, rtol=1e-5)
+        assert_close(route.attend(module, query, key, value, None), expected)
 
 
 @pytest.mark.parametrize("lora", [False, True])

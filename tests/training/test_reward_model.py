@@ -6,6 +6,7 @@ import torch
 from candor.errors import CandorError
 from candor.training import models, reward_model
 from candor.worlds import sample_tests as world
+from numerics import ROUNDING
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def test_the_first_loss_is_bradley_terry_and_training_separates(start, pairs, tm
     n = len(pairs[0])
     margin = reward_model.score(untrained, pairs[0]) - reward_model.score(untrained, pairs[1])
     model, log = train(start, pairs, tmp_path, batch_size=n)
-    assert log["loss"].iloc[0] == pytest.approx(-np.log(1 / (1 + np.exp(-margin))).mean(), abs=1e-5)
+    assert log["loss"].iloc[0] == pytest.approx(-np.log(1 / (1 + np.exp(-margin))).mean(), abs=ROUNDING)
     assert log["accuracy"].iloc[-1] == 1 and log["loss"].iloc[-1] < 0.5 * log["loss"].iloc[0]
     assert (reward_model.score(model, pairs[0]) > reward_model.score(model, pairs[1])).all()
     assert log["step"].tolist() == list(range(1, 13))
@@ -54,10 +55,10 @@ def test_scores_do_not_depend_on_the_batch(start, pairs):
     model = reward_model.load(start, 3).eval()
     rows = [*pairs[0][:9], *pairs[1][:9], pairs[0][0][:7]]
     alone = [reward_model.score(model, [row])[0] for row in rows]
-    assert reward_model.score(model, rows, batch=5) == pytest.approx(alone, abs=1e-6)
+    assert reward_model.score(model, rows, batch=5) == pytest.approx(alone, abs=ROUNDING)
     with torch.no_grad():
         direct = model(input_ids=torch.tensor([rows[0]])).logits.item()
-    assert alone[0] == pytest.approx(direct, abs=1e-6)
+    assert alone[0] == pytest.approx(direct, abs=ROUNDING)
 
 
 def test_a_head_is_drawn_from_its_seed_and_kept_on_disk(start, tmp_path):

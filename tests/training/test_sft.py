@@ -8,6 +8,7 @@ import torch
 from candor.errors import DivergedError
 from candor.training import models, sft
 from candor.worlds import witnesses as world
+from numerics import ROUNDING
 
 
 def decoder(seed=0):
@@ -48,9 +49,9 @@ def test_the_loss_is_the_mean_over_real_tokens():
         total -= log_probs.gather(1, real[0, 1:, None]).sum().item()
         count += real.shape[1] - 1
     assert len({int((row != world.PAD).sum()) for row in batch}) > 1
-    assert sft.next_token_loss(model, batch).item() == pytest.approx(total / count, abs=1e-5)
+    assert sft.next_token_loss(model, batch).item() == pytest.approx(total / count, abs=ROUNDING)
     wider = torch.nn.functional.pad(batch, (0, 5), value=world.PAD)
-    assert sft.next_token_loss(model, wider).item() == pytest.approx(total / count, abs=1e-5)
+    assert sft.next_token_loss(model, wider).item() == pytest.approx(total / count, abs=ROUNDING)
 
 
 def test_every_document_is_used_once_and_the_loss_can_be_replaced():
@@ -131,7 +132,7 @@ def test_base_training_counts_responses_alone():
         model = speaker()
         loss = response_loss(model, tokens, responses).item()
         log = sft.train_responses(model, rows, marks, steps=1, batch_size=24, lr=1e-3, seed=0, log_every=1)
-        assert log["loss"].item() == pytest.approx(loss, abs=1e-5)
+        assert log["loss"].item() == pytest.approx(loss, abs=ROUNDING)
         models_trained.append(model)
     for ours, theirs in zip(*(model.parameters() for model in models_trained)):
         assert torch.equal(ours, theirs)

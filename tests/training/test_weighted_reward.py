@@ -7,6 +7,7 @@ from candor.errors import CandorError
 from candor.training import models
 from candor.training import weighted_reward as wr
 from candor.worlds import witnesses as world
+from numerics import ROUNDING, assert_close
 
 SIZES = {"hidden_size": 16, "layers": 2, "heads": 2, "mlp": 32}
 
@@ -66,9 +67,9 @@ def test_features_by_index_are_those_of_the_whole_model_on_text():
     whole = reward(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[: len(texts), 0]
     fed = reward(features=torch.as_tensor(features(model, rows, tokens))).logits[:, 0]
     assert whole.std() > 1e-3
-    assert torch.allclose(whole, fed, atol=1e-5)
+    assert_close(whole, fed)
     at, after, place = wr.states(model, rows, world.CONFIDENCE_IDS)
-    assert reward.score(at, after)[place, tokens] == pytest.approx(whole.detach().numpy(), abs=1e-5)
+    assert reward.score(at, after)[place, tokens] == pytest.approx(whole.detach().numpy(), abs=ROUNDING)
 
 
 def test_equal_rows_are_computed_once():
@@ -82,7 +83,7 @@ def test_states_without_tails():
     model, rows = decoder(), opened(5)
     at, after, _ = wr.states(model, rows, ())
     assert after.shape == (5, 0, 16)
-    assert at == pytest.approx(wr.states(model, rows, world.CONFIDENCE_IDS)[0], abs=1e-5)
+    assert at == pytest.approx(wr.states(model, rows, world.CONFIDENCE_IDS)[0], abs=ROUNDING)
 
 
 # --- The loss -----------------------------------------------------------------------------------------
@@ -93,7 +94,7 @@ def test_the_loss_is_weighted_cross_entropy_with_soft_labels():
     by_hand = sum(
         -wi * (yi * torch.sigmoid(di).log() + (1 - yi) * torch.sigmoid(-di).log()) for di, yi, wi in zip(d, y, w)
     )
-    assert wr.weighted_loss(d, y, w).item() == pytest.approx(by_hand.item() / 3, rel=1e-6)
+    assert wr.weighted_loss(d, y, w).item() == pytest.approx(by_hand.item() / 3, rel=ROUNDING)
 
 
 def test_its_gradient_is_weight_times_error():
@@ -109,7 +110,7 @@ def test_labels_outside_the_unit_interval_undo_flips():
     one = torch.ones(1)
     clean = wr.weighted_loss(d, one, one)
     noisy = (1 - e) * wr.weighted_loss(d, corrected[1], one) + e * wr.weighted_loss(d, corrected[0], one)
-    assert noisy.item() == pytest.approx(clean.item(), rel=1e-5)
+    assert noisy.item() == pytest.approx(clean.item(), rel=ROUNDING)
 
 
 # --- Training -----------------------------------------------------------------------------------------

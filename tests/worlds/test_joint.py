@@ -7,6 +7,7 @@ from candor.shared_prompt import branch_hidden
 from candor.training import models
 from candor.worlds import joint as joints
 from candor.worlds import witnesses as world
+from numerics import ROUNDING, assert_close
 
 N = 40
 
@@ -44,14 +45,14 @@ def test_answer_first(model, variant):
     close, end = world.TOKEN["</answer>"], world.TOKEN["<confidence>"]
     others = [world.TOKEN["IDK"], world.TOKEN["NONE"]]
     for i, row in enumerate(world.prompt_tokens(asked)):
-        np.testing.assert_allclose(found.answers[i], after(model, row, suspects), atol=1e-5)
+        np.testing.assert_allclose(found.answers[i], after(model, row, suspects), atol=ROUNDING)
         with_others = after(model, row, [*suspects, *others])
-        np.testing.assert_allclose([found.idk[i], found.gives_up[i]], with_others[-2:], atol=1e-5)
+        np.testing.assert_allclose([found.idk[i], found.gives_up[i]], with_others[-2:], atol=ROUNDING)
         for k, suspect in enumerate(suspects[:3]):
             expected = after(model, [*row, suspect, close, end], CONFIDENCE)
-            np.testing.assert_allclose(found.confidence[i, k], expected, atol=1e-5)
+            np.testing.assert_allclose(found.confidence[i, k], expected, atol=ROUNDING)
     np.testing.assert_allclose(found.answers.sum(1), 1)
-    np.testing.assert_allclose(found.confidence.sum(-1), 1, atol=1e-6)
+    np.testing.assert_allclose(found.confidence.sum(-1), 1, atol=ROUNDING)
     assert found.answers.std(0).min() > 0.01, "answers depend on the question"
 
 
@@ -64,17 +65,17 @@ def test_confidence_first_is_bayes_rule(model):
         stated = after(model, row, CONFIDENCE)
         given = np.stack([after(model, [*row, c, close, start], suspects) for c in CONFIDENCE])
         both = stated[:, None] * given
-        np.testing.assert_allclose(found.answers[i], both.sum(0), atol=1e-5)
+        np.testing.assert_allclose(found.answers[i], both.sum(0), atol=ROUNDING)
         np.testing.assert_allclose(found.confidence[i], (both / both.sum(0)).T, atol=1e-4)
-        np.testing.assert_allclose(found.answers[i] @ found.confidence[i], stated, atol=1e-5)
+        np.testing.assert_allclose(found.answers[i] @ found.confidence[i], stated, atol=ROUNDING)
 
 
 def test_answers_alone(model):
     asked = questions()
     alone, whole = joints.ask(model, asked, states=False), joints.ask(model, asked)
     assert alone.confidence is None
-    np.testing.assert_allclose(alone.answers, whole.answers, atol=1e-6)
-    np.testing.assert_allclose(alone.idk, whole.idk, atol=1e-6)
+    np.testing.assert_allclose(alone.answers, whole.answers, atol=ROUNDING)
+    np.testing.assert_allclose(alone.idk, whole.idk, atol=ROUNDING)
 
 
 def test_every_text_runs_once_and_order_does_not_matter(model, monkeypatch):
@@ -82,9 +83,9 @@ def test_every_text_runs_once_and_order_does_not_matter(model, monkeypatch):
     found = joints.ask(model, asked)
     assert (found.answers[0] == found.answers[N]).all() and (found.confidence[1] == found.confidence[N + 1]).all()
     turned = joints.ask(model, asked[::-1])
-    np.testing.assert_allclose(turned.answers[::-1], found.answers, atol=1e-6)
+    np.testing.assert_allclose(turned.answers[::-1], found.answers, atol=ROUNDING)
     monkeypatch.setattr(joints, "CHUNK", 3)
-    np.testing.assert_allclose(joints.ask(model, asked).confidence, found.confidence, atol=1e-6)
+    np.testing.assert_allclose(joints.ask(model, asked).confidence, found.confidence, atol=ROUNDING)
 
 
 def test_branches_do_not_see_each_other(model):
@@ -94,11 +95,11 @@ def test_branches_do_not_see_each_other(model):
     for p, prompt in enumerate(prompts):
         with torch.no_grad():
             hidden = model.model(input_ids=prompt[None]).last_hidden_state[0, -1]
-        torch.testing.assert_close(after_prompt[p], hidden, rtol=0, atol=2e-5)
+        assert_close(after_prompt[p], hidden)
         for k, tail in enumerate(tails):
             with torch.no_grad():
                 hidden = model.model(input_ids=torch.cat([prompt, tail])[None]).last_hidden_state[0, -1]
-            torch.testing.assert_close(after_tails[p, k], hidden, rtol=0, atol=2e-5)
+            assert_close(after_tails[p, k], hidden)
     moved = tails.clone()
     moved[1:] = tails[1:].flip(0)
-    torch.testing.assert_close(branch_hidden(model, prompts, moved)[1][:, 0], after_tails[:, 0], rtol=0, atol=1e-6)
+    assert_close(branch_hidden(model, prompts, moved)[1][:, 0], after_tails[:, 0])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from candor.measures import agreement
 from candor.worlds import reference_game as world
+from numerics import ROUNDING
 from sklearn.metrics import cohen_kappa_score
 
 EXACT = world.exact(world.HUMAN)
@@ -249,7 +250,7 @@ def test_every_text_runs_once_and_gives_what_a_single_pass_gives(model, dialogue
     for row, length, p in zip(games.tokens, games.length, found):
         with torch.no_grad():
             logits = model(input_ids=torch.as_tensor(row[None, :length].astype(int))).logits[0, -1]
-        assert np.allclose(p, logits.double().softmax(-1).numpy(), atol=1e-6)
+        assert np.allclose(p, logits.double().softmax(-1).numpy(), atol=ROUNDING)
     assert np.allclose(world.act_probabilities(model, games), found[:, world.ACT_IDS])
 
 
