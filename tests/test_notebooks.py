@@ -152,7 +152,7 @@ def test_runs_where_nothing_was_computed(path, kernel):
     given = nbformat.v4.new_code_cell('scale = "smoke"\nsource = "results"\nlive = False')
     notebook.cells.insert(1, given)
     notebook.cells.insert(0, nbformat.v4.new_code_cell("%reset -f"))  # nothing is left of the notebook before
-    NotebookClient(notebook, km=kernel, timeout=600).execute()
+    NotebookClient(notebook, km=kernel, timeout=None).execute()
     assert "make replicate SCALE=smoke" in outputs(notebook)
 
 
