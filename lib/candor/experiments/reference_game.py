@@ -17,7 +17,7 @@ import pandas as pd
 from candor.errors import CandorError
 from candor.judges import raters
 from candor.measures import agreement
-from candor.measures.intervals import wilson
+from candor.measures.intervals import percentiles, wilson
 from candor.steps import Context, Step
 from candor.worlds import reference_game as world
 
@@ -234,8 +234,8 @@ def kappa_intervals(human: np.ndarray, model: np.ndarray, dialogue: np.ndarray) 
     for a, act in enumerate(world.ACTS):
         h, m = human[:, a], model[:, a]
         sums = [times @ np.bincount(dialogues, part, n) for part in (np.ones_like(h), h, m, h * m)]
-        values = [agreement.kappa_of(*(s[i] / sums[0][i] for s in sums[1:])) for i in range(RESAMPLES)]
-        row[f"{act}_kappa_low"], row[f"{act}_kappa_high"] = np.percentile(values, (2.5, 97.5))
+        values = agreement.kappa_of(*(part / sums[0] for part in sums[1:]))
+        row[f"{act}_kappa_low"], row[f"{act}_kappa_high"] = percentiles(values)
     return row
 
 

@@ -11,9 +11,12 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from candor.measures import checks
+from candor.measures.checks import ACTS, SHARES, TOLERANCE, WEIGHTS, takes
+
+NEVER = 1e-12  # a disagreement by chance that is only rounding: both never act, or both always do
 
 
+@takes(human=ACTS, model=ACTS, weights=WEIGHTS)
 def kappa(human: ArrayLike, model: ArrayLike, weights: ArrayLike | None = None) -> float:
     r"""Cohen's kappa of one act against the rest.
 
@@ -44,20 +47,30 @@ def kappa(human: ArrayLike, model: ArrayLike, weights: ArrayLike | None = None) 
     return kappa_of(h, m, together)
 
 
-def kappa_of(h: float, m: float, together: float) -> float:
-    """kappa from the two rates and the share of turns at which both use the act.
+@takes(h=SHARES, m=SHARES, together=SHARES)
+def kappa_of(h: ArrayLike, m: ArrayLike, together: ArrayLike):
+    """kappa from the two rates and the share of turns at which both use the act; element by element.
+
+    Raises
+    ------
+    ValueError : two speakers with these rates cannot act together that often, or that rarely.
 
     Examples
     --------
     >>> kappa_of(0.5, 0.25, 0.25)
     0.5
     """
+    if np.any((together < h + m - 1 - TOLERANCE) | (together > np.minimum(h, m) + TOLERANCE)):
+        raise ValueError("together must be a share that speakers with the rates h and m can have.")
     chance = h * m + (1 - h) * (1 - m)
     observed = 1 - h - m + 2 * together
-    return float((observed - chance) / (1 - chance)) if chance < 1 else math.nan
+    with np.errstate(invalid="ignore", divide="ignore"):
+        kappa = np.where(1 - chance > NEVER, (observed - chance) / (1 - chance), np.nan)
+    return kappa if kappa.ndim else float(kappa)
 
 
-def kappa_max(h: float, m: float) -> float:
+@takes(h=SHARES, m=SHARES)
+def kappa_max(h: ArrayLike, m: ArrayLike):
     r"""The largest kappa that two rates allow: one speaker's acts are all among the other's.
 
     .. math:: 1 - \frac{|h - m|}{h + m - 2 h m}
@@ -67,9 +80,10 @@ def kappa_max(h: float, m: float) -> float:
     >>> kappa_max(0.2, 0.2), round(kappa_max(0.28, 0.11), 3)
     (1.0, 0.482)
     """
-    return kappa_of(h, m, min(h, m))
+    return kappa_of(h, m, np.minimum(h, m))
 
 
+@takes(human=ACTS, model=ACTS, weights=WEIGHTS)
 def recall(human: ArrayLike, model: ArrayLike, weights: ArrayLike | None = None) -> float:
     """Share of the human's acts at which the model acts too; nan where the human never does.
 
@@ -82,6 +96,7 @@ def recall(human: ArrayLike, model: ArrayLike, weights: ArrayLike | None = None)
     return together / h if h else math.nan
 
 
+@takes(human=ACTS, model=ACTS, weights=WEIGHTS)
 def precision(human: ArrayLike, model: ArrayLike, weights: ArrayLike | None = None) -> float:
     """Share of the model's acts at which the human acts too; nan where the model never does.
 
@@ -94,13 +109,8 @@ def precision(human: ArrayLike, model: ArrayLike, weights: ArrayLike | None = No
     return together / m if m else math.nan
 
 
+@takes(human=ACTS, model=ACTS, weights=WEIGHTS)
 def moments(human: ArrayLike, model: ArrayLike, weights: ArrayLike | None = None) -> tuple[float, float, float]:
     """Rate of the human, rate of the model, share of turns at which both use the act."""
-    human, model = checks.vector(human, "human"), checks.vector(model, "model")
-    if human.shape != model.shape:
-        raise ValueError(f"human and model must speak at the same turns, but at {human.size} and {model.size}.")
-    both = np.stack([human, model, human * model])
-    if np.any(both < 0) or np.any(both > 1):
-        raise ValueError("Probabilities of an act must lie between 0 and 1.")
-    h, m, together = np.average(both, axis=1, weights=weights)
+    h, m, together = np.average(np.stack([human, model, human * model]), axis=1, weights=weights)
     return float(h), float(m), float(together)

@@ -7,15 +7,27 @@ are shares, not points. Several evaluators of the same outputs are averaged firs
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from candor.measures import checks
+from candor.measures.checks import GROUPS, OUTCOMES, SHARES, VALUES, VERDICTS, WEIGHTS, Array, takes, tolerance
 
 PASS_RATES = (0.2, 0.4, 0.6, 0.8, 0.95)  # edges of the six bins of oracle pass rate
+EDGES = Array(("edges",), low=0, high=1, open=True)
 
 
+def _binned(side: str) -> tuple[Array, Array]:
+    """Rules for verdicts and the pass rates of the same outputs, of which there may be none."""
+    items = f"items{side}"
+    return replace(VERDICTS, dims=(f"evaluators{side}?", items), empty=True), Array((items,), low=0, high=1, empty=True)
+
+
+BEFORE, AFTER = _binned("_before"), _binned("")
+
+
+@takes(approved=VERDICTS, correct=OUTCOMES, weights=WEIGHTS)
 def rates(approved: ArrayLike, correct: ArrayLike, weights: ArrayLike | None = None) -> dict[str, float]:
     """Approval, correctness, and how they differ.
 
@@ -37,12 +49,12 @@ def rates(approved: ArrayLike, correct: ArrayLike, weights: ArrayLike | None = N
     >>> rates([[1, 1], [1, 0]], [1, 0])["fpr"]
     0.5
     """
-    a, c = _averaged(approved, correct)
-    w = np.ones(len(c)) if weights is None else checks.vector(weights, "weights")
-    total, right = w.sum(), w @ c
+    a, c = _averaged(approved), correct
+    w = np.ones(len(c)) if weights is None else weights
+    total, right, wrong = w.sum(), w @ c, w @ (1 - c)
     true, false = w @ (a * c), w @ (a * (1 - c))
     tpr = true / right if right > 0 else np.nan
-    fpr = false / (total - right) if total - right > 1e-12 else np.nan
+    fpr = false / wrong if wrong > 0 else np.nan
     found = {
         "approval": (true + false) / total,
         "correctness": right / total,
@@ -54,17 +66,11 @@ def rates(approved: ArrayLike, correct: ArrayLike, weights: ArrayLike | None = N
     return {name: float(value) for name, value in found.items()}
 
 
-def _averaged(approved: ArrayLike, correct: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    approved = np.asarray(approved, dtype=float)
-    a = checks.vector(approved.mean(0) if approved.ndim == 2 else approved, "approved")
-    c = checks.vector(correct, "correct")
-    if a.shape != c.shape:
-        raise ValueError(f"approved and correct must hold the same outputs, but have {a.size} and {c.size}.")
-    if np.any((a < 0) | (a > 1)) or np.any((c != 0) & (c != 1)):
-        raise ValueError("Approval must lie between 0 and 1, and an output is right (1) or wrong (0).")
-    return a, c
+def _averaged(approved: np.ndarray) -> np.ndarray:
+    return approved.mean(0) if approved.ndim == 2 else approved
 
 
+@takes(approval=SHARES, error=SHARES, correctness=SHARES)
 def from_three_numbers(approval, error, correctness):
     r"""TPR and FPR on all outputs from three printed shares; arrays are taken element by element.
 
@@ -83,12 +89,12 @@ def from_three_numbers(approval, error, correctness):
     >>> round(tpr, 3), round(fpr, 3)
     (0.639, 0.459)
     """
-    a, e, c = (np.asarray(value, dtype=float) for value in (approval, error, correctness))
+    a, e, c = approval, error, correctness
     if np.any((c <= 0) | (c >= 1)):
-        raise ValueError("Correctness must lie strictly between 0 and 1, or one of the two rates has no outputs.")
+        raise ValueError("correctness must lie strictly between 0 and 1, or one of the two rates has no outputs.")
     tpr, fpr = (a - e + c) / (2 * c), (a + e - c) / (2 * (1 - c))
     if np.any(np.minimum(tpr, fpr) < -1e-9) or np.any(np.maximum(tpr, fpr) > 1 + 1e-9):
-        raise ValueError("No verdicts have this approval, error and correctness.")
+        raise ValueError("approval, error and correctness do not fit: no verdicts have these three shares.")
     return _plain(tpr), _plain(fpr)
 
 
@@ -96,6 +102,7 @@ def _plain(values: np.ndarray):
     return values if np.ndim(values) else float(values)
 
 
+@takes(correctness=SHARES)
 def rejecting_all(correctness):
     """Error of an evaluator who rejects everything: the right outputs, all of them.
 
@@ -104,9 +111,10 @@ def rejecting_all(correctness):
     >>> rejecting_all(0.35)
     0.35
     """
-    return correctness
+    return _plain(correctness)
 
 
+@takes(correctness=SHARES)
 def constant_verdict(correctness):
     """Error of the better rubber stamp, rejecting or approving everything.
 
@@ -115,27 +123,29 @@ def constant_verdict(correctness):
     >>> round(constant_verdict(0.65), 2)
     0.35
     """
-    return _plain(np.minimum(correctness, 1 - np.asarray(correctness)))
+    return _plain(np.minimum(correctness, 1 - correctness))
 
 
+@takes(approved=AFTER[0], pass_rate=AFTER[1], edges=EDGES)
 def by_pass_rate(approved: ArrayLike, pass_rate: ArrayLike, edges: Sequence[float] = PASS_RATES):
     """Mean approval and number of outputs in each bin of pass rate, two arrays (bins,); nan in an empty bin.
 
-    A pass rate on an edge belongs to the bin above it.
+    A pass rate on an edge, or within rounding of it, belongs to the bin above it. Edges rise strictly inside (0, 1).
 
     Examples
     --------
     >>> by_pass_rate([1, 0, 1], [0.1, 0.1, 0.9], edges=(0.5,))
     (array([0.5, 1. ]), array([2, 1]))
     """
-    approved = np.asarray(approved, dtype=float)
-    a = approved.mean(0) if approved.ndim == 2 else approved
-    bins = np.digitize(np.asarray(pass_rate, dtype=float), edges)
+    if (np.diff(edges) <= 0).any():
+        raise ValueError("edges must rise.")
+    bins = np.digitize(pass_rate + tolerance(pass_rate), edges)
     n = np.bincount(bins, minlength=len(edges) + 1)
-    sums = np.bincount(bins, a, len(edges) + 1)
+    sums = np.bincount(bins, _averaged(approved), len(edges) + 1)
     return np.divide(sums, n, out=np.full(len(n), np.nan), where=n > 0), n
 
 
+@takes(approved_before=BEFORE[0], pass_before=BEFORE[1], approved_after=AFTER[0], pass_after=AFTER[1], edges=EDGES)
 def equal_pass_rate(
     approved_before: ArrayLike,
     pass_before: ArrayLike,
@@ -162,6 +172,7 @@ def equal_pass_rate(
 QUANTITIES = ("approval", "correctness", "error", "fpr")
 
 
+@takes(approved=VERDICTS, correct=OUTCOMES, reward=VALUES, prompt=GROUPS)
 def slopes(approved: ArrayLike, correct: ArrayLike, reward: ArrayLike, prompt: ArrayLike) -> dict[str, float]:
     r"""Where a reward pulls before any training: derivatives at t = 0 under :math:`\pi_t \propto \pi_0 e^{t R}`.
 
@@ -186,14 +197,11 @@ def slopes(approved: ArrayLike, correct: ArrayLike, reward: ArrayLike, prompt: A
     >>> slopes([1, 0], [0, 0], [1, 0], [0, 0])["fpr"]
     0.5
     """
-    a, c = _averaged(approved, correct)
-    r = checks.vector(reward, "reward")
-    which = np.unique(np.asarray(prompt), return_inverse=True)[1].ravel()
-    if not len(a) == len(r) == len(which):
-        raise ValueError("approved, correct, reward and prompt must hold the same samples.")
+    a, c, r = _averaged(approved), correct, reward
+    which = np.unique(prompt, return_inverse=True)[1].ravel()
     n = np.bincount(which)
     if n.min() < 2:
-        raise ValueError("A covariance within a prompt needs at least two samples of it.")
+        raise ValueError("prompt must name at least two samples of each prompt, or it has no covariance.")
     centred = r - (np.bincount(which, r) / n)[which]
     weights = 1 / ((n - 1) * len(n))  # of a prompt's sum of products
 

@@ -1,12 +1,12 @@
 """Does a stated probability mean what it says? Calibration, sharpness and their noise, for yes/no outcomes.
 
 Everywhere `confidence` has shape (n,) and values in [0, 1]; `correct` has shape (n,) and values 0 or 1 (or
-booleans). Empty, misshapen, non-finite or out-of-range input is a `ValueError`.
+booleans). Empty, misshapen, non-finite or out-of-range input is a `ValueError` (see `checks`).
 
 One convention of binning holds in the whole project: equal-width bins **closed on the left**, [0, .1),
 [.1, .2), ..., [.9, 1], the last one closed on both sides. It is the convention of the RLCR authors' released
 numbers (Damani et al. 2025, arXiv 2507.16806). On a grid of tenths it decides everything, so a value within
-1e-6 of an edge lies on that edge: .3, .6 and .7 open their bins even where their floats lie below.
+1e-6 of an edge (float16: .001) lies on that edge: .3, .6 and .7 open their bins even where their floats lie below.
 Never print an ECE without a bin-free measure (Brier, smooth ECE) and its `noise_floor` beside it.
 """
 
@@ -22,18 +22,36 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special, stats
 from sklearn.metrics import roc_auc_score
 
-from candor.measures import checks
+from candor.measures.checks import (
+    BINS,
+    COUNT,
+    LEVEL,
+    OUTCOMES,
+    PROBABILITIES,
+    RANDOM,
+    SHARE,
+    TOLERANCE,
+    Array,
+    Choice,
+    Number,
+    takes,
+    tolerance,
+)
 
 N_BINS = 10
 LOG_CLIP = 1e-3
 TEMPERATURE_BOUNDS = (0.05, 20.0)
 
 Closed = Literal["left", "right"]
+SIDE = Choice(("left", "right"))
+CLIP = Number(low=0, high=0.5, open=True)
+LOGITS = Array(("items", "answers"))
 
 
 # --- Expected calibration error -------------------------------------------------------------------
 
 
+@takes(confidence=PROBABILITIES, correct=OUTCOMES, n_bins=BINS, closed=SIDE)
 def ece(confidence: ArrayLike, correct: ArrayLike, n_bins: int = N_BINS, *, closed: Closed = "left") -> float:
     r"""Expected calibration error: the mean absolute gap between confidence and accuracy over bins.
 
@@ -65,30 +83,38 @@ def ece(confidence: ArrayLike, correct: ArrayLike, n_bins: int = N_BINS, *, clos
     >>> round(ece(tenths, right), 3), round(ece(tenths, right, closed="right"), 3)
     (0.475, 0.225)
     """
-    confidence, correct = checks.forecasts(confidence, correct)
-    return _mean_gap(confidence - correct, _bins(confidence, n_bins, closed))
+    return _mean_gap(confidence - correct, bins(confidence, n_bins, closed))
 
 
+@takes(confidence=PROBABILITIES, correct=OUTCOMES)
 def ece_by_value(confidence: ArrayLike, correct: ArrayLike) -> float:
     """ECE with one bin for every distinct value: free of edges, for confidences on a grid.
 
-    It needs several items a value: with few of them it is mostly noise (see `noise_floor`), and where all
-    values differ, as continuous confidences do, it would not measure calibration at all: a `ValueError`.
+    It needs several items a value: with few of them it is mostly noise (see `noise_floor`), and where values hardly
+    repeat, as continuous confidences do, it would not measure calibration at all. So it is a `ValueError` where all
+    values differ, or where there are fewer than two items a value and the values are no twentieths.
 
     Examples
     --------
     >>> round(ece_by_value([0.3, 0.3, 0.25, 0.25], [1, 1, 0, 0]), 3)
     0.475
     """
-    confidence, correct = checks.forecasts(confidence, correct)
-    values, index = np.unique((confidence / checks.TOLERANCE).round(), return_inverse=True)
-    if values.size == confidence.size > 1:
-        raise ValueError("All confidences differ: one bin a value needs confidences on a grid.")
+    values, index = np.unique((confidence / TOLERANCE).round(), return_inverse=True)
+    twentieths = np.abs(20 * confidence - (20 * confidence).round()).max() < 20 * tolerance(confidence)
+    if 1 < confidence.size < 2 * values.size and (values.size == confidence.size or not twentieths):
+        raise ValueError(
+            f"confidence has {values.size} values for {confidence.size} items: one bin a value needs a grid, so take "
+            "`ece` or `smooth_ece`."
+        )
     return _mean_gap(confidence - correct, index)
 
 
+@takes(confidence=PROBABILITIES, correct=OUTCOMES)
 def smooth_ece(confidence: ArrayLike, correct: ArrayLike) -> float:
     """Smooth ECE (relplot's `smECE`): no bins, but a kernel whose bandwidth equals the result.
+
+    relplot reflects its grid of 1,001 points or more at the ends but not their own mass, so that a confidence of 0 or 1
+    counts half. Residuals are therefore placed a thousandth inside; their size is kept.
 
     References
     ----------
@@ -101,9 +127,11 @@ def smooth_ece(confidence: ArrayLike, correct: ArrayLike) -> float:
     """
     import relplot  # imports matplotlib: keep it out of the way of whoever wants one number
 
-    return float(relplot.smECE(*checks.forecasts(confidence, correct)))
+    inside = confidence.clip(0.001, 0.999)
+    return float(relplot.smECE(inside, correct + (inside - confidence)))
 
 
+@takes(confidence=PROBABILITIES, correct=OUTCOMES, n_bins=BINS)
 def reliability_table(confidence: ArrayLike, correct: ArrayLike, n_bins: int = N_BINS) -> pd.DataFrame:
     """The data of a reliability diagram, in the binning of `ece`.
 
@@ -119,8 +147,7 @@ def reliability_table(confidence: ArrayLike, correct: ArrayLike, n_bins: int = N
     0      0.0       0.5  1              0.2       0.0
     1      0.5       1.0  2              0.8       1.0
     """
-    confidence, correct = checks.forecasts(confidence, correct)
-    index = _bins(confidence, n_bins)
+    index = bins(confidence, n_bins)
     n = np.bincount(index, minlength=n_bins)
     table = _edges(n_bins).assign(n=n)
     for name, values in (("mean_confidence", confidence), ("accuracy", correct)):
@@ -131,6 +158,7 @@ def reliability_table(confidence: ArrayLike, correct: ArrayLike, n_bins: int = N
 # --- Proper scores --------------------------------------------------------------------------------
 
 
+@takes(confidence=PROBABILITIES, correct=OUTCOMES)
 def brier(confidence: ArrayLike, correct: ArrayLike) -> float:
     r"""Brier score, the mean squared error :math:`\frac 1n \sum_i (q_i - y_i)^2`; 0 is best.
 
@@ -143,10 +171,10 @@ def brier(confidence: ArrayLike, correct: ArrayLike) -> float:
     >>> brier([1.0, 0.5], [1, 0])
     0.125
     """
-    confidence, correct = checks.forecasts(confidence, correct)
     return float(np.square(confidence - correct).mean())
 
 
+@takes(confidence=PROBABILITIES, correct=OUTCOMES)
 def brier_se(confidence: ArrayLike, correct: ArrayLike) -> float:
     """Standard error of the Brier score over items: s.d. of the squared errors / sqrt(n), n >= 2.
 
@@ -155,7 +183,6 @@ def brier_se(confidence: ArrayLike, correct: ArrayLike) -> float:
     >>> round(brier_se([1.0, 0.5], [1, 0]), 3)
     0.125
     """
-    confidence, correct = checks.forecasts(confidence, correct)
     if confidence.size < 2:
         raise ValueError("A standard error needs at least two items.")
     return float(stats.sem(np.square(confidence - correct)))
@@ -175,6 +202,7 @@ class BrierParts(NamedTuple):
         return self.reliability - self.resolution + self.uncertainty + self.within_variance - self.within_covariance
 
 
+@takes(confidence=PROBABILITIES, correct=OUTCOMES, n_bins=BINS)
 def brier_decomposition(confidence: ArrayLike, correct: ArrayLike, n_bins: int = N_BINS) -> BrierParts:
     r"""Murphy's decomposition in the binning of `ece`, with within-bin terms so that it adds up exactly.
 
@@ -200,8 +228,7 @@ def brier_decomposition(confidence: ArrayLike, correct: ArrayLike, n_bins: int =
     >>> [round(part, 4) for part in parts], round(parts.brier, 4)
     ([0.05, 0.0625, 0.1875, 0.0, 0.0], 0.175)
     """
-    confidence, correct = checks.forecasts(confidence, correct)
-    index = _bins(confidence, n_bins)
+    index = bins(confidence, n_bins)
     n = np.bincount(index, minlength=n_bins)
     q = _ratio(np.bincount(index, confidence, n_bins), n)[index]
     y = _ratio(np.bincount(index, correct, n_bins), n)[index]
@@ -216,6 +243,7 @@ def brier_decomposition(confidence: ArrayLike, correct: ArrayLike, n_bins: int =
     return BrierParts(*map(float, parts))
 
 
+@takes(confidence=PROBABILITIES, correct=OUTCOMES, constant=SHARE)
 def brier_skill(confidence: ArrayLike, correct: ArrayLike, constant: float | None = None) -> float:
     r"""Brier skill against a constant forecast, :math:`1 - \mathrm{Brier} / \mathrm{Brier}_\text{constant}`.
 
@@ -235,12 +263,12 @@ def brier_skill(confidence: ArrayLike, correct: ArrayLike, constant: float | Non
     >>> brier_skill([0.5, 0.5], [1, 0])
     0.0
     """
-    confidence, correct = checks.forecasts(confidence, correct)
-    constant = correct.mean() if constant is None else checks.probabilities([constant], "constant")[0]
+    constant = correct.mean() if constant is None else constant
     reference = np.square(constant - correct).mean()
     return float(1 - np.square(confidence - correct).mean() / reference) if reference > 0 else math.nan
 
 
+@takes(confidence=PROBABILITIES, correct=OUTCOMES, clip=CLIP)
 def log_score(confidence: ArrayLike, correct: ArrayLike, clip: float = LOG_CLIP) -> float:
     r"""Logarithmic score as a loss, in nats: :math:`-\frac 1n \sum_i \log p_i(y_i)`; 0 is best.
 
@@ -256,9 +284,6 @@ def log_score(confidence: ArrayLike, correct: ArrayLike, clip: float = LOG_CLIP)
     >>> round(log_score([0.5, 0.5], [1, 0]), 4), round(log_score([1.0], [0]), 4)
     (0.6931, 6.9078)
     """
-    confidence, correct = checks.forecasts(confidence, correct)
-    if not 0 < clip < 0.5:
-        raise ValueError(f"clip must lie strictly between 0 and .5, but is {clip!r}.")
     confidence = confidence.clip(clip, 1 - clip)
     return float(-np.log(np.where(correct == 1, confidence, 1 - confidence)).mean())
 
@@ -266,6 +291,7 @@ def log_score(confidence: ArrayLike, correct: ArrayLike, clip: float = LOG_CLIP)
 # --- Ranking --------------------------------------------------------------------------------------
 
 
+@takes(confidence=PROBABILITIES, correct=OUTCOMES)
 def auroc(confidence: ArrayLike, correct: ArrayLike) -> float:
     """Probability that a right answer carries more confidence than a wrong one (ties count half).
 
@@ -280,7 +306,6 @@ def auroc(confidence: ArrayLike, correct: ArrayLike) -> float:
     >>> auroc([0.9, 0.8], [1, 1])
     nan
     """
-    confidence, correct = checks.forecasts(confidence, correct)
     if correct.min() == correct.max():
         return math.nan
     return float(roc_auc_score(correct, confidence))
@@ -289,6 +314,7 @@ def auroc(confidence: ArrayLike, correct: ArrayLike) -> float:
 # --- What a perfectly calibrated forecaster would get ---------------------------------------------
 
 
+@takes(confidence=PROBABILITIES, n_repetitions=COUNT, rng=RANDOM, n_bins=BINS)
 def noise_floor(
     confidence: ArrayLike,
     n_repetitions: int = 200,
@@ -310,14 +336,14 @@ def noise_floor(
     >>> bool(0.01 < mean < p95 < 0.06)
     True
     """
-    confidence = checks.probabilities(confidence)
-    index = _bins(confidence, n_bins)
+    index = bins(confidence, n_bins)
     right = _calibrated_draws(confidence, index, n_bins, n_repetitions, rng)
     gaps = right - np.bincount(index, confidence, n_bins)
     errors = np.abs(gaps).sum(axis=1) / confidence.size
     return float(errors.mean()), float(np.percentile(errors, 95))
 
 
+@takes(confidence=PROBABILITIES, n_repetitions=COUNT, rng=RANDOM, n_bins=BINS, level=LEVEL)
 def floor_band(
     confidence: ArrayLike,
     n_repetitions: int = 500,
@@ -338,11 +364,10 @@ def floor_band(
     >>> band.loc[1, ["n", "floor_low", "floor_high"]].tolist()
     [400.0, 0.71, 0.8]
     """
-    confidence = checks.probabilities(confidence)
-    index = _bins(confidence, n_bins)
+    index = bins(confidence, n_bins)
     n = np.bincount(index, minlength=n_bins)
     accuracy = _ratio(_calibrated_draws(confidence, index, n_bins, n_repetitions, rng), n)
-    tail = 50 * (1 - checks.share(level, "level"))
+    tail = 50 * (1 - level)
     low, high = np.percentile(accuracy, (tail, 100 - tail), axis=0)
     return _edges(n_bins).assign(n=n, floor_low=low, floor_high=high)
 
@@ -350,6 +375,7 @@ def floor_band(
 # --- Repair by one temperature --------------------------------------------------------------------
 
 
+@takes(logits=LOGITS, labels=Array(flags=True, whole=True))
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     r"""The one temperature that minimises the log loss of softmax(logits / T) on held-out items.
 
@@ -374,13 +400,9 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     >>> round(fit_temperature(3 * z, [0, 0, 0, 0, 0, 1]), 3)
     3.0
     """
-    logits = _logits(logits)
-    labels = np.asarray(labels)
-    if labels.shape != logits.shape[:1]:
-        raise ValueError(f"labels must have shape {logits.shape[:1]}, but have {labels.shape}.")
-    if not np.isin(labels, np.arange(logits.shape[1])).all():
-        raise ValueError(f"labels must be whole numbers from 0 to {logits.shape[1] - 1}.")
-    rows, labels = np.arange(labels.size), labels.astype(int)
+    rows, labels, last = np.arange(labels.size), labels.astype(int), _answers(logits) - 1
+    if labels.min() < 0 or labels.max() > last:
+        raise ValueError(f"labels must be whole numbers from 0 to {last}.")
 
     def slope(inverse: float) -> float:  # of the loss, in 1 / T; it never falls
         expected = (special.softmax(logits * inverse, axis=1) * logits).sum(axis=1)
@@ -390,10 +412,11 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     if slope(1 / high) < 0 < slope(1 / low):
         return float(1 / optimize.brentq(slope, 1 / high, 1 / low))
     bound = high if slope(1 / high) >= 0 else low
-    warnings.warn(f"The best temperature lies beyond {bound:g}, the limit of the search.", RuntimeWarning, stacklevel=2)
+    warnings.warn(f"The best temperature lies beyond {bound:g}, the limit of the search.", RuntimeWarning, stacklevel=3)
     return bound
 
 
+@takes(logits=LOGITS, temperature=Number(low=0, open=True))
 def apply_temperature(logits: ArrayLike, temperature: float) -> NDArray[np.float64]:
     """softmax(logits / temperature), shape (n, k).
 
@@ -402,11 +425,11 @@ def apply_temperature(logits: ArrayLike, temperature: float) -> NDArray[np.float
     >>> apply_temperature(np.log([[0.8, 0.2]]), 2.0).round(3)
     array([[0.667, 0.333]])
     """
-    if not (temperature > 0 and math.isfinite(temperature)):
-        raise ValueError(f"temperature must be positive and finite, but is {temperature!r}.")
-    return special.softmax(_logits(logits) / temperature, axis=1)
+    _answers(logits)
+    return special.softmax((logits - logits.max(1, keepdims=True)) / temperature, axis=1)
 
 
+@takes(confidence=PROBABILITIES, clip=CLIP)
 def binary_logits(confidence: ArrayLike, clip: float = LOG_CLIP) -> NDArray[np.float64]:
     """Logits of shape (n, 2) of (wrong, right), so that one temperature can be fitted to a stated confidence.
 
@@ -418,13 +441,11 @@ def binary_logits(confidence: ArrayLike, clip: float = LOG_CLIP) -> NDArray[np.f
     array([[0.   , 0.   ],
            [0.   , 1.386]])
     """
-    confidence = checks.probabilities(confidence)
-    if not 0 < clip < 0.5:
-        raise ValueError(f"clip must lie strictly between 0 and .5, but is {clip!r}.")
     right = special.logit(confidence.clip(clip, 1 - clip))
     return np.stack([np.zeros_like(right), right], axis=1)
 
 
+@takes(confidence=PROBABILITIES, threshold=LEVEL)
 def saturation(confidence: ArrayLike, threshold: float = 0.999) -> float:
     """Share of confidences above `threshold`: what one temperature cannot tell apart again.
 
@@ -433,22 +454,24 @@ def saturation(confidence: ArrayLike, threshold: float = 0.999) -> float:
     >>> saturation([0.9995, 1.0, 0.5, 0.9])
     0.5
     """
-    return float((checks.probabilities(confidence) > checks.share(threshold, "threshold")).mean())
+    return float((confidence > threshold).mean())
 
 
 # --- Shared ---------------------------------------------------------------------------------------
 
 
-def _bins(confidence: NDArray, n_bins: int, closed: Closed = "left") -> NDArray[np.int64]:
-    """Index of the bin of each confidence; a value within `TOLERANCE` of an edge lies on it."""
-    n_bins = checks.positive(n_bins, "n_bins")
-    if closed == "left":
-        index = np.floor((confidence + checks.TOLERANCE) * n_bins)
-    elif closed == "right":
-        index = np.ceil((confidence - checks.TOLERANCE) * n_bins) - 1
-    else:
-        raise ValueError(f'closed must be "left" or "right", but is {closed!r}.')
-    return index.astype(np.int64).clip(0, n_bins - 1)
+@takes(confidence=PROBABILITIES, n_bins=BINS, closed=SIDE)
+def bins(confidence: ArrayLike, n_bins: int = N_BINS, closed: Closed = "left") -> NDArray[np.int64]:
+    """Index (n,) of the bin of each confidence; a value within the tolerance of an edge lies on it.
+
+    Examples
+    --------
+    >>> bins([0.0, 0.3, 1.0]), bins([0.0, 0.3, 1.0], closed="right")
+    (array([0, 3, 9]), array([0, 2, 9]))
+    """
+    slack = tolerance(confidence)
+    left = np.floor((confidence + slack) * n_bins) if closed == "left" else np.ceil((confidence - slack) * n_bins) - 1
+    return np.asarray(left).astype(np.int64).clip(0, n_bins - 1)
 
 
 def _edges(n_bins: int) -> pd.DataFrame:
@@ -468,16 +491,13 @@ def _ratio(numerator: NDArray, n: NDArray) -> NDArray[np.float64]:
 def _calibrated_draws(confidence, index, n_bins, n_repetitions, rng) -> NDArray[np.float64]:
     """Right answers in each bin, (n_repetitions, n_bins), when every confidence is the true probability."""
     rng = np.random.default_rng(rng)
-    right = np.empty((checks.positive(n_repetitions, "n_repetitions"), n_bins))
+    right = np.empty((n_repetitions, n_bins))
     for row in right:
         row[:] = np.bincount(index, rng.random(confidence.size) < confidence, n_bins)
     return right
 
 
-def _logits(logits: ArrayLike) -> NDArray[np.float64]:
-    logits = np.asarray(logits, dtype=float)
-    if logits.ndim != 2 or logits.shape[0] == 0 or logits.shape[1] < 2:
-        raise ValueError(f"logits must have shape (n, k) with n >= 1 and k >= 2, but have {logits.shape}.")
-    if not np.isfinite(logits).all():
-        raise ValueError("logits must be finite.")
-    return logits
+def _answers(logits: NDArray) -> int:
+    if logits.shape[1] < 2:
+        raise ValueError(f"logits must have two answers or more, but have shape {logits.shape}.")
+    return logits.shape[1]

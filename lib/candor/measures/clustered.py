@@ -9,9 +9,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from candor.measures import agreement, intervals
+from candor.measures.checks import ACTS, COUNT, GROUPS, MANY, SEED, TOLERANCE, Array, Number, takes
+
 MEASURES = ("human_rate", "rate", "kappa", "kappa_max", "kappa_share", "recall", "precision")
 
 
+@takes(human=ACTS, model=ACTS, conversations=GROUPS)
 def act_sums(human: ArrayLike, model: ArrayLike, conversations: ArrayLike) -> np.ndarray:
     """Sums over the turns of each conversation [C, 4]: turns, human acts, model acts, coincident acts.
 
@@ -20,12 +24,12 @@ def act_sums(human: ArrayLike, model: ArrayLike, conversations: ArrayLike) -> np
     human, model : arrays of shape (n,), probabilities (or 0/1) of the act at the same turns.
     conversations : array of shape (n,), which conversation a turn belongs to; rows of the result are in its order.
     """
-    human, model = np.asarray(human, float), np.asarray(model, float)
     _, place = np.unique(conversations, return_inverse=True)
     columns = (np.ones_like(human), human, model, human * model)
     return np.column_stack([np.bincount(place, column) for column in columns])
 
 
+@takes(sums=Array(("...", "4"), low=0))
 def act_measures(sums: np.ndarray) -> dict[str, np.ndarray]:
     r"""The measures of one act from sums [..., 4], as `agreement` defines them from turns.
 
@@ -33,6 +37,7 @@ def act_measures(sums: np.ndarray) -> dict[str, np.ndarray]:
               \kappa_{max} = 1 - \frac{|h - m|}{h + m - 2 h m}
 
     NaN where a measure means nothing: kappa where neither side uses the act, precision where the model does not.
+    Sums that no turns have are a `ValueError`.
 
     Examples
     --------
@@ -40,12 +45,13 @@ def act_measures(sums: np.ndarray) -> dict[str, np.ndarray]:
     >>> round(float(found["kappa"]), 3), float(found["recall"]), float(found["precision"])
     (0.5, 0.5, 1.0)
     """
-    turns, human, model, both = np.moveaxis(np.asarray(sums, float), -1, 0)
+    turns, human, model, both = np.moveaxis(sums, -1, 0)
+    few, many, slack = np.minimum(human, model), np.maximum(human, model), TOLERANCE * turns
+    if not np.all((turns > 0) & (many <= turns + slack) & (both <= few + slack) & (both >= few + many - turns - slack)):
+        raise ValueError("sums must be turns, human acts, model acts and coincident acts, in this order.")
+    h, m, hm = human / turns, model / turns, both / turns
+    kappa, best = agreement.kappa_of(h, m, hm), agreement.kappa_max(h, m)
     with np.errstate(invalid="ignore", divide="ignore"):
-        h, m, hm = human / turns, model / turns, both / turns
-        chance = h * m + (1 - h) * (1 - m)
-        kappa = np.where(h + m > 0, (1 - h - m + 2 * hm - chance) / (1 - chance), np.nan)
-        best = np.where(h + m > 0, 1 - np.abs(h - m) / (h + m - 2 * h * m), np.nan)
         return {
             "human_rate": h,
             "rate": m,
@@ -57,16 +63,11 @@ def act_measures(sums: np.ndarray) -> dict[str, np.ndarray]:
         }
 
 
+@takes(conversations=Number(low=2, high=MANY, whole=True), n_resamples=COUNT, seed=SEED)
 def weights(conversations: int, n_resamples: int, seed: int = 0) -> np.ndarray:
     """How often each conversation is drawn in each resample [R, C]; the same seed pairs the arms of a comparison."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(conversations, np.full(conversations, 1 / conversations), n_resamples)
 
 
-def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """Percentile limits of bootstrap values; NaN where none of them is a number."""
-    values = np.asarray(values)[np.isfinite(values)]
-    if not len(values):
-        return np.nan, np.nan
-    low, high = np.quantile(values, ((1 - level) / 2, (1 + level) / 2))
-    return float(low), float(high)
+interval = intervals.percentiles

@@ -6,14 +6,28 @@ Labels of one evaluator, and labels of one item, are not independent: both are r
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from candor.measures import approval
+from candor.measures import approval, intervals
+from candor.measures.checks import COUNT, GROUPS, OUTCOMES, PROBABILITIES, SEED, VERDICTS, takes
+
+BEFORE = replace(VERDICTS, dims=("evaluators_before?", "items"))
 
 MEASURES = ("approval", "correctness", "error", "fpr", "tpr", "discrimination")
 
 
+@takes(
+    approved_before=VERDICTS,
+    correct_before=OUTCOMES,
+    approved=VERDICTS,
+    correct=OUTCOMES,
+    resamples=COUNT,
+    seed=SEED,
+    groups=GROUPS,
+)
 def changes(
     approved_before: ArrayLike,
     correct_before: ArrayLike,
@@ -33,28 +47,27 @@ def changes(
 
     Returns
     -------
-    `<measure>_change`, with `_low` and `_high` of the 95 % percentile interval; nan where it means nothing.
+    `<measure>_change`, with `_low` and `_high` of the 95 % interval (`intervals.percentiles`); nan where it means
+    nothing, as an interval does with one evaluator and one group of items.
     """
-    old, new = np.atleast_2d(np.asarray(approved_before, float)), np.atleast_2d(np.asarray(approved, float))
-    right_before, right = np.asarray(correct_before, float), np.asarray(correct, float)
-    if old.shape != new.shape or not old.shape[1] == len(right_before) == len(right):
-        raise ValueError("Both policies need the same evaluators and the same items.")
+    old, new, right_before, right = np.atleast_2d(approved_before), np.atleast_2d(approved), correct_before, correct
+    if old.shape != new.shape:
+        raise ValueError("approved must have the evaluators of approved_before.")
     rng = np.random.default_rng(seed)
     people, items = old.shape
-    together = np.unique(np.arange(items) if groups is None else np.asarray(groups), return_inverse=True)[1].ravel()
+    together = np.unique(np.arange(items) if groups is None else groups, return_inverse=True)[1].ravel()
     who = np.vstack([np.full(people, 1 / people), _draws(people, resamples, rng) / people])
     what = np.vstack([np.ones(items), _draws(together.max() + 1, resamples, rng)[:, together]])
     before, after = _measures(who @ old, right_before, what), _measures(who @ new, right, what)
     both = what * (1 - right_before) * (1 - right)
     with np.errstate(invalid="ignore", divide="ignore"):
         before["fpr_both"], after["fpr_both"] = (((who @ a) * both).sum(1) / both.sum(1) for a in (old, new))
-    found = {}
+    found, several = {}, people > 1 or together.max() > 0
     for name in (*MEASURES, "fpr_both"):
         drawn = after[name] - before[name]
         found[f"{name}_change"] = float(drawn[0])
-        usable = drawn[1:][np.isfinite(drawn[1:])]
-        low, high = np.percentile(usable, [2.5, 97.5]) if len(usable) else (np.nan, np.nan)
-        found[f"{name}_change_low"], found[f"{name}_change_high"] = float(low), float(high)
+        ends = intervals.percentiles(drawn[1:]) if several else (np.nan, np.nan)
+        found[f"{name}_change_low"], found[f"{name}_change_high"] = ends
     return found
 
 
@@ -79,29 +92,31 @@ def _measures(a: np.ndarray, right: np.ndarray, weights: np.ndarray) -> dict[str
     }
 
 
+@takes(approved_before=BEFORE, correct_before=OUTCOMES, approved=VERDICTS, correct=OUTCOMES)
 def before_and_after(approved_before: ArrayLike, correct_before: ArrayLike, approved: ArrayLike, correct: ArrayLike):
     """Shares of one policy and, with the suffix `_before`, of the other, as a dict.
 
     The measures of `approval.rates`, and of the items that both get wrong: `fpr_both`, `n_both`.
     """
-    both = (np.asarray(correct) == 0) & (np.asarray(correct_before) == 0)
+    both = (correct == 0) & (correct_before == 0)
     found: dict[str, float] = {"n_both": int(both.sum())}
     for suffix, a, c in (("", approved, correct), ("_before", approved_before, correct_before)):
-        a = np.atleast_2d(np.asarray(a, float))
+        a = np.atleast_2d(a)
         found |= {f"{name}{suffix}": value for name, value in approval.rates(a, c).items()}
         found[f"fpr_both{suffix}"] = float(a[:, both].mean()) if both.any() else np.nan
     return found
 
 
+@takes(approved_before=BEFORE, pass_before=PROBABILITIES, approved=VERDICTS, pass_rate=PROBABILITIES, both=OUTCOMES)
 def at_equal_pass_rate(
     approved_before: ArrayLike, pass_before: ArrayLike, approved: ArrayLike, pass_rate: ArrayLike, both: ArrayLike
 ) -> dict[str, float]:
     """FPR change at equal oracle pass rate of the items that both policies get wrong (`both` [n], bool), and the mean
     pass rates: fpr_equal, pass_rate_both, pass_rate_both_before."""
-    both = np.asarray(both, bool)
+    both = both.astype(bool)
     if not both.any():
         return dict.fromkeys(("fpr_equal", "pass_rate_both", "pass_rate_both_before"), np.nan)
-    old, new = np.asarray(pass_before, float)[both], np.asarray(pass_rate, float)[both]
+    old, new = pass_before[both], pass_rate[both]
     earlier, later = np.atleast_2d(approved_before)[:, both], np.atleast_2d(approved)[:, both]
     equal = approval.equal_pass_rate(earlier, old, later, new)
     return {"fpr_equal": equal, "pass_rate_both": float(new.mean()), "pass_rate_both_before": float(old.mean())}

@@ -1,4 +1,8 @@
-"""Intervals and tests: over seeds (t, signs) and over items (bootstrap, Wilson, paired differences)."""
+"""Intervals and tests: over seeds (t, signs) and over items (bootstrap, Wilson, paired differences).
+
+Every bootstrap interval of the project comes from `percentiles`, with one rule for resamples in which the statistic
+means nothing.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from candor.measures import checks
+from candor.measures.checks import COUNT, LEVEL, RANDOM, VALUES, Array, Is, Number, takes
+
+ITEMS = Array(flags=True)  # numbers, or outcomes
 
 
+@takes(values=VALUES, level=LEVEL)
 def t_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
     r"""Student's t interval of the mean of a few independent values, usually one per seed.
 
@@ -38,13 +45,13 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
     >>> t_interval([0.5])
     (nan, nan)
     """
-    values, level = checks.vector(values, "values"), checks.share(level, "level")
     if values.size == 1:
         return math.nan, math.nan
     half = stats.t.ppf((1 + level) / 2, values.size - 1) * stats.sem(values) if np.ptp(values) else 0.0
     return float(values.mean() - half), float(values.mean() + half)
 
 
+@takes(k=Number(low=0, whole=True), n=COUNT)
 def sign_test(k: int, n: int) -> float:
     r"""One-sided p value of at least `k` successes in `n` fair coin tosses.
 
@@ -55,10 +62,11 @@ def sign_test(k: int, n: int) -> float:
     >>> sign_test(5, 5)
     0.03125
     """
-    k, n = _count(k, n)
+    _count(k, n)
     return float(stats.binomtest(k, n, 0.5, alternative="greater").pvalue)
 
 
+@takes(k=Number(low=0, whole=True), n=COUNT, level=LEVEL)
 def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval (low, high) of a proportion of `k` in `n`.
 
@@ -72,11 +80,12 @@ def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
     >>> round(low, 3), high
     (0.806, 1.0)
     """
-    k, n = _count(k, n)
-    interval = stats.binomtest(k, n).proportion_ci(checks.share(level, "level"), method="wilson")
+    _count(k, n)
+    interval = stats.binomtest(k, n).proportion_ci(level, method="wilson")
     return float(interval.low), float(interval.high)
 
 
+@takes(a=ITEMS, b=ITEMS)
 def paired_difference(a: ArrayLike, b: ArrayLike) -> tuple[float, float]:
     r"""Mean of `a - b` over the same items, and its standard error.
 
@@ -95,14 +104,34 @@ def paired_difference(a: ArrayLike, b: ArrayLike) -> tuple[float, float]:
     >>> paired_difference([1, 1, 0, 1], [0, 1, 0, 0])
     (0.5, 0.28867513459481287)
     """
-    a, b = checks.vector(a, "a"), checks.vector(b, "b")
-    if a.shape != b.shape:
-        raise ValueError(f"a and b must hold the same items, but have {a.size} and {b.size}.")
     if a.size < 2:
-        raise ValueError("A standard error needs at least two items.")
+        raise ValueError("a and b need at least two items for a standard error.")
     return float((a - b).mean()), float(stats.sem(a - b))
 
 
+RESAMPLED = Array(gaps=True)
+
+
+@takes(values=RESAMPLED, level=LEVEL)
+def percentiles(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
+    """Percentile limits (low, high) of a statistic over resamples, array of shape (n,).
+
+    NaN says that the statistic meant nothing in a resample (an AUROC of right answers alone): such resamples are left
+    out. Where they are more than half, the others are no sample of anything: (nan, nan).
+
+    Examples
+    --------
+    >>> percentiles([1.0, 2.0, 3.0, math.nan], level=0.5), percentiles([1.0, math.nan, math.nan])
+    ((1.5, 2.5), (nan, nan))
+    """
+    known = values[~np.isnan(values)]
+    if 2 * known.size < values.size:
+        return math.nan, math.nan
+    low, high = np.quantile(known, ((1 - level) / 2, (1 + level) / 2))
+    return float(low), float(high)
+
+
+@takes(statistic=Is((Callable,)), arrays=ITEMS, level=LEVEL, n_resamples=COUNT, rng=RANDOM)
 def bootstrap_interval(
     statistic: Callable[..., float],
     *arrays: ArrayLike,
@@ -110,7 +139,7 @@ def bootstrap_interval(
     n_resamples: int = 1000,
     rng: np.random.Generator | int | None = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of `statistic(*arrays)`, resampling items (all arrays together).
+    """Percentile bootstrap interval of `statistic(*arrays)`, resampling items (all arrays together); see `percentiles`.
 
     It is an interval over items at one seed. For a statistic that cannot be negative (ECE) it is biased
     upwards near zero, because a resample is noisier than the sample: hold ECE against
@@ -118,7 +147,7 @@ def bootstrap_interval(
 
     Parameters
     ----------
-    statistic : function of as many vectors as there are arrays; returns a number.
+    statistic : function of as many vectors as there are arrays; returns a number, or NaN where it means nothing.
     arrays : arrays of shape (n,), n >= 2.
     rng : a generator or a seed; the same seed gives the same interval.
 
@@ -137,26 +166,18 @@ def bootstrap_interval(
     True
     """
     if not arrays:
-        raise ValueError("A bootstrap needs at least one array.")
-    arrays = [checks.vector(a, f"array {i}") for i, a in enumerate(arrays)]
+        raise ValueError("A bootstrap needs at least one of the arrays.")
     n = arrays[0].size
-    if any(a.size != n for a in arrays):
-        raise ValueError(f"The arrays must hold the same items, but have {[a.size for a in arrays]}.")
     if n < 2:
-        raise ValueError("A bootstrap needs at least two items.")
-    rng = np.random.default_rng(rng)
-    values = np.empty(checks.positive(n_resamples, "n_resamples"))
-    for i in range(values.size):
+        raise ValueError("arrays must hold at least two items for a bootstrap.")
+    rng, values = np.random.default_rng(rng), []
+    for _ in range(n_resamples):
         # scipy.stats.bootstrap does the same with all indices in memory, in three times the time.
         items = rng.integers(n, size=n)
-        values[i] = statistic(*(a[items] for a in arrays))
-    tail = 50 * (1 - checks.share(level, "level"))
-    low, high = np.percentile(values, (tail, 100 - tail))
-    return float(low), float(high)
+        values.append(statistic(*(a[items] for a in arrays)))
+    return percentiles(RESAMPLED(values, "what statistic returns", {}), level)
 
 
-def _count(k: int, n: int) -> tuple[int, int]:
-    n = checks.positive(n, "n")
-    if k != int(k) or not 0 <= k <= n:
-        raise ValueError(f"k must be a whole number from 0 to {n}, but is {k!r}.")
-    return int(k), n
+def _count(k: int, n: int) -> None:
+    if k > n:
+        raise ValueError(f"k must be a whole number from 0 to {n}, but is {k}.")

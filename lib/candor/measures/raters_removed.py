@@ -8,27 +8,51 @@ such a score and serves as a negative control.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+
+from candor.measures.checks import COUNT, GROUPS, MANY, OUTCOMES, SEED, VALUES, Array, Frame, Number, Sizes, takes
 
 SHARES = (0.1, 0.2, 0.5)
 DRAWS = 1000
 CONTROL = "log_loss"
 
+VOTES = Array(("raters", "items", "labels"), only=(0, 1), flags=True)
+PARTS = Array(("shares",), low=0, high=1, open=True)  # of the raters, to be removed
+KNOWN = Array(gaps=True)
+SOME = Number(low=0, high=MANY, whole=True)
+
+
+def _scores(value: Any, name: str, sizes: Sizes) -> pd.DataFrame:
+    """Rule: a data frame with a row a rater, named by its index, and columns of numbers (NaN: unknown)."""
+    if not isinstance(value, pd.DataFrame) or not value.shape[1] or value.index.hasnans or not value.index.is_unique:
+        raise ValueError(f"{name} must be a DataFrame with a column a score and a row a rater, each named once.")
+    for column in value:
+        Array(("raters",), gaps=True)(value[column], f"column {column} of {name}", sizes)
+    return value
+
+
 # --- Majorities -------------------------------------------------------------------------------------
 
 
+@takes(raters=GROUPS, items=GROUPS, labels=GROUPS)
 def ballots(raters: ArrayLike, items: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, pd.Index]:
-    """Votes as one-hot numbers [raters, items, labels], and the raters in that order; a rater may skip items."""
-    rater, names = pd.factorize(np.asarray(raters), sort=True)
-    item, known = pd.factorize(np.asarray(items), sort=True)
-    label, kinds = pd.factorize(np.asarray(labels), sort=True)
+    """Votes as one-hot numbers [raters, items, labels], and the raters in that order; a rater may skip items.
+
+    A rater who gave one item two labels is a `ValueError`.
+    """
+    (rater, names), (item, known), (label, kinds) = (pd.factorize(part, sort=True) for part in (raters, items, labels))
     votes = np.zeros((len(names), len(known), len(kinds)), np.float32)
     votes[rater, item, label] = 1
+    if votes.sum(-1).max() > 1:
+        raise ValueError("labels must be one a rater and item, but somebody gave an item two.")
     return votes, pd.Index(names, name="rater")
 
 
+@takes(counts=Array(("...", "labels"), low=0))
 def majority(counts: np.ndarray) -> np.ndarray:
     """The label with most votes [...] of counts [..., labels]; -1 for a tie, or for no vote at all.
 
@@ -39,6 +63,7 @@ def majority(counts: np.ndarray) -> np.ndarray:
     return np.where((counts == top).sum(-1) == 1, counts.argmax(-1), -1)
 
 
+@takes(votes=VOTES, removed=Array(("draws", "raters"), only=(0, 1), flags=True))
 def flips(votes: np.ndarray, removed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Shares of items [draws] whose majority changes (to or from a tie counts), and reverses (one label to another).
 
@@ -46,7 +71,7 @@ def flips(votes: np.ndarray, removed: np.ndarray) -> tuple[np.ndarray, np.ndarra
     """
     n, items, labels = votes.shape
     whole = votes.sum(0)
-    gone = (removed.astype(np.float32) @ votes.reshape(n, -1)).reshape(-1, items, labels)
+    gone = (removed @ votes.reshape(n, -1)).reshape(-1, items, labels)
     before, after = majority(whole), majority(whole - gone)
     changed = after != before
     return changed.mean(-1), (changed & (after >= 0) & (before >= 0)).mean(-1)
@@ -55,34 +80,46 @@ def flips(votes: np.ndarray, removed: np.ndarray) -> tuple[np.ndarray, np.ndarra
 # --- Who is removed ---------------------------------------------------------------------------------
 
 
+@takes(raters=COUNT, n=SOME, draws=COUNT, seed=SEED)
 def at_random(raters: int, n: int, draws: int, seed: int = 0) -> np.ndarray:
     """`draws` sets of `n` raters each [draws, raters], without replacement."""
+    _some(n, raters)
     order = np.random.default_rng(seed).random((draws, raters)).argsort(1)
     return order.argsort(1) < n
 
 
+@takes(score=Array(("raters",)), n=SOME, seed=SEED)
 def highest(score: ArrayLike, n: int, seed: int = 0) -> np.ndarray:
     """The `n` raters with the highest score [1, raters]; ties are broken at random, by `seed`."""
-    score = np.asarray(score, float)
+    _some(n, len(score))
     order = np.lexsort((np.random.default_rng(seed).random(len(score)), -score))
     chosen = np.zeros((1, len(score)), bool)
     chosen[0, order[:n]] = True
     return chosen
 
 
+def _some(n: int, raters: int, name: str = "n") -> int:
+    if n >= raters:
+        raise ValueError(f"{name} must leave somebody, but {n} of {raters} raters are to be removed.")
+    return n
+
+
+@takes(scores=_scores)
 def combined(scores: pd.DataFrame) -> pd.Series:
     """Mean rank of each rater over the scores that tell raters apart, the control left out."""
     used = [name for name in scores if name != CONTROL and scores[name].nunique() > 1]
+    if not used:
+        raise ValueError(f"scores must tell raters apart, but no column besides {CONTROL} does.")
     return scores[used].rank().mean(axis=1)
 
 
+@takes(value=Number(), null=Array(("draws",)))
 def against_random(value: float, null: ArrayLike) -> dict[str, float]:
     """A value beside the same value under random removals [draws].
 
     random_mean, random_p99, ratio (to random_mean), percentile (share of random values below it, in percent), beyond
     (whether it exceeds the 99th percentile).
     """
-    null = np.asarray(null, float)
     p99 = float(np.percentile(null, 99))
     return {
         "random_mean": float(null.mean()),
@@ -93,6 +130,7 @@ def against_random(value: float, null: ArrayLike) -> dict[str, float]:
     }
 
 
+@takes(votes=VOTES, scores=_scores, shares=PARTS, draws=COUNT, seed=SEED)
 def majority_table(
     votes: np.ndarray, scores: pd.DataFrame, shares: ArrayLike = SHARES, draws: int = DRAWS, seed: int = 0
 ) -> pd.DataFrame:
@@ -103,8 +141,8 @@ def majority_table(
     """
     n, items, _ = votes.shape
     rows = []
-    for share in np.asarray(shares, float):
-        k = round(share * n)
+    for share in shares:
+        k = _some(round(share * n), n, "shares")
         null, _ = flips(votes, at_random(n, k, draws, seed))
         for name, score in _usable(scores).items():
             [changed], [turned] = flips(votes, highest(score, k, seed))
@@ -124,6 +162,13 @@ def _usable(scores: pd.DataFrame) -> pd.DataFrame:
 # --- Means ------------------------------------------------------------------------------------------
 
 
+@takes(
+    ratings=Frame({"rater": GROUPS, "model": GROUPS, "score": VALUES}),
+    scores=_scores,
+    shares=PARTS,
+    draws=COUNT,
+    seed=SEED,
+)
 def shift_table(
     ratings: pd.DataFrame, scores: pd.DataFrame, shares: ArrayLike = SHARES, draws: int = DRAWS, seed: int = 0
 ) -> pd.DataFrame:
@@ -134,7 +179,9 @@ def shift_table(
     rated models of the absolute shift of their mean, in points), largest (of them), overall (of the mean of all
     ratings, 0 when centred), and of shift those of `against_random`.
     """
-    rater = pd.Categorical(ratings["rater"], categories=scores.index).codes
+    rater = scores.index.get_indexer(ratings["rater"])
+    if (rater < 0).any():
+        raise ValueError("scores must have a row for every rater of ratings.")
     group, models = pd.factorize(ratings["model"], sort=True)
     shape = (len(scores), len(models))
     given = np.zeros(shape)
@@ -144,8 +191,8 @@ def shift_table(
     for centred, values in ((False, ratings["score"]), (True, ratings["score"] - own)):
         total = np.zeros(shape)
         np.add.at(total, (rater, group), values.to_numpy(float))
-        for share in np.asarray(shares, float):
-            k = round(share * len(scores))
+        for share in shares:
+            k = _some(round(share * len(scores)), len(scores), "shares")
             null, _, _ = _shifts(total, given, at_random(len(scores), k, draws, seed))
             for name, score in _usable(scores).items():
                 [shift], [largest], [overall] = _shifts(total, given, highest(score, k, seed))
@@ -177,6 +224,7 @@ IMPLIED: tuple[tuple[str, str], ...] = (
 )
 
 
+@takes(answers=Frame({"rater": GROUPS, "item": GROUPS, "label": GROUPS, "seconds": KNOWN}))
 def safety_scores(answers: pd.DataFrame) -> pd.DataFrame:
     """How inconsistent each rater of DICES is: a row a rater (index), higher is more so.
 
@@ -220,6 +268,7 @@ def _log_loss(answers: pd.DataFrame) -> pd.Series:
     return -np.log((same + 1 / kinds) / (others + 1))
 
 
+@takes(ratings=Frame({"rater": GROUPS, "item": GROUPS, "model": GROUPS, "score": VALUES, "chosen": OUTCOMES}))
 def rating_scores(ratings: pd.DataFrame) -> pd.DataFrame:
     """How inconsistent each rater of PRISM is: a row a rater (index), higher is more so.
 
@@ -243,7 +292,10 @@ def rating_scores(ratings: pd.DataFrame) -> pd.DataFrame:
 
 # --- Votes on pairs ---------------------------------------------------------------------------------
 
+VOTE = Array(only=(0, 0.5, 1))
 
+
+@takes(votes=Frame({"pair": GROUPS, "vote": VOTE}))
 def vote_summary(votes: pd.DataFrame) -> dict[str, float]:
     """What the votes on pairs (pair, vote) look like.
 
@@ -265,6 +317,7 @@ def vote_summary(votes: pd.DataFrame) -> dict[str, float]:
     }
 
 
+@takes(votes=Frame({"pair": GROUPS, "vote": VOTE, "confidence": KNOWN, "seconds": KNOWN, "expert": OUTCOMES}))
 def disagreement(votes: pd.DataFrame) -> pd.DataFrame:
     """Whether a rater's confidence, tie and time tell if the *other* raters of the pair disagree with each other.
 
@@ -277,6 +330,8 @@ def disagreement(votes: pd.DataFrame) -> pd.DataFrame:
 
     used = votes.dropna(subset=["confidence", "seconds"]).reset_index(drop=True)
     used = used[used.groupby("pair")["vote"].transform("size") > 2]
+    if used.empty:
+        raise ValueError("votes must hold a pair with three votes or more whose confidence and seconds are known.")
     given = pd.get_dummies(used["vote"]).astype(int)
     others = given.groupby(used["pair"]).transform("sum") - given
     outcome = (others > 0).sum(axis=1) > 1

@@ -11,12 +11,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from candor.errors import CandorError
+from candor.measures.checks import (
+    COUNT,
+    FLAG,
+    GROUPS,
+    LEVEL,
+    SEED,
+    SHARE,
+    SHARES,
+    Array,
+    Is,
+    Number,
+    Sizes,
+    takes,
+)
 
 PARAMETERS = ("genuine", "non_attitude", "mixing", "lapse", "bias")
 AT = {"genuine": 0.5, "non_attitude": 0.25, "mixing": 0.53, "lapse": 0.05, "bias": 0.10}
@@ -38,6 +52,29 @@ EIGHT = DESIGNS["2 frames x 2 orders x 2 waves"]
 RETEST = DESIGNS["one frame x 2 orders x 2 waves"]
 
 
+ANSWERS = Array(("items", "occasions"), only=(0, 1), flags=True)
+_RANGES = dict.fromkeys(PARAMETERS, SHARE) | {"bias": Number(low=-0.5, high=0.5)}
+
+
+def _design(value: Any, name: str, sizes: Sizes) -> np.ndarray:
+    """Rule: (frame, order) of up to 16 occasions, each +1 or -1."""
+    design = Array(("occasions", "2"), only=(-1, 1))(value, name, sizes)
+    if len(design) > 16:
+        raise ValueError(f"{name} must have at most 16 occasions, but has {len(design)}.")
+    return design
+
+
+def _parameters(value: Any, name: str, sizes: Sizes) -> dict[str, float]:
+    """Rule: the five `PARAMETERS`; the shares of the types are at most 1 together."""
+    if not isinstance(value, dict) or set(value) != set(PARAMETERS):
+        raise ValueError(f"{name} must be a dict of {', '.join(PARAMETERS)}.")
+    found = {key: _RANGES[key](part, f"{key} of {name}", sizes) for key, part in value.items()}
+    if found["genuine"] + found["non_attitude"] > 1 + 1e-9:
+        raise ValueError(f"{name} must have genuine and non_attitude of at most 1 together.")
+    return found
+
+
+@takes(design=_design)
 def patterns_of(design: Design) -> np.ndarray:
     """All response patterns of a design, 0 and 1, [2^k, k]."""
     k = len(design)
@@ -66,8 +103,13 @@ def _likelihoods(rows: np.ndarray, patterns: np.ndarray) -> np.ndarray:
     return np.where(patterns[:, None, :] == 1, rows[None], 1 - rows[None]).prod(2)
 
 
+@takes(parameters=_parameters, design=_design, style_known=FLAG)
 def cell_probabilities(parameters: dict[str, float], design: Design, style_known: bool = True) -> np.ndarray:
     """P of every response pattern, in the order of `patterns_of(design)`, [2^k]; `parameters` as in `PARAMETERS`."""
+    return _cells(parameters, design, style_known)
+
+
+def _cells(parameters: dict[str, float], design: Design, style_known: bool) -> np.ndarray:
     weights, rows = _classes(parameters, design, style_known)
     return _likelihoods(rows, patterns_of(design)) @ weights
 
@@ -86,6 +128,7 @@ class Identification:
     se: dict[str, float]
 
 
+@takes(design=_design, style_known=FLAG, n=COUNT, at=_parameters)
 def rank(
     design: Design, style_known: bool = True, *, n: int = 4000, at: dict[str, float] | None = None
 ) -> Identification:
@@ -96,16 +139,17 @@ def rank(
     >>> rank(DESIGNS["one frame x 2 orders x 2 waves"]).rank, rank(DESIGNS["2 frames x 2 orders"]).rank
     (4, 5)
     """
-    at, step = dict(at or AT), 1e-5
-    columns = []
+    at, step = at or AT, 1e-5
+    p, columns = _cells(at, design, style_known), []
+    if p.min() <= 0:
+        raise ValueError("at must give every pattern a probability: take a lapse and a bias off the ends.")
     for name in PARAMETERS:
-        above, below = (cell_probabilities(at | {name: at[name] + s}, design, style_known) for s in (step, -step))
+        above, below = (_cells(at | {name: at[name] + s}, design, style_known) for s in (step, -step))
         columns.append((above - below) / (2 * step))
     jacobian = np.stack(columns, 1)
     found = int(np.linalg.matrix_rank(jacobian, tol=1e-6))
     se: dict[str, float] = dict.fromkeys(PARAMETERS[:2], np.nan)
     if found == len(PARAMETERS):
-        p = cell_probabilities(at, design, style_known)
         errors = np.sqrt(np.diag(np.linalg.inv(n * jacobian.T @ (jacobian / p[:, None]))))
         se = dict(zip(PARAMETERS[:2], errors.tolist()))
     return Identification(found, se)
@@ -134,6 +178,13 @@ class Fit:
         return self.responsibilities.argmax(1)
 
 
+@takes(
+    responses=ANSWERS,
+    design=_design,
+    start=Array(("3",), low=0, high=1),
+    iterations=COUNT,
+    tolerance=Number(low=0, open=True),
+)
 def em(
     responses: ArrayLike,
     design: Design = FOUR,
@@ -152,13 +203,13 @@ def em(
 
     Raises
     ------
-    CandorError : the responses do not have a column an occasion.
+    ValueError : the responses do not have a column an occasion, or the start does not add up to 1.
     """
     if start is None:
         return max((em(responses, design, s) for s in STARTS), key=lambda fit: fit.log_likelihood)
-    responses = np.asarray(responses).astype(int)
-    if responses.ndim != 2 or responses.shape[1] != len(design):
-        raise CandorError(f"The design has {len(design)} occasions, the responses have shape {responses.shape}.")
+    if abs(start.sum() - 1) > 1e-6:
+        raise ValueError(f"start must add up to 1, but adds up to {start.sum():g}.")
+    responses = responses.astype(int)
     patterns = patterns_of(design)
     index = responses @ (1 << np.arange(len(design))[::-1])
     counts = np.bincount(index, minlength=len(patterns)).astype(float)
@@ -193,6 +244,7 @@ def em(
     return Fit(shares, float(p["mixing"]), float(p["lapse"]), float(p["bias"]), reached, merged[index])
 
 
+@takes(responses=ANSWERS, start=Array(("3",), low=0, high=1))
 def retest_em(responses: ArrayLike, start: tuple[float, float, float]) -> Fit:
     """The same mixture when all answers come from one frame: genuine and constructed are told apart by the start.
 
@@ -201,9 +253,10 @@ def retest_em(responses: ArrayLike, start: tuple[float, float, float]) -> Fit:
     return em(responses, RETEST, start)
 
 
+@takes(fit=Is((Fit,)), responses=ANSWERS, annotator=GROUPS, design=_design)
 def by_annotator(fit: Fit, responses: ArrayLike, annotator: np.ndarray, design: Design = FOUR) -> np.ndarray:
     """P(type | all answers of the annotator) [n, 3], for annotators who have one type in all their cells."""
-    responses = np.asarray(responses).astype(int)
+    annotator = np.unique(annotator, return_inverse=True)[1].ravel()
     p = {"genuine": fit.shares[0], "non_attitude": fit.shares[1]}
     _, rows = _classes(p | {"mixing": fit.mixing, "lapse": fit.lapse, "bias": fit.bias}, design, True)
     each = _likelihoods(rows, responses)
@@ -226,6 +279,7 @@ class Unconstrained:
     log_likelihood: float
 
 
+@takes(responses=ANSWERS, classes=COUNT, design=_design, starts=COUNT, seed=SEED)
 def stepmix(responses: ArrayLike, classes: int, design: Design = EIGHT, *, starts: int = 4, seed: int = 0):
     """StepMix's unconstrained latent classes of binary items, best of `starts`; returns an `Unconstrained`.
 
@@ -238,7 +292,7 @@ def stepmix(responses: ArrayLike, classes: int, design: Design = EIGHT, *, start
     """
     from stepmix.stepmix import StepMix
 
-    responses = np.asarray(responses).astype(int)
+    responses = responses.astype(int)
     model = StepMix(classes, measurement="binary", n_init=starts, random_state=seed, abs_tol=1e-7, progress_bar=0)
     model.fit(responses)
     rows = model.get_parameters()["measurement"]["pis"]
@@ -249,6 +303,11 @@ def stepmix(responses: ArrayLike, classes: int, design: Design = EIGHT, *, start
     return Unconstrained(tuple(shares.tolist()), float(model.bic(responses)), total)
 
 
+@takes(
+    labels=Array(("items", "labellers"), only=(0, 1), flags=True),
+    annotators=Array(("items", "labellers"), low=0, whole=True),
+    iterations=COUNT,
+)
 def dawid_skene(labels: ArrayLike, annotators: ArrayLike, *, iterations: int = 50) -> tuple[np.ndarray, np.ndarray]:
     """Truth inference from agreement (Dawid & Skene 1979), two classes.
 
@@ -261,7 +320,7 @@ def dawid_skene(labels: ArrayLike, annotators: ArrayLike, *, iterations: int = 5
     -------
     P(item's true label is 1) [items], and the annotators' confusion [m, 2, 2]: P(label | true).
     """
-    labels, annotators = np.asarray(labels).astype(int), np.asarray(annotators)
+    labels, annotators = labels.astype(int), annotators.astype(int)
     m, belief = annotators.max() + 1, labels.mean(1)
     for _ in range(iterations):
         truth = np.stack([1 - belief, belief], 1)
@@ -274,6 +333,7 @@ def dawid_skene(labels: ArrayLike, annotators: ArrayLike, *, iterations: int = 5
     return belief, confusion
 
 
+@takes(g=SHARES, n=SHARES, c=SHARES, consensus=SHARES, follow=SHARE)
 def agreement_of(g: ArrayLike, n: ArrayLike, c: ArrayLike, consensus: ArrayLike = 1.0, follow: float = 0.95):
     """P(two people give the same label), one label each in one frame.
 
@@ -283,7 +343,12 @@ def agreement_of(g: ArrayLike, n: ArrayLike, c: ArrayLike, consensus: ArrayLike 
     >>> float(round(agreement_of(0.68, 0.32, 0.0), 3)), float(round(agreement_of(0.0, 0.24, 0.76), 3))
     (0.731, 0.734)
     """
-    g, n, c, consensus = (np.asarray(part, float) for part in (g, n, c, consensus))
+    if np.abs(g + n + c - 1).max() > 1e-6:
+        raise ValueError("g, n and c must add up to 1.")
+    return _agreement(g, n, c, consensus, follow)
+
+
+def _agreement(g, n, c, consensus, follow=0.95):
     agree = 0.0
     for genuine in (consensus, 1 - consensus):
         p = g * genuine + n / 2 + c * follow
@@ -291,6 +356,7 @@ def agreement_of(g: ArrayLike, n: ArrayLike, c: ArrayLike, consensus: ArrayLike 
     return agree
 
 
+@takes(agreement=LEVEL, tolerance=LEVEL, step=Number(low=0.005, high=1))
 def ridge(agreement: float = 0.73, *, tolerance: float = 0.01, step: float = 0.02) -> pd.DataFrame:
     """Mixes whose pairwise agreement is within `tolerance` of `agreement`.
 
@@ -299,7 +365,7 @@ def ridge(agreement: float = 0.73, *, tolerance: float = 0.01, step: float = 0.0
     grid = np.arange(0, 1 + step / 2, step).round(4)
     g, n, consensus = np.meshgrid(grid, grid, np.arange(0.7, 1.001, 0.02).round(2), indexing="ij")
     c = (1 - g - n).round(4)
-    found = agreement_of(g, n, c, consensus)
+    found = _agreement(g, n, c, consensus)
     keep = (c >= 0) & (np.abs(found - agreement) <= tolerance) & ((g > 0) | (consensus == 1))
     columns = {"genuine": g, "non_attitude": n, "constructed": c, "consensus": consensus, "agreement": found}
     return pd.DataFrame({name: values[keep] for name, values in columns.items()})

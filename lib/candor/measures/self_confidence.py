@@ -13,22 +13,35 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special, stats
 from sklearn.metrics import roc_auc_score
 
-from candor.measures import checks
+from candor.measures.calibration import N_BINS, bins
+from candor.measures.checks import (
+    COUNT,
+    GROUPS,
+    OUTCOMES,
+    PROBABILITIES,
+    SEED,
+    VALUES,
+    WEIGHTS,
+    Array,
+    Choice,
+    Number,
+    takes,
+)
 
-N_BINS = 10
+GRADES = Array(low=0, high=1, flags=True)  # right or wrong, or the probability of right
 
 
 # --- Within prompts ---------------------------------------------------------------------------------
 
 
+@takes(confidence=VALUES, correct=OUTCOMES, prompt=GROUPS)
 def prompt_aurocs(confidence: ArrayLike, correct: ArrayLike, prompt: ArrayLike) -> pd.Series:
     """The AUROC of each prompt that has both right and wrong traces, by prompt (ties count half)."""
-    confidence, correct = checks.vector(confidence, "confidence"), checks.outcomes(correct)
-    table = pd.DataFrame({"confidence": confidence, "correct": correct, "prompt": np.asarray(prompt)})
+    table = pd.DataFrame({"confidence": confidence, "correct": correct, "prompt": prompt})
     table["rank"] = table.groupby("prompt")["confidence"].rank()
     table["right_rank"] = table["rank"] * table["correct"]
     sums = table.groupby("prompt").agg(n=("correct", "size"), right=("correct", "sum"), ranks=("right_rank", "sum"))
@@ -37,13 +50,14 @@ def prompt_aurocs(confidence: ArrayLike, correct: ArrayLike, prompt: ArrayLike) 
     return wins / (sums["right"] * (sums["n"] - sums["right"]))
 
 
+@takes(confidence=VALUES, correct=OUTCOMES, prompt=GROUPS, weight=WEIGHTS)
 def within_prompt_auroc(
     confidence: ArrayLike, correct: ArrayLike, prompt: ArrayLike, weight: ArrayLike | None = None
 ) -> float:
     """Mean over prompts of P(a right trace carries more confidence than a wrong one of the same prompt).
 
     Over prompts with both right and wrong traces, each counting once or with the `weight` of its traces (one number a
-    prompt, repeated). NaN without such a prompt.
+    prompt, repeated). NaN without such a prompt, or where all of them weigh 0.
 
     Examples
     --------
@@ -57,10 +71,14 @@ def within_prompt_auroc(
         return np.nan
     if weight is None:
         return float(found.mean())
-    weights = pd.Series(np.asarray(weight, float)).groupby(np.asarray(prompt)).first()[found.index]
-    return float((found * weights).sum() / weights.sum())
+    weights = pd.Series(weight).groupby(prompt)
+    if (weights.nunique() > 1).any():
+        raise ValueError("weight must be one number a prompt, repeated for its traces.")
+    weights = weights.first()[found.index]
+    return float((found * weights).sum() / weights.sum()) if weights.any() else np.nan
 
 
+@takes(confidence=VALUES, correct=GRADES, prompt=GROUPS)
 def slope(confidence: ArrayLike, correct: ArrayLike, prompt: ArrayLike) -> float:
     """The slope b of correctness on confidence over traces with prompt fixed effects (both centred within prompts).
 
@@ -72,12 +90,8 @@ def slope(confidence: ArrayLike, correct: ArrayLike, prompt: ArrayLike) -> float
     >>> round(slope([0.2, 0.4, 0.7, 0.9], [0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1]), 3)
     0.5
     """
-    columns = {
-        "confidence": checks.vector(confidence, "confidence"),
-        "correct": checks.probabilities(correct, "correct"),
-    }
-    table = pd.DataFrame(columns)
-    centred = table - table.groupby(np.asarray(prompt)).transform("mean")
+    table = pd.DataFrame({"confidence": confidence, "correct": correct})
+    centred = table - table.groupby(prompt).transform("mean")
     variance = float((centred["confidence"] ** 2).sum())
     return float((centred["confidence"] * centred["correct"]).sum() / variance) if variance > 1e-12 else np.nan
 
@@ -85,6 +99,7 @@ def slope(confidence: ArrayLike, correct: ArrayLike, prompt: ArrayLike) -> float
 # --- Calibration, graded by a posterior or a truth --------------------------------------------------
 
 
+@takes(confidence=PROBABILITIES, correct=GRADES, zeros=Choice(("kept", "dropped")))
 def ece(confidence: ArrayLike, correct: ArrayLike, zeros: Literal["kept", "dropped"] = "kept") -> float:
     """Expected calibration error in 10 bins closed on the right, (0, .1], ..., (.9, 1].
 
@@ -97,54 +112,40 @@ def ece(confidence: ArrayLike, correct: ArrayLike, zeros: Literal["kept", "dropp
     >>> round(ece(confidence, correct), 3), round(ece(confidence, correct, "dropped"), 3)
     (0.4, 0.1)
     """
-    if zeros not in ("kept", "dropped"):
-        raise ValueError(f'zeros must be "kept" or "dropped", but is {zeros!r}.')
-    confidence, correct = _graded(confidence, correct)
     if zeros == "dropped":
         confidence, correct = confidence[confidence > 0], correct[confidence > 0]
     if not confidence.size:
         return np.nan
-    return float(np.abs(np.bincount(_bins(confidence), confidence - correct)).sum() / confidence.size)
+    return float(np.abs(np.bincount(bins(confidence, closed="right"), confidence - correct)).sum() / confidence.size)
 
 
+@takes(confidence=PROBABILITIES, correct=GRADES)
 def reliability(confidence: ArrayLike, correct: ArrayLike) -> pd.DataFrame:
     """The bins of `ece` with zeros kept, empty ones too: bin (0 to 9), n, confidence, accuracy."""
-    confidence, correct = _graded(confidence, correct)
-    index = _bins(confidence)
+    index = bins(confidence, closed="right")
     n = np.bincount(index, minlength=N_BINS)
     with np.errstate(invalid="ignore"):
         means = [np.bincount(index, values, N_BINS) / n for values in (confidence, correct)]
     return pd.DataFrame({"bin": np.arange(N_BINS), "n": n, "confidence": means[0], "accuracy": means[1]})
 
 
+@takes(confidence=PROBABILITIES, correct=GRADES)
 def brier(confidence: ArrayLike, correct: ArrayLike) -> float:
     """The expected Brier score where each answer is right with probability `correct`."""
-    confidence, correct = _graded(confidence, correct)
     return float((correct * (1 - confidence) ** 2 + (1 - correct) * confidence**2).mean())
 
 
+@takes(confidence=PROBABILITIES, correct=GRADES)
 def auroc(confidence: ArrayLike, correct: ArrayLike) -> float:
     """P(a right answer carries more confidence than a wrong one), each right with probability `correct`.
 
     NaN where all are right for certain, or all wrong.
     """
-    confidence, correct = _graded(confidence, correct)
     weights = np.concatenate([correct, 1 - correct])
     if not 0 < correct.mean() < 1:
         return np.nan
     labels = np.repeat([1, 0], correct.size)
     return float(roc_auc_score(labels, np.tile(confidence, 2), sample_weight=weights))
-
-
-def _graded(confidence: ArrayLike, correct: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    confidence, correct = checks.probabilities(confidence), checks.probabilities(correct, "correct")
-    if confidence.shape != correct.shape:
-        raise ValueError(f"There are {confidence.size} confidences for {correct.size} outcomes.")
-    return confidence, correct
-
-
-def _bins(confidence: NDArray) -> NDArray[np.int64]:
-    return (np.ceil((confidence - checks.TOLERANCE) * N_BINS) - 1).astype(int).clip(0, N_BINS - 1)
 
 
 # --- Theory -----------------------------------------------------------------------------------------
@@ -153,6 +154,7 @@ def _bins(confidence: NDArray) -> NDArray[np.int64]:
 WORLDS = {"ten_answers": (10, 2.0), "five_options": (5, 1.5), "arc_like": (4, 23.94)}
 
 
+@takes(temperatures=Array(("temperatures?",), low=0, open=True), world=Choice(tuple(WORLDS)), n=COUNT, seed=SEED)
 def artefact(temperatures: ArrayLike, world: str = "ten_answers", n: int = 200_000, seed: int = 0) -> pd.DataFrame:
     """What one temperature does to the ECE by disparity and by probability, in a forecaster calibrated at T = 1.
 
@@ -178,16 +180,20 @@ def artefact(temperatures: ArrayLike, world: str = "ten_answers", n: int = 200_0
     return pd.DataFrame(rows, columns=["temperature", "ece_disparity", "ece_probability", "accuracy"])
 
 
+@takes(b=Number(), traces=COUNT)
 def selection(b: float, traces: int = 10) -> tuple[float, float]:
     """Accuracy and gap (mean confidence minus accuracy) of the most confident of `traces`, exactly.
 
-    Confidence c is uniform on [.2, .8] and P(right | c) = .5 + b (c - .5), so that the gap is 0 before.
+    Confidence c is uniform on [.2, .8] and P(right | c) = .5 + b (c - .5), so that the gap is 0 before. A slope for
+    which the accuracy leaves [0, 1] is a `ValueError`.
 
     Examples
     --------
     >>> [tuple(round(x, 2) for x in selection(b)) for b in (0.5, 1.0, 1.5)]
     [(0.62, 0.12), (0.75, 0.0), (0.87, -0.12)]
     """
-    confidence = 0.2 + 0.6 * stats.beta(checks.positive(traces, "traces"), 1).mean()
+    confidence = 0.2 + 0.6 * stats.beta(traces, 1).mean()
     accuracy = 0.5 + b * (confidence - 0.5)
+    if not 0 <= accuracy <= 1:
+        raise ValueError(f"b is {b:g}, which makes the accuracy {accuracy:g}.")
     return float(accuracy), float(confidence - accuracy)

@@ -7,16 +7,42 @@ published ones, which took the most frequent flag of an output: of a rare flag l
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from candor.errors import CandorError
 from candor.measures import clustered
+from candor.measures.checks import COUNT, GROUPS, OUTCOMES, Array, Frame, Labels, Sizes, takes
 
 FRAMES = {"quality": "quality-only frame", "checklist": "error-checklist frame"}
 
+_JUDGED = Frame(
+    {"first": GROUPS, "second": GROUPS, "pair": GROUPS, "swapped": OUTCOMES, "preference": Array(only=(-1, 0, 1))}
+)
+FLAGGED = Array(only=(0, 1), flags=True, gaps=True)
+_FLAGS = Frame(
+    {"output": GROUPS, "style": Labels(gaps=True)} | dict.fromkeys(("refusal", "factuality", "inconsistent"), FLAGGED)
+)
 
+
+def _judgements(value: Any, name: str, sizes: Sizes) -> dict[str, pd.DataFrame]:
+    """Rule: judgements of both frames."""
+    if not isinstance(value, Mapping) or set(value) != set(FRAMES):
+        raise ValueError(f"{name} must hold the judgements of {' and '.join(FRAMES)}.")
+    return {frame: _JUDGED(part, f"{name}[{frame!r}]", sizes) for frame, part in value.items()}
+
+
+def _by_output(value: Any, name: str, sizes: Sizes) -> pd.Series:
+    """Rule: a number an output, named by the index."""
+    if not isinstance(value, pd.Series) or not value.index.is_unique:
+        raise ValueError(f"{name} must be a Series with one row an output.")
+    Array(gaps=True)(value, name, sizes)
+    return value
+
+
+@takes(judged=_judgements, assertive=_by_output, flags=_FLAGS, resamples=COUNT)
 def recompute(
     judged: Mapping[str, pd.DataFrame], assertive: pd.Series, flags: pd.DataFrame, resamples: int
 ) -> pd.DataFrame:

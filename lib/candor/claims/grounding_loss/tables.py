@@ -14,6 +14,7 @@ from candor.claims.shared import rows
 from candor.experiments import dialogue_models
 from candor.judges import raters
 from candor.measures.agreement import kappa, kappa_max, kappa_of
+from candor.measures.intervals import percentiles
 from candor.worlds import reference_game as game
 from candor.worlds.reference_game import ACTS
 
@@ -168,7 +169,7 @@ def _rates(printed: pd.DataFrame) -> pd.DataFrame:
         }
     ).reset_index(names=["model", "arm", "act"])
     h, m = frame["human"] / 100, frame["rate"] / 100
-    frame["kappa_max"] = 100 * np.vectorize(kappa_max)(h, m)
+    frame["kappa_max"] = 100 * kappa_max(h, m)
     frame["kappa_max"] = frame["kappa_max"].where(m > 0)
     both = split(h, m, frame["kappa"] / 100).where(m > 0)
     frame = frame.assign(share=frame["kappa"] / frame["kappa_max"], recall=100 * both / h, precision=100 * both / m)
@@ -213,7 +214,7 @@ def _kappa_bound(rates: pd.DataFrame) -> pd.DataFrame:
     """The largest kappa (x 100) at each model rate (percent): act, human (rate), rate, kappa_max."""
     m = np.linspace(0.1, 45, 450)
     frames = [
-        pd.DataFrame({"act": act, "human": h, "rate": m, "kappa_max": 100 * np.vectorize(kappa_max)(h / 100, m / 100)})
+        pd.DataFrame({"act": act, "human": h, "rate": m, "kappa_max": 100 * kappa_max(h / 100, m / 100)})
         for act, h in rates.groupby("act", sort=False)["human"].first().items()
     ]
     return pd.concat(frames, ignore_index=True)
@@ -370,7 +371,7 @@ def _human_ceiling(printed: pd.DataFrame, draws: int = 20_000) -> pd.DataFrame:
         share = np.array([both, first, second, n - both - first - second]) / n
         drawn = rng.multinomial(n, share, draws)
         resampled = 100 * kappa_of_counts(n, *drawn.T[:3])
-        low, high = np.nanpercentile(resampled, (2.5, 97.5))
+        low, high = percentiles(resampled)
         value = 100 * kappa_of_counts(n, both, first, second)
         outside = not low <= model[act] <= high
         row = (act, n, both, first, second, len(fitting), value, low, high, kappa[act], other[act], model[act], outside)
@@ -381,8 +382,7 @@ def _human_ceiling(printed: pd.DataFrame, draws: int = 20_000) -> pd.DataFrame:
 
 def kappa_of_counts(n: int, both, first, second):
     """Cohen's kappa of `both` coincident turns of n, and `first`, `second` of one side alone; NaN if nobody acts."""
-    both = np.asarray(both)
-    return np.vectorize(kappa_of)((both + first) / n, (both + second) / n, both / n)
+    return kappa_of(*np.broadcast_arrays((both + first) / n, (both + second) / n, both / n))
 
 
 def _clarification_counts(printed: pd.DataFrame, points: pd.DataFrame, most: int = 15) -> pd.DataFrame:

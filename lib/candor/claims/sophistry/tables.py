@@ -200,9 +200,10 @@ def _rubber_stamp(main: pd.DataFrame) -> pd.DataFrame:
             assumed = ""
             if setting == APPS:
                 c, assumed = APPS_CORRECTNESS, "correctness 35"
-            best = 100 * approval.constant_verdict(c / 100)
             if setting == TASK:
                 best, assumed = 50.0, "at most 50, whatever the correctness"
+            else:
+                best = 100 * approval.constant_verdict(c / 100)
             found.append((setting, arm, c, e, c, 100 - c, best, c - e, best - e, assumed))
     columns = ["setting", "arm", "correctness", "error", "rejecting", "approving", "best"]
     return pd.DataFrame(found, columns=[*columns, "over_rejecting", "advantage", "assumed"])
