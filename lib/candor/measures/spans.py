@@ -16,11 +16,7 @@ from decimal import Decimal
 from difflib import SequenceMatcher
 from functools import lru_cache
 from itertools import accumulate
-from typing import Any, Literal
-
-import numpy as np
-
-from candor.measures.checks import FLAG, Choice, Is, Number, Sizes, takes
+from typing import Literal
 
 Kind = Literal["number", "choice"]
 Span = tuple[int, int]
@@ -34,24 +30,6 @@ _LETTER = re.compile(r"(?<![\w'])([A-E])(?![\w'])")
 _CUED_LETTER = re.compile(r"(?i:answer is)[^\w\n]{0,6}(?i:(?:option|choice)\s+)?[^\w\n]{0,4}([A-E])(?![\w'])")
 
 
-KIND = Choice(("number", "choice"))
-TEXT = Is((str,))
-MATCH = Is((re.Match, type(None)))
-PLACE = Number(low=0, whole=True)
-
-
-def _ids(dim: str) -> Is:
-    return Is((int, np.integer), dim)
-
-
-def _tokenizer(value: Any, name: str, sizes: Sizes) -> Any:
-    """Rule: whatever decodes."""
-    if not callable(getattr(value, "decode", None)) or isinstance(value, bytes):
-        raise ValueError(f"{name} must be a tokenizer, but is a {type(value).__name__}.")
-    return value
-
-
-@takes(tokenizer=_tokenizer, ids=_ids("tokens"))
 def pieces(tokenizer, ids: Sequence[int]) -> list[str]:
     """The text that each token adds, special tokens as they are written; together they are the text of `ids`."""
     decode = _decoder(tokenizer)
@@ -71,7 +49,6 @@ def _decoder(tokenizer):
     return added
 
 
-@takes(text=TEXT, pattern=Is((re.Pattern,)))
 def numbers(text: str, pattern: re.Pattern = NUMBER) -> list[str]:
     """The numbers of a text, in one form: no sign of a currency, no commas, no trailing zeros.
 
@@ -85,21 +62,16 @@ def numbers(text: str, pattern: re.Pattern = NUMBER) -> list[str]:
     return [plain(match[0]) for match in pattern.finditer(text)]
 
 
-@takes(number=TEXT)
 def plain(number: str) -> str:
     """A number in one form.
 
     >>> plain("1,080.00"), plain("-0"), plain("−$2.50")
     ('1080', '0', '-2.5')
     """
-    digits = number.replace(",", "").replace("$", "").replace("−", "-")
-    if not re.fullmatch(r"-?(\d+\.?\d*|\.\d+)", digits):
-        raise ValueError(f"number must be written in digits, but is {number!r}.")
-    value = Decimal(digits)
+    value = Decimal(number.replace(",", "").replace("$", "").replace("−", "-"))
     return format(value.normalize() if value else Decimal(0), "f")
 
 
-@takes(text=TEXT, kind=KIND)
 def stated(text: str, kind: Kind) -> re.Match | None:
     """The answer in a reply to a cue: its first number, or its first letter standing alone.
 
@@ -111,7 +83,6 @@ def stated(text: str, kind: Kind) -> re.Match | None:
     return NUMBER.search(text) if kind == "number" else _LETTER.search(text)
 
 
-@takes(text=TEXT, kind=KIND)
 def given(text: str, kind: Kind) -> re.Match | None:
     """The answer in a trace: its last number, or the letter behind its last cue.
 
@@ -126,17 +97,13 @@ def given(text: str, kind: Kind) -> re.Match | None:
     return found[-1] if found else None
 
 
-@takes(match=MATCH, kind=KIND)
 def read(match: re.Match | None, kind: Kind) -> str:
     """An answer in one form; "" without one."""
     if match is None:
         return ""
-    if kind == "choice" and not match.re.groups:
-        raise ValueError('match must come from `stated` or `given` of the kind "choice", with a letter.')
     return plain(match[0]) if kind == "number" else match[1].upper()
 
 
-@takes(parts=Is((str,), "tokens"), low=PLACE, high=PLACE)
 def tokens_at(parts: Sequence[str], low: int, high: int) -> Span:
     """The tokens that hold the characters from `low` to before `high` of the joined `parts`.
 
@@ -144,8 +111,6 @@ def tokens_at(parts: Sequence[str], low: int, high: int) -> Span:
     (1, 3)
     """
     ends = list(accumulate(map(len, parts)))
-    if not low < high <= ends[-1]:
-        raise ValueError(f"low and high must be a stretch of the {ends[-1]} characters, but are {low} and {high}.")
     start = next(i for i, end in enumerate(ends) if end > low)
     return start, next(i for i, end in enumerate(ends) if end >= high) + 1
 
@@ -154,7 +119,6 @@ def _place(match: re.Match, kind: Kind) -> tuple[int, int]:
     return match.span(0 if kind == "number" else 1)
 
 
-@takes(trace=_ids("trace"), reply=_ids("tokens"), reply_parts=Is((str,), "tokens"), kind=KIND)
 def authors(
     trace: Sequence[int], reply: Sequence[int], reply_parts: Sequence[str], kind: Kind
 ) -> tuple[str, Span | None]:
@@ -176,7 +140,6 @@ def authors(
     return read(match, kind), (block.a, block.a + block.size) if block.size else None
 
 
-@takes(parts=Is((str,), "tokens"), finished=FLAG, kind=KIND)
 def strict(parts: Sequence[str], finished: bool, kind: Kind) -> tuple[str, Span | None]:
     """The answer that a trace itself gives, and its tokens; none in an unfinished trace, whose last number is a step.
 
