@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from candor import rewards
+from candor.errors import CandorError
 from candor.worlds import witnesses as world
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -189,3 +190,44 @@ def test_terms_take_whatever_trl_passes():
     for term in named + made:
         values = term(**columns)
         assert len(values) == 4 and all(isinstance(v, float) and math.isfinite(v) for v in values)
+
+
+# --- What a trainer takes ---------------------------------------------------------------------------
+
+BROKEN = [
+    lambda n: [math.nan] * n,
+    lambda n: [None, *[1.0] * (n - 1)],
+    lambda n: ["1"] * n,
+    lambda n: [1.0] * (n - 1),
+    lambda n: None,
+]
+
+
+@pytest.mark.parametrize("values", BROKEN)
+def test_a_reward_that_gives_no_number_is_named(values):
+    def hope(completions, **_):
+        return values(len(completions))
+
+    with pytest.raises(CandorError, match="The reward hope did not give each of 4 completions a finite number"):
+        rewards.checked(hope)(completions=["a"] * 4, prompts=["p"] * 4)
+    assert rewards.checked(rewards.correct).__name__ == "correct", "TRL logs it under its name"
+
+
+@pytest.mark.parametrize("method", ["grpo", "rloo"])
+def test_trainers_ask_for_numbers(method, tmp_path):
+    from candor.training import grpo, models, rloo
+
+    models.quiet()
+    model = models.new_decoder(len(world.VOCABULARY), world.PAD, world.EOS, hidden_size=8, layers=1, heads=1, mlp=8)
+    models.save_decoder(model, world.tokenizer(), tmp_path / "start")
+    about = {"per_device_train_batch_size": 4, "num_generations": 4, "max_completion_length": 4, "max_steps": 1}
+
+    def hope(completions, **_):
+        return [math.nan] * len(completions)
+
+    data = world.prompts("train", 5, 8)
+    with pytest.raises(CandorError, match="The reward hope"):
+        if method == "grpo":
+            grpo.train(model, world.tokenizer(), data, [hope], [1.0], grpo.configuration(tmp_path / "trainer", **about))
+        else:
+            rloo.train(tmp_path / "start", data, hope, rloo.configuration(tmp_path / "trainer", **about))

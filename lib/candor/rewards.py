@@ -9,10 +9,13 @@ value of the term that it fails to earn.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import wraps
 
 import numpy as np
 
+from candor.errors import CandorError
 from candor.worlds.witnesses import IDK, grade
 
 CLIP = 0.01  # confidences are clipped to [CLIP, 1 - CLIP] before a logarithm is taken
@@ -111,6 +114,29 @@ def rolled(rule: str, group: int) -> Callable:
         return np.where(graded["well_formed"], values, worst).tolist()
 
     return rolled_score
+
+
+def checked(reward: Callable) -> Callable:
+    """`reward` as a trainer takes it: a `CandorError` that names it where it does not give each completion a number.
+
+    TRL reads a NaN or None as "no reward here", and trains on what is left.
+    """
+
+    @wraps(reward)
+    def checked_reward(completions, **columns) -> list[float]:
+        values = reward(completions=completions, **columns)
+        try:
+            fine = len(values) == len(completions) and all(map(math.isfinite, values))
+        except TypeError:
+            fine = False
+        if not fine:
+            raise CandorError(
+                f"The reward {getattr(reward, '__name__', reward)} did not give each of {len(completions)} completions "
+                f"a finite number: let it return a list of as many floats, without NaN and None."
+            )
+        return values
+
+    return checked_reward
 
 
 def summed(terms: list[tuple[float, Callable]]) -> Callable:

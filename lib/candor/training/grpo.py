@@ -26,6 +26,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from candor.errors import DivergedError
+from candor.rewards import checked
 from candor.shared_prompt import group_log_probs, sample_groups
 
 _LOGGED = {
@@ -188,7 +189,7 @@ def train(
         trainer = trainer_class(
             model=model,
             args=config,
-            reward_funcs=list(rewards),
+            reward_funcs=[checked(reward) for reward in rewards],
             train_dataset=dataset,
             processing_class=tokenizer,
             callbacks=[recorder],

@@ -17,6 +17,7 @@ import pandas as pd
 
 from candor import checkpoints, runtime
 from candor.errors import CandorError, DivergedError
+from candor.rewards import checked
 
 _SMOOTH = 5  # steps whose mean KL decides about the stop
 
@@ -190,7 +191,7 @@ def optimise(
     trainer = checkpoints.resuming(RLOOTrainer)(
         model=model,
         args=rloo_configuration(recipe, seed, folder / "trainer"),
-        reward_funcs=[reward],
+        reward_funcs=[checked(reward)],
         train_dataset=Dataset.from_pandas(questions, preserve_index=False),
         processing_class=tokenizer,
         callbacks=[recorder, StopAtKL()],

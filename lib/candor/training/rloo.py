@@ -25,6 +25,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import RLOOConfig, RLOOTrainer
 
 from candor.errors import CandorError, DivergedError
+from candor.rewards import checked
 from candor.shared_prompt import left_pad, sample_groups
 from candor.training import models
 
@@ -189,7 +190,7 @@ def train(
         trainer = trainer_class(
             model=model,
             args=config,
-            reward_funcs=[reward],
+            reward_funcs=[checked(reward)],
             train_dataset=dataset,
             processing_class=tokenizer,
             callbacks=[recorder],
