@@ -1,6 +1,5 @@
 """Agreement against scikit-learn on observed acts, and against simulation on probabilities."""
 
-import doctest
 import math
 
 import numpy as np
@@ -72,11 +71,13 @@ def test_a_speaker_who_never_acts_is_at_zero_and_two_are_undefined():
     assert math.isnan(agreement.recall([0, 0], [0.2, 0.6]))
 
 
-@pytest.mark.parametrize("wrong", [([0.1], [0.1, 0.2]), ([1.2], [0.5]), ([], []), ([np.nan], [0.5])])
-def test_nonsense_is_refused(wrong):
-    with pytest.raises(ValueError):
-        agreement.kappa(*wrong)
+def test_rounding_makes_no_disagreement():
+    nearly = [1 - 2**-53, 1 - 2**-53]
+    assert math.isnan(agreement.kappa(nearly, nearly)) and math.isnan(agreement.kappa_max(1e-20, 0))
 
 
-def test_the_examples_are_right():
-    assert doctest.testmod(agreement).failed == 0
+@pytest.mark.parametrize("together", [0.3, 0.0])
+def test_rates_that_no_speakers_have_are_refused(together):
+    with pytest.raises(ValueError, match="together must be a share"):
+        agreement.kappa_of(0.2, 0.9, together)
+    assert agreement.kappa_of([0.2, 0.2], [0.9, 0.9], [0.2, 0.1])[1] == agreement.kappa_of(0.2, 0.9, 0.1)

@@ -55,3 +55,9 @@ def test_measures_that_mean_nothing_are_not_numbers():
     silent = clustered.act_measures(clustered.act_sums([1, 0], [0, 0], [0, 1]).sum(0))
     assert silent["kappa"] == 0 and np.isnan(silent["precision"]) and silent["recall"] == 0
     assert np.isnan(clustered.interval(np.array([np.nan]))).all()
+
+
+@pytest.mark.parametrize("sums", [[2, 3, 1, 1], [4, 2, 2, 3], [4, 3, 3, 1], [0, 0, 0, 0]])
+def test_sums_that_no_turns_have_are_refused(sums):
+    with pytest.raises(ValueError, match="sums must be turns"):
+        clustered.act_measures(sums)

@@ -33,6 +33,35 @@ def test_ballots_count_who_voted_and_ties_are_no_majority():
     assert turned.tolist() == [0.0, 0.5]
 
 
+SCORES = pd.DataFrame({"hurry": [0.1, 0.2, 0.3, 0.4]})
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: removed.ballots([1, 1], ["x", "x"], ["No", "Yes"]), "labels must be one a rater and item"),
+        (lambda: removed.at_random(4, 4, 1), "n must leave somebody"),
+        (lambda: removed.highest([1, 2], 2), "n must leave somebody"),
+        (lambda: removed.majority_table(np.ones((4, 2, 1)), SCORES, [0.9]), "shares must leave somebody"),
+        (lambda: removed.majority_table(np.ones((3, 2, 1)), SCORES), "scores has 4 raters, but votes has 3"),
+        (lambda: removed.majority_table(np.ones((4, 2, 1)), SCORES * 0), "scores must"),
+        (
+            lambda: removed.shift_table(pd.DataFrame({"rater": [0, 9], "model": "m", "score": 1.0}), SCORES),
+            "scores must have a row for every rater",
+        ),
+        (
+            lambda: removed.disagreement(
+                pd.DataFrame({"pair": [1, 2], "vote": 1, "confidence": 1.0, "seconds": 2.0, "expert": True})
+            ),
+            "votes must hold a pair with three votes",
+        ),
+    ],
+)
+def test_nonsense_that_is_in_no_single_argument_is_refused(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call()
+
+
 def answers(rng, raters: int = 60, items: int = 80, careless: int = 12) -> pd.DataFrame:
     """Careless raters say Yes to everything at once, the others by the item; items are close to a tie."""
     leaning = rng.uniform(0.3, 0.6, items)

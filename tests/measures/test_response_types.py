@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from candor.errors import CandorError
 from candor.judges import annotators
 from candor.judges.annotators import SETTINGS
 from candor.measures import response_types as types_of
@@ -100,9 +99,21 @@ def test_two_parameter_sets_give_the_same_retest_cells():
     assert np.abs(np.subtract(*(types_of.cell_probabilities(p, types_of.FOUR) for p in (one, other)))).max() > 0.01
 
 
-def test_em_refuses_responses_of_another_design():
-    with pytest.raises(CandorError, match="4 occasions"):
-        types_of.em(np.zeros((10, 3), int))
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: types_of.em(np.zeros((10, 3), int)), "design has 4 occasions, but responses has 3"),
+        (lambda: types_of.em(np.zeros((10, 4)), start=(0.5, 0.5, 0.5)), "start must add up to 1"),
+        (
+            lambda: types_of.rank(types_of.FOUR, at=types_of.AT | {"lapse": 0, "bias": 0.5}),
+            "at must give every pattern",
+        ),
+        (lambda: types_of.agreement_of(0.5, 0.5, 0.5), "g, n and c must add up to 1"),
+    ],
+)
+def test_nonsense_that_is_in_no_single_argument_is_refused(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call()
 
 
 def test_stepmix_finds_the_same_classes_unaided(cells):

@@ -57,7 +57,7 @@ def act_measures(sums: np.ndarray) -> dict[str, np.ndarray]:
             "rate": m,
             "kappa": kappa,
             "kappa_max": best,
-            "kappa_share": np.where(best > 0, kappa / best, np.nan),
+            "kappa_share": np.where(best > 0, np.divide(kappa, best), np.nan),
             "recall": np.where(h > 0, hm / h, np.nan),
             "precision": np.where(m > 0, hm / m, np.nan),
         }

@@ -142,7 +142,7 @@ def rank(
     at, step = at or AT, 1e-5
     p, columns = _cells(at, design, style_known), []
     if p.min() <= 0:
-        raise ValueError("at must give every pattern a probability: take a lapse and a bias off the ends.")
+        raise ValueError("at must give every pattern a probability: take lapse or bias off its end.")
     for name in PARAMETERS:
         above, below = (_cells(at | {name: at[name] + s}, design, style_known) for s in (step, -step))
         columns.append((above - below) / (2 * step))
