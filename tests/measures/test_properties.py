@@ -263,9 +263,12 @@ def nonsense(rule, value):
             None,
             [],
             [[1] * n],
-            *([] if rule.gaps else [[None] * n, [np.nan] * n]),
             [1, "a"] * (n // 2),
+            [{}] * n,
+            [b"a"] * n,
+            np.array([1, "a"] * n, object),
         ]
+        yield from [[None] * n, [np.nan] * n] if not rule.gaps else []
     elif isinstance(rule, checks.Frame):
         yield from of_frame(rule, value)
     elif isinstance(rule, checks.Choice):

@@ -171,12 +171,14 @@ class Labels:
         _fit(array.shape, self.dims, name, sizes)
         if not array.size:
             raise ValueError(f"{name} is empty.")
-        if (pd.isna(array).any() and not self.gaps) or np.ma.is_masked(value):
+        missing = pd.isna(array)
+        if (missing.any() and not self.gaps) or np.ma.is_masked(value):
             raise ValueError(f"{name} has missing values: leave those rows out.")
-        parts = value if isinstance(value, list | tuple) else array if array.dtype == object else ()
-        kinds = {isinstance(part, str) for part in parts if not (self.gaps and pd.isna(part))}
-        if array.dtype.kind not in "biufUOMm" or len(kinds) > 1:
-            raise ValueError(f"{name} must hold names or numbers, not both.")
+        parts = value if isinstance(value, list | tuple) else array.tolist() if array.dtype == object else ()
+        a_type = {type(part): part for part, unknown in zip(parts, missing) if not unknown}
+        kinds = {np.asarray(part).dtype.kind for part in a_type.values()} or {array.dtype.kind}
+        if kinds != {"U"} and not kinds <= set("biufMm"):
+            raise ValueError(f"{name} must hold names or numbers, not both and nothing else.")
         return array
 
 
