@@ -9,7 +9,7 @@ What there is to do is said in `lib/candor/graph.py`; this file says how it hang
 
 from pathlib import Path
 
-from candor import graph, preflight
+from candor import graph, preflight, progress
 from candor.claims import load
 from candor.replicate import hold
 
