@@ -57,7 +57,7 @@ class Watch:
         from rich.console import Console
 
         self.plan, self.log, self.cores, self.started = plan, log, cores, time.time()
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = Console(highlight=False)
         self.live = self.console.is_terminal and not self.console.is_dumb_terminal
         self.todo = {run for run, state in states.items() if state not in ("done", "elsewhere")}
         self.made: dict[tuple[str, int], float] = {}  # seconds of the steps that were made
@@ -68,10 +68,11 @@ class Watch:
         self.users = {run: [name for name, runs in users.items() if run in runs] for run in states}
         self.estimate = self._estimate(gpus)
         self.chart = self.estimate.chart
+        self.where = f"on {cores} of {os.cpu_count()} cores"
         kept, names = len(states) - len(self.todo), f"claim{'s' * (len(plan.claims) > 1)} {', '.join(plan.claims)}"
         self.say(
-            f"Scale {plan.scale}, {names}, on {cores} of {os.cpu_count()} cores: {len(self.todo)} of {len(states)} "
-            + (f"steps to run, {kept} are done." if kept else "steps to run.")
+            f"Scale {plan.scale}, {names}, {self.where}: {len(self.todo)} of {len(states)} steps to run"
+            + (f", {kept} are done." if kept else ".")
         )
 
     def _estimate(self, gpus: int) -> Estimate:
@@ -91,7 +92,8 @@ class Watch:
         return Estimate(chart, parts, min(self.cores, gpus) if gpu else self.cores)
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False)
+        """A line; on a terminal it is wrapped between words."""
+        self.console.print(text, markup=False, soft_wrap=not self.console.is_terminal)
 
     def until(self, process: subprocess.Popen) -> None:
         """Follow log and traces until Snakemake ends."""
@@ -120,7 +122,7 @@ class Watch:
             elif event["made"] and run in self.todo:
                 self.made[run] = event["seconds"]
                 self.memory = max(self.memory, event["memory"])
-                said.append(f"[{len(self.made):>3}/{len(self.todo)}] {self.words(run)}, {event['seconds']:.0f} s")
+                said.append(f"[step {len(self.made)}/{len(self.todo)}] {self.words(run)}, {event['seconds']:.0f} s")
         self._measure(now)
         end = now + self.estimate.left()
         self.end += (end - self.end) / (10 if self.end else 1)  # damped, so that it can be read
@@ -199,24 +201,24 @@ class Watch:
         from rich.table import Table
 
         at = self.estimate
-        counts = f"{len(at.ended - {'start'})} of {len(at.chart) - 1} jobs"
-        counts += f", {len(self.made)} of {len(self.todo)} steps" * bool(self.todo)
+        done = (len(at.ended - {"start"}), len(at.chart) - 1, "jobs"), (len(self.made), len(self.todo), "steps")
+        counts = "".join(f"{made} of {all_} {what}, " for made, all_, what in done if all_)
         head = Table.grid("", "", expand=True, padding=(0, 2, 0, 0))
         head.columns[0].ratio, head.columns[1].no_wrap = 1, True
-        head.add_row(ProgressBar(1, self.share), f"{counts}, {self.clock(now)}")
-        rows = Table.grid("", "", padding=(0, 2, 0, 2))
+        head.add_row(ProgressBar(1, self.share), counts + self.clock(now))
+        rows = Table.grid("", "", padding=(0, 2, 0, 0))
         rows.columns[0].no_wrap, rows.columns[1].justify = True, "right"
         for name, begun in at.begun.items():
             runs = [run for run in at.doing if run in at.parts[name] and run != name]
             for run in runs:
                 seconds, share = at.doing[run]
-                rows.add_row(self.words(run), f"{share:.0%}  {_time(seconds)}")
+                rows.add_row(f"  {self.words(run)}", f"{share:.0%}  " * (share > 0) + _time(seconds))
             if not runs and name not in at.ended:
                 steps = [part[0] for part in at.parts[name] if part != name]
                 words = f"{len(steps)} steps of {steps[0].split('/')[0]}, {name.split(', ')[1]}" if steps else name
-                rows.add_row("Snakemake is starting" if name == "start" else words, _time(now - begun))
+                rows.add_row(f"  {'Snakemake is starting' if name == 'start' else words}", _time(now - begun))
         if not at.chart.keys() - at.ended:
-            rows.add_row("Snakemake is ending")
+            rows.add_row("  Snakemake is ending")
         return Group(head, rows)
 
 
@@ -265,9 +267,9 @@ def show_outcomes(console: Console, found: Iterable[Outcome]) -> None:
     from rich.padding import Padding
 
     for row in found:
-        console.print(f"{row.title}: [bold]{row.verdict}[/bold]", soft_wrap=False)
+        console.print(f"{row.title}: [bold]{row.verdict}[/bold]")
         if row.note:
-            console.print(Padding(escape(row.note), (0, 0, 0, 3), expand=False), soft_wrap=False)
+            console.print(Padding(escape(row.note), (0, 0, 0, 3), expand=False))
 
 
 def show_end(plan: graph.Plan, watch: Watch, seconds: float) -> None:
@@ -279,9 +281,9 @@ def show_end(plan: graph.Plan, watch: Watch, seconds: float) -> None:
     if "Nothing to be done" in watch.log.read_text():
         watch.say(f"Everything at scale {plan.scale} was there already.")
     for name in ("report.html", "figures", "notebooks", "ledger.csv"):
-        watch.say(f"{name.split('.')[0].capitalize():<10} {plan.folder / name}")
+        print(f"{name.split('.')[0].capitalize():<10} {plan.folder / name}")
     memory = f", at most {watch.memory} MB a process" if watch.memory else ""
-    watch.say(f"{len(watch.made)} steps run in {_time(seconds)} on {watch.cores} cores{memory}.")
+    watch.say(f"{len(watch.made)} steps made in {_time(seconds)} {watch.where}{memory}.")
 
 
 def show_ledger(frames: dict[str, pd.DataFrame]) -> None:
