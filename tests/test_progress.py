@@ -67,7 +67,7 @@ def test_a_run_in_which_all_takes_as_expected_is_foretold_and_another_factor_is_
     foretold, truth = at(estimate(expected, 1, True), share * sum(expected), expected, 1)
     assert foretold.left() == pytest.approx(truth, abs=max(expected) / 9 + 1e-6)  # the last tenth of a job stands still
     plan, _ = at(estimate(expected, 1, True), sum(really[:-1]) * (1 + 1e-9), really, 1)
-    assert min(1, factor) <= plan.speed() * (1 + 1e-6) and plan.speed() <= max(1, factor) * (1 + 1e-6)
+    assert all(min(1, factor) * (1 - 1e-6) <= speed <= max(1, factor) * (1 + 1e-6) for speed in plan.speeds().values())
 
 
 def test_a_late_step_moves_the_estimate_and_a_share_of_it_tells_how_late_it_will_be():
@@ -77,7 +77,14 @@ def test_a_late_step_moves_the_estimate_and_a_share_of_it_tells_how_late_it_will
     assert lefts[-1] > 10 * lefts[0], "what follows is expected to be as late"
     assert at(plan, 1000, [1000.0, 1.0, 1.0], 1)[0].left() > 10 * lefts[0]
     plan = replace(estimate([10.0, 100.0, 100.0], cores=1), doing={"0": (50.0, 0.25)})
-    assert plan.rest("0", 1.0) == 150 and plan.speed() > 3
+    assert plan.rest("0", {True: 1.0}) == 150 and plan.speeds()[True] > 3
+
+
+def test_a_busy_disk_that_delays_processes_does_not_delay_what_steps_compute():
+    step = ("a/b/c", 11)
+    plan = Estimate({}, {"x": {"x": 10.0, step: 10.0}}, 1, taken={"x": 200.0, step: 10.0})
+    speeds = plan.speeds()
+    assert speeds[True] > 12 and speeds[False] < 6
 
 
 def test_more_cores_leave_less_but_no_less_than_the_longest_chain():

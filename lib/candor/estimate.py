@@ -112,7 +112,8 @@ def expected_seconds(plan: graph.Plan) -> dict[str, dict[str, float]]:
 class Estimate:
     """How long some jobs still take. A job has parts: `parts` holds the seconds that each should take.
 
-    `doing` says for a part at work how long it has been so, and the share of it that is done (0: unknown).
+    A part is a step, as (key, seed), or the name of its job: what the process takes beside its steps. `doing` says for
+    a part at work how long it has been so, and the share of it that is done (0: unknown).
     """
 
     chart: dict[str, Job]
@@ -123,34 +124,41 @@ class Estimate:
     taken: dict[Hashable, float] = field(default_factory=dict)
     doing: dict[Hashable, tuple[float, float]] = field(default_factory=dict)
 
-    def speed(self) -> float:
-        """How many times as long as expected things take: what is finished, late, or says how far it is."""
-        expected = {part: seconds for those in self.parts.values() for part, seconds in those.items()}
-        taken = wanted = DOUBT[0] + DOUBT[1] * sum(expected.values())
-        for part, seconds in self.taken.items():
-            taken, wanted = taken + seconds, wanted + expected[part]
-        for part, (seconds, share) in self.doing.items():
-            if share >= SURE or seconds > expected[part]:
-                taken, wanted = taken + seconds, wanted + expected[part] * (share if share >= SURE else 1)
-        return taken / wanted
+    def speeds(self) -> dict[bool, float]:
+        """How many times as long as expected steps take (False), and what is a process of its own (True).
 
-    def rest(self, name: str, speed: float) -> float:
+        Counted is what is finished, late, or says how far it is. Imports suffer more than sums from a busy disk, so
+        each kind has its own factor as soon as enough of it was measured.
+        """
+        expected = {part: seconds for those in self.parts.values() for part, seconds in those.items()}
+        doubt = DOUBT[0] + DOUBT[1] * sum(expected.values())
+        sums = {False: [0.0, 0.0], True: [0.0, 0.0]}
+        late = {part: at for part, at in self.doing.items() if at[1] >= SURE or at[0] > expected[part]}
+        for part, (seconds, share) in ({part: (took, 1.0) for part, took in self.taken.items()} | late).items():
+            sums[isinstance(part, str)][0] += seconds
+            sums[isinstance(part, str)][1] += expected[part] * (share if share >= SURE else 1)
+        taken, wanted = map(sum, zip(*sums.values()))
+        whole = (doubt + taken) / (doubt + wanted)
+        return {kind: (doubt * whole + taken) / (doubt + wanted) for kind, (taken, wanted) in sums.items()}
+
+    def rest(self, name: str, speeds: Mapping[bool, float]) -> float:
         """Seconds that a job still needs; a part at work never needs nothing, however late it is."""
         total = 0.0
         for part, seconds in self.parts[name].items() if name not in self.ended else ():
             spent, share = self.doing.get(part, (0.0, 0.0))
             if part not in self.taken:
-                total += max((spent / share if share >= SURE else seconds * speed) - spent, spent / 10)
+                whole = spent / share if share >= SURE else seconds * speeds[isinstance(part, str)]
+                total += max(whole - spent, spent / 10)
         return total
 
     def left(self) -> float:
         """Seconds until the last job ends."""
-        speed, chart = self.speed(), {name: job for name, job in self.chart.items() if name not in self.ended}
+        speeds, chart = self.speeds(), {name: job for name, job in self.chart.items() if name not in self.ended}
         return makespan(
             {
                 name: replace(
                     job,
-                    seconds=self.rest(name, speed),
+                    seconds=self.rest(name, speeds),
                     needs=() if name in self.begun else tuple(need for need in job.needs if need in chart),
                     priority=job.priority + 10**6 * (name in self.begun),
                 )
