@@ -9,7 +9,7 @@ What there is to do is said in `lib/candor/graph.py`; this file says how it hang
 
 from pathlib import Path
 
-from candor import graph, preflight
+from candor import graph, preflight, progress
 from candor.claims import load
 from candor.replicate import hold
 
@@ -179,9 +179,11 @@ rule figures:
             directory(f"{OUT}/figures/{{claim}}"),
             patterns=["{figure}.svg"],
             category="Figures",
-            subcategory="{claim}",
+            subcategory=lambda wildcards: load(wildcards.claim).claim.title,
             caption="lib/candor/report/figure.rst",
-            labels={"figure": "{figure}"},
+            labels=lambda wildcards: {
+                "figure": load(wildcards.claim).plots.FIGURES[wildcards.figure].caption.split(". ")[0]
+            },
         ),
     log:
         f"{OUT}/logs/figures/{{claim}}.log",

@@ -12,7 +12,6 @@ in `parallel.json`; `parallel.svg` draws them.
 from __future__ import annotations
 
 import argparse
-import heapq
 import json
 import os
 import re
@@ -22,7 +21,6 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -31,55 +29,13 @@ import pandas as pd
 from candor import claims, figures, graph, provenance
 from candor.config import ROOT
 from candor.errors import CandorError
+from candor.estimate import Job, jobs, makespan
 
 CORES = (1, 2, 4, 8, 16, 32)
-LIVE_SECONDS = 20  # a notebook trains live for so long at most at laptop scale, and not at all at smoke scale
 KEPT = Path(__file__).with_name("parallel.json")
 
 
-@dataclass(frozen=True)
-class Job:
-    """A job of the graph, as the simulation knows it."""
-
-    name: str
-    rule: str
-    seconds: float
-    needs: tuple[str, ...]
-    priority: int = 0
-
-
 # --- Predicted --------------------------------------------------------------------------------------
-
-
-def jobs(plan: graph.Plan, seconds: Mapping[str, Mapping[str, float]], rates: Mapping[str, float]) -> dict[str, Job]:
-    """The graph of the Snakefile, by name.
-
-    `seconds` holds what a step took, by key and seed; `rates` the mean seconds of a job of each other rule, and, under
-    `steps`, what a batch costs beside its steps. Raises `CandorError` for a step whose seconds are unknown.
-    """
-    batches, found = plan.batches(), []
-    for (name, seed), batch in batches.items():
-        try:
-            taken = sum(seconds[key][str(seed)] for key in batch.keys)
-        except KeyError as error:
-            raise CandorError(
-                f"The reference run has no seconds for {error.args[0]} of {name}: run that first."
-            ) from None
-        needs = tuple(f"{need}, seed {seed}" for need in batch.needs)
-        # The priority is that of the Snakefile.
-        found.append(Job(f"{name}, seed {seed}", "steps", rates["steps"] + taken, needs, 1000 - batch.rank))
-    for claim in plan.claims:
-        keys = set(plan.keys(claim))
-        needs = tuple(f"{name}, seed {seed}" for (name, seed), batch in batches.items() if keys & set(batch.keys))
-        found.append(Job(f"tables of {claim}", "tables", rates["tables"], needs))
-        found.append(Job(f"figures of {claim}", "figures", rates["figures"], (f"tables of {claim}",)))
-    found.append(Job("ledger", "ledger", rates["ledger"], tuple(f"tables of {claim}" for claim in plan.claims)))
-    shown = [f"notebook {path.stem}" for path in graph.notebooks(plan.claims)]
-    live = 0 if plan.scale == "smoke" else LIVE_SECONDS
-    found += [Job(name, "notebook", rates["notebook"] + live, ("ledger",)) for name in shown]
-    evidence = (*shown, *(f"figures of {claim}" for claim in plan.claims))
-    found.append(Job("report", "report", rates["report"], evidence))
-    return {job.name: job for job in found}
 
 
 def critical_path(known: Mapping[str, Job]) -> list[Job]:
@@ -95,29 +51,6 @@ def critical_path(known: Mapping[str, Job]) -> list[Job]:
         path.append(known[name])
         name = end(name)[1]
     return path[::-1]
-
-
-def makespan(known: Mapping[str, Job], cores: int) -> float:
-    """Seconds from the first start to the last end, when a free core takes the ready job of the highest priority."""
-    waits = {name: len(job.needs) for name, job in known.items()}
-    after = defaultdict(list)
-    for job in known.values():
-        for need in job.needs:
-            after[need].append(job.name)
-    ready = [(-known[name].priority, name) for name, count in waits.items() if not count]
-    heapq.heapify(ready)
-    running: list[tuple[float, str]] = []
-    now = 0.0
-    while ready or running:
-        while ready and len(running) < cores:
-            name = heapq.heappop(ready)[1]
-            heapq.heappush(running, (now + known[name].seconds, name))
-        now, name = heapq.heappop(running)
-        for following in after[name]:
-            waits[following] -= 1
-            if not waits[following]:
-                heapq.heappush(ready, (-known[following].priority, following))
-    return now
 
 
 def predict(claim: str | None, rates: Mapping[str, float]) -> dict:

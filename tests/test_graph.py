@@ -28,6 +28,7 @@ PARTS = (
     "notebooks",
     "lib",
     "data/published",
+    "benchmarks",
 )
 
 
@@ -183,7 +184,9 @@ def test_a_killed_run_keeps_what_was_finished(resumed):
     assert len(after) == total
     assert f"{total - len(before)} of {total} steps to run, {len(before)} are done." in output
     assert not list(checkout.results.rglob("*.partial-*"))
-    assert len(re.findall(r"^\[ *\d+/\d+\] \w+: \w+/", output, flags=re.M)) == total - len(before)
+    assert len(re.findall(r"^\[step \d+/\d+\] \w+/", output, flags=re.M)) == total - len(before)
+    jobs = re.findall(r"^\[job (\d+)/(\d+)\] (\w+)", output, flags=re.M)
+    assert jobs[-1] == (jobs[-1][1], jobs[-1][1], "report") and len(jobs) == 2 * len(claims.NAMES) + 10
 
 
 @pytest.mark.slow
@@ -197,8 +200,9 @@ def test_the_ledger_is_complete_and_gives_no_verdict(resumed):
     assert set(runs["verdict"]) == {"not attempted"} and set(runs["note"]) == {"mechanics only"}
     verdicts = pd.read_csv(checkout.results / "verdicts.csv")
     assert set(verdicts.loc[verdicts["part"] == "overall", "verdict"]) == {"not attempted"}
-    for word in ("binary_reward: not attempted", "mechanics only", "Report ", "Figures ", "Notebooks ", "MB a process"):
+    for word in ("verdicts need `make replicate SCALE=laptop`", "Report ", "Figures ", "Notebooks ", "MB a process"):
         assert word in output
+    assert "not attempted" not in output
     assert "{'loss'" not in output and "{'reward" not in output
 
 
@@ -216,6 +220,7 @@ def test_figures_notebooks_and_report_are_there(resumed):
     page = (checkout.results / "report.html").read_text()
     for name in claims.NAMES:
         assert all(f"{figure}.svg" in page for figure in claims.load(name).plots.FIGURES)
+        assert claims.load(name).claim.title in page.partition("var workflow_desc = ")[2].partition("\n")[0]
     assert "ledger.csv" in page and "07_verdict" in page
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -110,6 +111,25 @@ def test_a_model_that_cannot_exist_is_told_from_one_that_is_not_here(monkeypatch
     assert ["neither a folder" in line for line in lacks] == [True, True, False]
     assert "'Qwen/Qwen 2.5'" in lacks[0] and "config/gpu.yaml" in lacks[0]
     assert "(nobody/nothing)" in lacks[2] and "candor fetch models" in lacks[2]
+
+
+def test_what_can_be_fetched_is_one_sentence_with_one_command(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("CANDOR_CORPORA", str(tmp_path))
+    plan = graph.plan("gpu")
+    lacks = plan.requirements()
+    with pytest.raises(CandorError) as refused:
+        preflight.check(plan, 1)
+    said = sentences(str(refused.value).splitlines())
+    [line] = [line for line in said if "candor fetch" in line]
+    assert line is said[-1] and len(lacks) > len(said) and line.count("run `") == 1
+    known = re.findall(r"candor fetch (.+?)(?: --scale|`)", "\n".join(lacks))
+    names = re.search(r"candor fetch (.+) --scale gpu`", line)[1].split()
+    assert sorted(names) == sorted({name for some in known for name in some.split()})
+    for place in {place for some in re.findall(r"\(([^)]*/[^)]*)\)", "\n".join(lacks)) for place in some.split(", ")}:
+        assert line.count(f"{place},") + line.count(f"{place})") == 1
+    others = ["A is missing: run `b`.", "C."]
+    assert preflight.one_command(others, "gpu") == others
 
 
 def test_fetching_without_a_network_or_by_a_wrong_name_is_one_sentence():

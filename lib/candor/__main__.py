@@ -5,10 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+from candor import claims
 from candor.errors import CandorError
+
+# Names are known without importing what they stand for: help and a wrong name take no second.
+SCALES = sorted(path.stem for path in (Path(__file__).resolve().parents[2] / "config").glob("*.yaml"))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -36,16 +41,22 @@ def _number(what: str, least: int = 1) -> Callable[[str], int]:
 
 def parser() -> argparse.ArgumentParser:
     """All commands; each knows the function that it calls."""
-    top = _Parser(prog="candor", description="Published claims about RLHF and overconfidence, replicated.")
+    scales, names = ", ".join(SCALES), ", ".join(claims.NAMES)
+    studies = ", ".join(claims.STUDIES)
+    top = _Parser(
+        prog="candor",
+        description="Published claims about RLHF and overconfidence, replicated.",
+        epilog=f"Scales: {scales}. Claims: {names}. Studies, at scales of their own: {studies}.",
+    )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
 
     def command(function, text: str, *options: str) -> argparse.ArgumentParser:
         made = commands.add_parser(function.__name__.strip("_"), help=text, description=text)
         made.set_defaults(function=function)
         if "scale" in options:
-            made.add_argument("--scale", default="laptop", help="smoke, laptop (the default), sweep, gpu or paper")
+            made.add_argument("--scale", default="laptop", help=f"one of {scales} (default: laptop)")
         if "claim" in options:
-            made.add_argument("--claim", default=None, help="one claim; all if not given")
+            made.add_argument("--claim", default=None, help=f"one of {names}, {studies} (default: all)")
         if "cores" in options:
             made.add_argument("--cores", type=_number("cores"), default=os.cpu_count(), help="processes at once")
         return made
@@ -83,10 +94,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _list(arguments: argparse.Namespace) -> None:
-    from candor import claims, config, graph
+    from candor import graph
 
     plan = graph.plan(arguments.scale, arguments.claim)
-    print("Scales:", ", ".join(config.scales()))
+    print("Scales:", ", ".join(SCALES))
     print("Claims:")
     for name in plan.claims:
         print(f"  {name}: {claims.load(name).claim.title}")
@@ -99,6 +110,7 @@ def _list(arguments: argparse.Namespace) -> None:
 
 
 def replicate(arguments: argparse.Namespace) -> None:
+    print(f"Candor reads what is there at scale {arguments.scale} ...", flush=True)
     from candor import graph
     from candor.replicate import replicate
 
@@ -119,6 +131,7 @@ def tables(arguments: argparse.Namespace) -> None:
     plan = graph.plan(arguments.scale, arguments.claim)
     for claim in plan.claims:
         jobs.tables(plan, claim)
+        print(plan.folder / "tables" / claim)
 
 
 def ledger(arguments: argparse.Namespace) -> None:
@@ -133,8 +146,12 @@ def ledger(arguments: argparse.Namespace) -> None:
 def figures(arguments: argparse.Namespace) -> None:
     from candor import graph, jobs
 
-    for path in jobs.figures(graph.plan(arguments.scale, arguments.claim), arguments.claim, arguments.figure):
-        print(path)
+    plan = graph.plan(arguments.scale, arguments.claim)
+    for claim in plan.claims:
+        if not (plan.folder / "tables" / claim / "provenance.json").exists():
+            print(f"No results of {claim} at scale {plan.scale}: drawn from {graph.reference([claim])}.", flush=True)
+        for path in jobs.figures(plan, claim, arguments.figure):
+            print(path, flush=True)
 
 
 def notebooks(arguments: argparse.Namespace) -> None:
@@ -206,11 +223,37 @@ def reference(arguments: argparse.Namespace) -> None:
         print(path)
 
 
+def _check(arguments: argparse.Namespace) -> None:
+    """Raises the sentence for a wrong name before anything else is imported."""
+    known = (*claims.NAMES, *claims.STUDIES, None)
+    if getattr(arguments, "claim", None) not in known:
+        claims.load(arguments.claim)
+    if getattr(arguments, "scale", "laptop") not in SCALES:
+        from candor import config
+
+        config.load(arguments.scale)
+
+
+def _once(show: Callable) -> Callable:
+    """Shows each warning once: Python's own filter forgets what was shown whenever a library changes the filters."""
+    shown = set()
+
+    def first(message, category, *where) -> None:
+        if (text := (category, str(message))) not in shown:
+            shown.add(text)
+            show(message, category, *where)
+
+    return first
+
+
 def main(words: list[str] | None = None) -> int:
     """Exit code 0, or 2 after one sentence on what is wrong."""
     arguments = parser().parse_args(words)
     try:
-        arguments.function(arguments)
+        _check(arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = _once(warnings.showwarning)
+            arguments.function(arguments)
     except CandorError as error:
         print(f"candor: {error}", file=sys.stderr)
         return 2

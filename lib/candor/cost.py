@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import csv
 import json
+import statistics
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
@@ -697,13 +698,27 @@ def _measured() -> list[tuple[str, dict, dict[str, dict[str, float]], str]]:
 
 def seconds_of(key: str, seed: int, settings: Config) -> tuple[float, str] | None:
     """Core-seconds of a world step where it was measured with these settings, and the scale; None elsewhere."""
-    world = key.split("/")[0]
-    now = settings["world"][world].to_dict()
-    for name, worlds, seconds, _ in _measured():
-        if key in seconds and all(now.get(k) == value for k, value in worlds.get(world, {"": None}).items()):
-            each = seconds[key]
+    for name, fits, each in _times(key, settings):
+        if fits:
             return each.get(str(seed), sum(each.values()) / len(each)), name
     return None
+
+
+def usual_seconds(key: str, settings: Config) -> float | None:
+    """Median over seeds of what a world step took with these settings, else with others; None if it was never made."""
+    found = sorted(_times(key, settings), key=lambda time: not time[1])
+    return statistics.median(found[0][2].values()) if found else None
+
+
+def _times(key: str, settings: Config) -> list[tuple[str, bool, dict[str, float]]]:
+    """The scales that measured a world step: name, whether its world had these settings, seconds by seed."""
+    world = key.split("/")[0]
+    now = settings["world"].to_dict().get(world, {})
+    return [
+        (name, all(now.get(k) == value for k, value in worlds.get(world, {"": None}).items()), seconds[key])
+        for name, worlds, seconds, _ in _measured()
+        if key in seconds
+    ]
 
 
 # --- A scale --------------------------------------------------------------------------------------

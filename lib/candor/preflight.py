@@ -10,6 +10,7 @@ import getpass
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable
@@ -23,6 +24,7 @@ PROCESS = 1500  # MB, the peak of a process of the reference run (peak_memory_mb
 HELD = 2  # bytes a parameter of a model that is only run, in bfloat16
 TRAINED = 16  # bytes a parameter that is trained: float32 weight, gradient and Adam's two moments
 MB = 2**20
+_FETCH = re.compile(r"(.+?)(?: \((.+)\))?: run `python -m candor fetch (.+?)(?: --scale \w+)?`(.*)")
 
 
 def check(plan: graph.Plan, cores: int, executor: str = "local", asked: Iterable[tuple[str, str]] = ()) -> None:
@@ -37,8 +39,24 @@ def check(plan: graph.Plan, cores: int, executor: str = "local", asked: Iterable
         lacks += memory(plan, cores)
     if executor == "slurm":
         lacks += slurm(asked)
-    if lacks:
+    if lacks := one_command(lacks, plan.scale):
         raise CandorError("\n".join(lacks))
+
+
+def one_command(lacks: list[str], scale: str) -> list[str]:
+    """The same, with everything that `candor fetch` can bring in one sentence with one command, at the end."""
+    found = {line: match.groups() for line in lacks if (match := _FETCH.fullmatch(line))}
+    if not found:
+        return lacks
+    missing: dict[str, dict[str, None]] = {}
+    for what, which, _, _ in found.values():
+        missing.setdefault(what, {}).update(dict.fromkeys(which.split(", ") if which else ()))
+    kinds = [what + f" ({', '.join(those)})" * bool(those) for what, those in missing.items()]
+    kinds = "; ".join([kinds[0], *(kind[0].lower() + kind[1:] for kind in kinds[1:])])
+    names = " ".join(dict.fromkeys(" ".join(names for _, _, names, _ in found.values()).split()))
+    where = max((where for *_, where in found.values()), key=len)
+    fetch = f"{kinds}: run `python -m candor fetch {names} --scale {scale}`{where}"
+    return [*(line for line in lacks if line not in found), fetch]
 
 
 # --- Memory -----------------------------------------------------------------------------------------
