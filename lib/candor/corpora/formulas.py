@@ -7,6 +7,7 @@ such formulas count as different.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import subprocess
@@ -24,6 +25,13 @@ def _forget() -> None:
     _lock, _process = threading.Lock(), None
 
 
+def _end() -> None:
+    if _process is not None:
+        _process.kill()
+        _process.communicate()
+
+
+atexit.register(_end)
 os.register_at_fork(after_in_child=_forget)  # two processes that share a pipe would read each other's replies
 
 
@@ -42,8 +50,7 @@ def compare(said: str, golds: list[str]) -> tuple[bool, bool]:
         except BrokenPipeError:
             reply = ""
         if not reply:  # it was ended
-            _process.kill()
-            _process.wait()
+            _end()
             return True, False
         return tuple(json.loads(reply))
 

@@ -87,6 +87,8 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
 
     models.quiet()
     settings, options = context.settings, context.step.options
+    for line in votes_refused(settings) if options.get("voting") else ():
+        raise CandorError(line)
     if context.needs:
         place = context.need(options["arm"]).model
     else:
@@ -112,7 +114,9 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
         judge = generation.Sampler(*generation.load(settings["judge"]), settings["eval_batch"])
         for name in judged:
             questions, items = asked[name]
-            items["correct"] = judge_answers(judge, questions["problem"], questions["answer"], items["said"])
+            verdicts = judge_answers(judge, questions["problem"], questions["answer"], items["said"])
+            items["correct"] = [said == "yes" for said in verdicts]
+            items["unreadable"] |= [not said for said in verdicts]
     items = pd.concat([part.drop(columns=["said", "text"]).assign(dataset=name) for name, (_, part) in asked.items()])
     tables = {
         "summary": pd.DataFrame(
@@ -167,14 +171,16 @@ def _one_line(reply: str) -> str:
 
 
 def ask(sampler, questions, tokens: int, form: str) -> pd.DataFrame:
-    """A row a question: correct, q_mode (stated), answer_prob, well_formed (free running), what had to be forced."""
+    """A row a question: correct, unreadable (the answer, then wrong), q_mode (stated), answer_prob, well_formed (free
+    running), what had to be forced."""
     prompts = list(questions["prompt"])
     free = sampler(prompts, tokens)
     whole = force_cues(sampler, prompts, free)
-    graded = text.grade_leniently(whole, questions["answer"], questions["grader"])
+    graded = text.grade_leniently(whole, questions["answer"], questions["grader"], questions["problem"])
     return pd.DataFrame(
         {
             "correct": graded["correct"].astype(bool),
+            "unreadable": ~graded["readable"].astype(bool),
             "q_mode": graded["confidence"],
             "answer_prob": sampler.answer_probabilities(prompts, whole),
             "well_formed": [text.parse(completion, form) is not None for completion in free],
@@ -195,6 +201,7 @@ def summary(items: pd.DataFrame) -> dict[str, float]:
     row = {
         "n": len(items),
         "accuracy_greedy": accuracy,
+        "unreadable": items["unreadable"].mean(),
         "malformed": 1 - items["well_formed"].mean(),
         "forced_answer": items["forced_answer"].mean(),
         "forced_confidence": items["forced_confidence"].mean(),
@@ -243,8 +250,9 @@ def classify(place: str, asked: dict) -> None:
         items["q_mode"] = q
 
 
-def judge_answers(judge, problems: Iterable[str], accepted: Iterable, said: Iterable[str]) -> list[bool]:
-    """Whether a language model says yes: it sees question, accepted answers and the answer given."""
+def judge_answers(judge, problems: Iterable[str], accepted: Iterable, said: Iterable[str]) -> list[str]:
+    """What a language model says first of "yes" and "no", "" for neither: it sees question, accepted answers and the
+    answer given."""
     instruction = (
         "Compare an answer to a question with the accepted answers. Reply with one word: YES if it means the same as "
         "one of them, otherwise NO."
@@ -257,20 +265,40 @@ def judge_answers(judge, problems: Iterable[str], accepted: Iterable, said: Iter
             prompts.append(judge.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
         else:
             prompts.append(f"{instruction}\n\n{user}\nReply: ")
-    return ["yes" in reply.lower() for reply in judge(prompts, 20)]
+    return [next(iter(re.findall(r"\b(?:yes|no)\b", reply.lower())), "") for reply in judge(prompts, 20)]
+
+
+def votes_refused(settings: Mapping) -> list[str]:
+    """The sentence where votes are asked for on a set that a language model grades: it compares no two answers."""
+    first = settings["eval_sets"][0]
+    if not (settings["judge"] and settings["voting_questions"] and sets.SETS[first].judged):
+        return []
+    return [
+        f"Answers to {first} are graded by models.judge, so votes on them cannot be grouped: put another set first in "
+        "models.eval_sets, or set models.voting_questions to 0."
+    ]
 
 
 def vote(sampler, questions, samples: int, tokens: int, seed: int) -> pd.DataFrame:
     """Answers voted from samples at temperature 1: majority, and weighted by stated confidence; ties at random.
 
-    Columns as `experiments/evaluation.py: vote`.
+    Answers that the question's grader takes for the same are one (`corpora/text.py: groups`). An answer that cannot be
+    read is no vote; without any vote the question is wrong. Columns as `experiments/evaluation.py: vote`, and
+    unreadable (share of the answers).
     """
     prompts = [prompt for prompt in questions["prompt"] for _ in range(samples)]
     drawn = force_cues(sampler, prompts, sampler(prompts, tokens, temperature=1.0, seed=seed))
-    accepted, graders = ([row for row in questions[name] for _ in range(samples)] for name in ("answer", "grader"))
-    graded = text.grade_leniently(drawn, accepted, graders)
-    said = graded["answer"].map(text.squad_normalised).to_numpy().reshape(-1, samples)
-    right = graded["correct"].to_numpy().reshape(-1, samples)
+    accepted, graders, problems = (
+        [row for row in questions[name] for _ in range(samples)] for name in ("answer", "grader", "problem")
+    )
+    graded = text.grade_leniently(drawn, accepted, graders, problems)
+    asked = zip(
+        graded["answer"].to_numpy().reshape(-1, samples), *(questions[c] for c in ("answer", "grader", "problem"))
+    )
+    said = np.array(
+        [text.groups(answers, gold, name, text.options_of(problem)) for answers, gold, name, problem in asked]
+    )
+    right = graded["correct"].to_numpy(bool).reshape(-1, samples)
     stated = graded["confidence"].to_numpy().reshape(-1, samples)
     rng = np.random.default_rng(seed)
     rows = []
@@ -278,12 +306,13 @@ def vote(sampler, questions, samples: int, tokens: int, seed: int) -> pd.DataFra
         hits: dict[str, list[bool]] = {"majority": [], "weighted": []}
         different = []
         for answers, outcome, confidence in zip(said[:, :count], right[:, :count], stated[:, :count]):
-            names, place = np.unique(answers, return_inverse=True)
+            votes = answers >= 0
+            names, place = np.unique(answers[votes], return_inverse=True)
             different.append(len(names))
-            number = np.bincount(place)
+            number, sure = np.bincount(place), np.bincount(place, confidence[votes])
             ties = rng.random(len(names)) * 1e-9
-            for rule, weight in (("majority", number), ("weighted", np.bincount(place, confidence) + 1e-6 * number)):
-                hits[rule].append(bool(outcome[place == (weight + ties).argmax()][0]))
+            for rule, weight in (("majority", number), ("weighted", sure + 1e-6 * number)):
+                hits[rule].append(bool(len(names) and outcome[votes][place == (weight + ties).argmax()][0]))
         for rule, found in hits.items():
             difference = np.array(found, float) - hits["majority"]
             spread = difference.std(ddof=1) / np.sqrt(len(found)) if len(found) > 1 else np.nan
@@ -295,6 +324,7 @@ def vote(sampler, questions, samples: int, tokens: int, seed: int) -> pd.DataFra
                     "difference": difference.mean(),
                     "difference_se": spread,
                     "diversity": np.mean(different),
+                    "unreadable": (said[:, :count] < 0).mean(),
                 }
             )
     return pd.DataFrame(rows)
@@ -303,7 +333,10 @@ def vote(sampler, questions, samples: int, tokens: int, seed: int) -> pd.DataFra
 # --- The steps --------------------------------------------------------------------------------------
 
 _HERE = "candor.experiments.language_models"
-_GRADERS = tuple(f"candor.corpora.text:{name}" for name in ("exact", "mathematical", "choice"))
+_GRADERS = (
+    *(f"candor.corpora.text:{grader.__name__}" for grader in text.GRADERS.values()),
+    "candor.corpora.formulas:serve",
+)
 
 
 def _steps() -> dict[str, Step]:
@@ -429,6 +462,7 @@ def requirements(config: Config) -> list[str]:
     if "models" not in config["evidence"]:
         return []
     lacks = engine_missing(config, gpu=bool(wanted(config)))
+    lacks += votes_refused(config["models"]) if any(STEPS[key].options.get("voting") for key in wanted(config)) else []
     absent = dict.fromkeys(name for name, split in data_needed(config) if sets.missing(name, split))
     lacks += data_missing(config, absent) + weights_missing(config, models_needed(config))
     if not any(outputs_root().rglob("*.arrow")):
