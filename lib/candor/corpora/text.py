@@ -107,13 +107,19 @@ def read_confidence(text: str | None) -> float:
 
     So a reply of "1" counts as certain, and "1 %" too: the protocol does not read the sign.
     """
+    number = _stated(text)
+    return 0.0 if math.isnan(number) else number
+
+
+def _stated(text: str | None) -> float:
+    """As `read_confidence`, but NaN where there is nothing to read."""
     try:
         number = float(text or "")
     except ValueError:
         match = re.search(r"-?\d+(?:\.\d+)?", text or "")
-        number = float(match[0]) if match else 0.0
+        number = float(match[0]) if match else math.nan
     if not 0 <= number <= 100:  # NaN and infinity too
-        return 0.0
+        return math.nan
     return number / 100 if number > 1 else number
 
 
@@ -307,12 +313,14 @@ def grade_leniently(
 ):
     """As `grade`, but reads the last answer and the last confidence wherever they stand (0 without one).
 
-    `well_formed` says whether the whole document is, by the strict rule.
+    `well_formed` says whether the whole document is, by the strict rule; `stated` whether a confidence could be read.
     """
     said = [last_tag(completion, "answer") or "" for completion in completions]
-    confidence = [read_confidence(last_tag(completion, "confidence")) for completion in completions]
+    found = [_stated(last_tag(completion, "confidence")) for completion in completions]
+    confidence = [0.0 if math.isnan(number) else number for number in found]
     whole = [parse(completion) is not None for completion in completions]
-    return _graded(said, answer, grader, problem, confidence, whole)
+    stated = [not math.isnan(number) for number in found]
+    return _graded(said, answer, grader, problem, confidence, whole).assign(stated=stated)
 
 
 def _graded(said, answer, grader, problem, confidence, well_formed):
