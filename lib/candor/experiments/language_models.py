@@ -116,8 +116,8 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
         for name in judged:
             questions, items = asked[name]
             verdicts = judge_answers(judge, questions["problem"], questions["answer"], items["said"])
-            items["correct"] = [said == "yes" for said in verdicts]
-            items["unreadable"] |= [not said for said in verdicts]
+            items["correct"] = [said is True for said in verdicts]
+            items["unreadable"] |= [said is None for said in verdicts]
     items = pd.concat([part.drop(columns=["said", "text"]).assign(dataset=name) for name, (_, part) in asked.items()])
     tables = {
         "summary": pd.DataFrame(
@@ -253,9 +253,9 @@ def classify(place: str, asked: dict) -> None:
         items["q_mode"], items["unreadable_confidence"] = q, False
 
 
-def judge_answers(judge, problems: Iterable[str], accepted: Iterable, said: Iterable[str]) -> list[str]:
-    """What a language model says first of "yes" and "no", "" for neither: it sees question, accepted answers and the
-    answer given."""
+def judge_answers(judge, problems: Iterable[str], accepted: Iterable, said: Iterable[str]) -> list[bool | None]:
+    """Whether a language model says yes before it says no, None where it says neither: it sees question, accepted
+    answers and the answer given."""
     instruction = (
         "Compare an answer to a question with the accepted answers. Reply with one word: YES if it means the same as "
         "one of them, otherwise NO."
@@ -268,7 +268,8 @@ def judge_answers(judge, problems: Iterable[str], accepted: Iterable, said: Iter
             prompts.append(judge.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
         else:
             prompts.append(f"{instruction}\n\n{user}\nReply: ")
-    return [next(iter(re.findall(r"\b(?:yes|no)\b", reply.lower())), "") for reply in judge(prompts, 20)]
+    found = [re.search(r"\b(?:yes|no)\b", reply.lower()) for reply in judge(prompts, 20)]
+    return [match and match[0] == "yes" for match in found]
 
 
 def votes_refused(settings: Mapping) -> list[str]:

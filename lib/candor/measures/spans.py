@@ -260,7 +260,7 @@ def _number_at(text: str, low: int, high: int, boxed: bool) -> re.Match | None:
 
 
 def stated(text: str, kind: Kind) -> re.Match | None:
-    """The answer in a reply to a cue: in a box or behind a cue of its own, else its first number, or first letter.
+    """The answer in a reply to a cue: in a box, else the first number or letter, as behind any cue.
 
     Examples
     --------
@@ -268,10 +268,12 @@ def stated(text: str, kind: Kind) -> re.Match | None:
     ('$1,080', 'B')
     """
     how, match = _certain(text, kind)
-    if match or how == "box":
+    if how == "box":
         return match
-    at = _number_at if kind == "number" else letter_at
-    return at(text, *counted(text), False)
+    low, high = counted(text)
+    if kind == "choice":
+        return letter_at(text, low, high) or match
+    return _number_at(text, low, high, False) or NUMBER.search(text, low, high)
 
 
 def given(text: str, kind: Kind) -> re.Match | None:
