@@ -19,7 +19,7 @@ SCALE = PLAN.scale
 GPUS = int(config.get("gpus_per_job", 1)), str(config.get("worlds_on_gpu", False)).lower() == "true"
 # A path below the checkout stays relative, so that it can be moved.
 OUT = PLAN.folder.relative_to(Path.cwd()) if PLAN.folder.is_relative_to(Path.cwd()) else PLAN.folder
-NOTEBOOKS = [path.stem for path in graph.notebooks(PLAN.claims)]
+NOTEBOOKS = [path.stem for path in graph.notebooks(PLAN.claims)] if PLAN.shown else []
 FIGURES = {c: {f: graph.figure_digest(c, f) for f in load(c).plots.FIGURES} for c in PLAN.claims}
 
 
@@ -78,7 +78,7 @@ rule evidence:
     input:
         [ancient(marker(*where)) for where in BATCHES],
         f"{OUT}/ledger.csv",
-        [f"{OUT}/figures/{claim}" for claim in PLAN.claims],
+        [f"{OUT}/figures/{claim}" for claim in PLAN.claims if PLAN.shown],
         [f"{OUT}/notebooks/{notebook}.html" for notebook in NOTEBOOKS],
 
 

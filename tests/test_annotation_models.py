@@ -138,7 +138,7 @@ def test_pairs_put_the_more_confident_completion_first(whole):
     assert set(pairs["label_naive"]) <= {0, 1} and (pairs["weight_naive"] == 1).all()
     assert pairs["weight_weight"].between(0, 1).all()
     counts = table("judges/pairs", "counts").iloc[0]
-    assert counts["samples"] == 6 * 8 and 0 <= counts["malformed"] < 0.5 and 0 <= counts["discarded"] < 0.5
+    assert counts["samples"] == 6 * 8 and 0 <= counts["unreadable"] < 0.5 and 0 <= counts["discarded"] < 0.5
     assert table("judges/pairs", "shares")["true"].sum() == pytest.approx(1)
     problems = set(am.questions_of(whole["models"], "train", None)["problem"])
     assert not problems & set(am.questions_of(whole["models"], "eval", None)["problem"]) and len(problems) == 8
@@ -267,7 +267,7 @@ def test_wins_and_calibration_of_answers():
     assert loud["ece"] == 0.5 and loud["confidence"] == 1
     assert loud["win_genuine"] < 0.5 < loud["win_production"], "one event"
     silent = am.summary(answers([np.nan] * 4, [False] * 4).assign(well_formed=False), base)
-    assert silent["malformed"] == 1 and math.isnan(silent["ece"]) and math.isnan(silent["win_genuine"])
+    assert silent["unreadable"] == 1 and math.isnan(silent["ece"]) and math.isnan(silent["win_genuine"])
 
 
 # --- Training on annotations ------------------------------------------------------------------------

@@ -177,9 +177,10 @@ def test_votes_weigh_confidence():
 
 
 def test_a_judge_says_yes_or_no():
-    judge = Scripted(free=["YES", "No.", "yes, it does"])
+    replies = ["YES", "No.", "yes, it does", "**No**, although yes was near", "It was yesterday, I know."]
+    judge = Scripted(free=replies)
     judge.tokenizer = SimpleNamespace(chat_template=None)
-    assert lm.judge_answers(judge, ["p"] * 3, [["a"]] * 3, ["a", "b", ""]) == [True, False, True]
+    assert lm.judge_answers(judge, ["p"] * 5, [["a"]] * 5, ["a"] * 5) == [True, False, True, False, None]
 
 
 @pytest.mark.parametrize("outputs", [1, 2])
@@ -454,41 +455,7 @@ def test_fetching_leaves_what_prompts_read(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "gsm8k" / "source.json").read_text())["source"] == "openai/gsm8k"
 
 
-# --- The released outputs and the tables of the claims ----------------------------------------------
-
-
-def put_outputs(root: Path) -> pd.DataFrame:
-    """Outputs in the layout of the authors' repository, two arms on one set; returns the right metrics."""
-    from datasets import Dataset
-
-    rows = {"Base-evals": [[1], [0], [1], [0]], "Base-confidence_levels": [[0.9], [0.9], [0.6], [0.2]]}
-    rows |= {"RLCR-evals": [[1], [1], [1], [0]], "RLCR-confidence_levels": [[1.0], [1.0], [1.0], [1.0]]}
-    folder = root / "outputs" / "gpqa"
-    Dataset.from_dict(rows).save_to_disk(str(folder))
-    values = {
-        "base": (0.5, (0.01 + 0.81 + 0.16 + 0.04) / 4, (0.8 + 0.4 + 0.2) / 4, 0.625),
-        "rlcr": (0.75, 0.25, 0.25, 0.5),
-    }
-    return pd.DataFrame(
-        [
-            ("trained on HotpotQA-Modified", "GPQA", arm, metric, value)
-            for arm, row in values.items()
-            for metric, value in zip(lm.METRICS, row)
-        ],
-        columns=["setting", "dataset", "arm", "metric", "value"],
-    )
-
-
-def test_released_outputs_recompute(tmp_path, monkeypatch):
-    monkeypatch.setenv("CANDOR_CORPORA", str(tmp_path))
-    assert lm.released_items().empty
-    printed = put_outputs(tmp_path)
-    table = lm.recomputed(lm.released_items(), printed)
-    assert len(table) == 8 and (table["n"] == 4).all()
-    assert table["difference"].abs().max() < 1e-9
-    assert lm.recomputing_cells({"outputs": table}) == 2
-    printed.loc[0, "value"] += 0.01
-    assert lm.recomputing_cells({"outputs": lm.recomputed(lm.released_items(), printed)}) == 1
+# --- The tables of the claims -----------------------------------------------------------------------
 
 
 class FakeResults:
@@ -539,7 +506,7 @@ def test_criteria_read_these_tables(tmp_path, monkeypatch, name):
         return ledger[ledger["evidence"] == "models"].set_index("criterion")["verdict"].to_dict()
 
     good = verdicts(as_claimed)
-    assert good.pop("M1") == "not attempted"
+    assert good.pop("M1") == good.pop("M1b") == "not attempted"
     # Seeds that agree, but fewer than five of them: never better than partly.
     assert good.pop("M2") == "replicated" and set(good.values()) == {"partly"}
 

@@ -19,12 +19,14 @@ rows, no licence: not to be passed on). Reasoning, a few MB each: GSM8K (7,473 a
 from __future__ import annotations
 
 import errno
+import hashlib
+import http.client
 import io
 import json
 import shutil
 import urllib.request
 from collections.abc import Callable, Iterable
-from datetime import date
+from datetime import UTC, datetime
 from pathlib import Path
 
 from candor.config import Config
@@ -57,10 +59,11 @@ def fetch(wanted: Iterable[str], config: Config, say: Callable[[str], None] = la
         raise CandorError(f"There is nothing to fetch called {unknown[0]!r}: choose from {', '.join(names(config))}.")
     if "all" in wanted:
         files = (language_models, judged_models, reasoning_models)
+        loads = ["models"] if any(path.models_needed(config) for path in PATHS) else []
         data = [name for path in files for name, _ in path.data_needed(config)]
         data += dialogue_models.data_needed(config)
         data += annotation_models.data_needed(config) + annotation_models.questions_needed(config)
-        wanted = [*dict.fromkeys(data), "models", "outputs"]
+        wanted = [*dict.fromkeys(data), *loads, "outputs"]
     places = []
     for name in wanted:
         found = {"models": _models, "outputs": _outputs}.get(name, lambda config, name=name: [_data(name, config)])(
@@ -104,8 +107,7 @@ def _data(name: str, config: Config) -> Path:
         partial = folder / f"{split}.partial"
         rows.to_parquet(str(partial))
         partial.replace(folder / f"{split}.parquet")
-    origin = {"source": source, "configuration": configuration, "splits": splits, "date": date.today().isoformat()}
-    (folder / "source.json").write_text(json.dumps(origin, indent=1) + "\n")
+    _origin(folder, source=source, configuration=configuration, splits=splits)
     return folder
 
 
@@ -120,8 +122,7 @@ def _files(name: str, source: str) -> Path:
         partial = folder / f"{split}.partial"
         _reaching(source, lambda cached=cached, partial=partial: shutil.copyfile(cached, partial))
         partial.replace(folder / f"{split}.jsonl")
-    origin = {"source": source, "files": programs.FILES[name], "date": date.today().isoformat()}
-    (folder / "source.json").write_text(json.dumps(origin, indent=1) + "\n")
+    _origin(folder, source=source, files=programs.FILES[name])
     return folder
 
 
@@ -133,18 +134,24 @@ def _file(name: str, repository: str) -> Path:
     url, folder = f"https://raw.githubusercontent.com/{repository}/HEAD/{path}", sets.root() / name
     _folder(folder)
     content = io.BytesIO(_reaching(url, lambda: _read(url)))
-    rows = pd.read_csv(content, low_memory=False) if path.endswith(".csv") else pd.read_parquet(content)
+    try:
+        rows = pd.read_csv(content, low_memory=False) if path.endswith(".csv") else pd.read_parquet(content)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120].rstrip(".")
+        raise CandorError(f"{url} is not the file of {name} ({reason}): run `candor fetch {name}` again.") from None
     partial = folder / "train.partial"
     rows.to_parquet(partial, index=False)
     partial.replace(folder / "train.parquet")
-    origin = {"source": repository, "file": path, "date": date.today().isoformat()}
-    (folder / "source.json").write_text(json.dumps(origin, indent=1) + "\n")
+    _origin(folder, source=repository, file=path, sha256=hashlib.sha256(content.getvalue()).hexdigest())
     return folder
 
 
 def _read(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=60) as reply:
-        return reply.read()
+    try:
+        with urllib.request.urlopen(url, timeout=60) as reply:
+            return reply.read()
+    except http.client.IncompleteRead as error:
+        raise OSError(f"it was cut off after {len(error.partial)} bytes") from None
 
 
 def _models(config: Config) -> list[Path]:
@@ -164,12 +171,25 @@ def _outputs(config: Config) -> list[Path]:
     for name in language_models.OUTPUTS:
         url, folder = f"{RELEASED}/{name}/{OUTPUT_FILE}", language_models.outputs_root() / name
         _folder(folder)
-        content = _reaching(url, lambda url=url: _read(url))
+        content, expected = _reaching(url, lambda url=url: _read(url)), language_models.OUTPUT_QUESTIONS[name]
+        try:
+            found = max(len(part) for part in language_models.output_frames(content))
+            wrong = f"it holds {found} questions of {expected}" if found != expected else ""
+        except ValueError as error:
+            wrong = str(error)
+        if wrong:
+            raise CandorError(f"{url} is not the released file ({wrong}): run `python -m candor fetch outputs` again.")
         partial = folder / "partial"
-        partial.write_bytes(content)
+        _reaching(url, lambda partial=partial, content=content: partial.write_bytes(content))
         partial.replace(folder / OUTPUT_FILE)
+        _origin(folder, source=url, sha256=hashlib.sha256(content).hexdigest())
         places.append(folder)
     return places
+
+
+def _origin(folder: Path, **about: object) -> None:
+    told = about | {"date": datetime.now(UTC).date().isoformat()}
+    (folder / "source.json").write_text(json.dumps(told, indent=1) + "\n")
 
 
 def _folder(path: Path) -> None:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from candor import runtime
+from candor.corpora.text import tags
 from candor.errors import CandorError
 
 BATCH = 32  # texts together where the memory of a card does not say it
@@ -225,7 +225,7 @@ class Sampler:
 
     def _answer_tokens(self, prompt: str, completion: str) -> tuple[list[int], list[int]]:
         """Token ids of prompt and completion, and the places of the answer's tokens among them."""
-        spans = [match.span(1) for match in re.finditer(r"<answer>(.*?)</answer>", completion, re.S)]
+        spans = tags(completion, "answer")
         head = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
         tail = self.tokenizer(completion, add_special_tokens=False, return_offsets_mapping=True)
         low, high = spans[-1] if spans else (0, 0)

@@ -52,6 +52,11 @@ class Plan:
         return self.config["scale"]
 
     @property
+    def shown(self) -> bool:
+        """Whether figures and notebooks are made: they show small worlds."""
+        return "world" in self.config["evidence"]
+
+    @property
     def folder(self) -> Path:
         """Where everything of this scale goes."""
         return steps.results_root() / self.scale
@@ -73,7 +78,7 @@ class Plan:
         """
         from candor.experiments import language_models
 
-        if "models" not in self.config["evidence"]:
+        if not {"models", "released"} & set(self.config["evidence"]):
             return []
         paths = dict.fromkeys(models_path(name) for name in self.claims)
         lacks = dict.fromkeys(line for path in paths for line in path.requirements(self.config))
@@ -168,6 +173,8 @@ class Plan:
         known = experiments.steps()
         keys = self.keys(claim)
         parts = [f"candor.claims.{claim}.tables:{part}" for part in ("published", "theory", "world", "models")]
+        if "released" in self.config["evidence"] and hasattr(claims.load(claim).tables, "released"):
+            parts.append(f"candor.claims.{claim}.tables:released")
         return _digest(
             [steps.code_used(*parts, "candor.experiments:Results"), _published(), self.config["evidence"]],
             {

@@ -127,6 +127,7 @@ def tables(plan: graph.Plan, claim: str) -> None:
     sources = {
         "published": [lambda: modules.tables.published(graph.PUBLISHED), modules.tables.theory],
         "world": [lambda: modules.tables.world(results)],
+        "released": [getattr(modules.tables, "released", dict)],
         "models": [lambda: modules.tables.models(results)],
     }
     with told(plan.folder, f"tables of {claim}", f"{plan.folder}/logs/tables/{claim}.log"):

@@ -253,7 +253,9 @@ _URL = re.compile(r"(?:https?://|www\.)\S+")
 _CLOSING = " \t\n\"'”’*_)]}"
 # A reply that goes on to write its user's next turn ("User:", "### Human:", "<|user|>"). "Input:" alone is left:
 # a reply may show one.
-_USER_TURN = re.compile(r"\n\s*(?:(?:#+\s*|<\|)(?:instruction|input|user|human)|user|human)\s*(?:\|>|:)", re.I)
+_USER_TURN = re.compile(
+    r"(?<=\n)[^\S\n]*+(?:(?:#++\s*+|<\|)(?:instruction|input|user|human)|user|human)\s*+(?:\|>|:)", re.I
+)
 
 
 def prose(text: str) -> str:

@@ -142,7 +142,7 @@ def _with_ids(table: pd.DataFrame, name: str, tokenizer) -> pd.DataFrame:
 
 
 def right(answer: str, accepted: list[str], kind: Kind) -> bool:
-    """Whether an answer, as `measures/spans.py: read` gives it, is the accepted one.
+    """Whether an answer, as `measures/spans.py: read` gives it, is the accepted one: equal answers are the same text.
 
     >>> right("1080", ["1,080.0"], "number"), right("B", ["C", "river"], "choice"), right("", ["3"], "number")
     (True, False, False)

@@ -20,6 +20,7 @@ from itertools import pairwise
 import numpy as np
 
 from candor.corpora import sets
+from candor.corpora.text import tags
 from candor.errors import CandorError
 
 HUB = {"quality": {"train": "train", "test": "validation"}}  # our split: theirs
@@ -50,7 +51,7 @@ class Question:
 
 def plain(text: str) -> str:
     """The text without HTML tags, blanks joined."""
-    return " ".join(re.sub(r"<[^>]+>", " ", text).split())
+    return " ".join(re.sub(r"<[^<>]+>", " ", text).split())
 
 
 def _listed(value) -> list:
@@ -93,7 +94,7 @@ SYSTEM = (
     "You answer a question about a story by choosing one of two options. Argue first, and quote the story verbatim "
     "within <quote> </quote> tags. End with one last line: ANSWER: A or ANSWER: B."
 )
-_ANSWER = re.compile(r"ANSWER:\s*([AB])\W*\s*\Z")
+_ANSWER = re.compile(r"(?i:answer)[\s*_`]*+:(?:\\boxed\{|\\text\{|(?i:option)\s|[\s(\[{$*_`])*+([AB])[\W_]*")
 
 
 def seen(story: str, tokenizer, tokens: int | None) -> str:
@@ -126,7 +127,8 @@ def answer(completion: str) -> str | None:
     >>> answer("Because.\\nANSWER: B."), answer("ANSWER: A or B"), answer("ANSWER: A\\nand so")
     ('B', None, None)
     """
-    match = _ANSWER.search(completion.rstrip())
+    last = [match.start() for match in re.finditer("answer", completion, re.I)][-1:]
+    match = _ANSWER.fullmatch(completion, *last)
     return match[1] if match else None
 
 
@@ -136,19 +138,19 @@ def marked(argument: str, story: str) -> str:
     >>> marked("<quote>The  cat</quote> <quote>a dog</quote>", "the cat sat")
     '<v_quote>The  cat</v_quote> <u_quote>a dog</u_quote>'
     """
-    told = " ".join(story.lower().split())
-
-    def mark(match: re.Match) -> str:
-        said = " ".join(match[1].lower().split())
+    told, parts, place = " ".join(story.lower().split()), [], 0
+    for start, end in tags(argument, "quote"):
+        said = " ".join(argument[start:end].lower().split())
         tag = "v_quote" if said and said in told else "u_quote"
-        return f"<{tag}>{match[1]}</{tag}>"
-
-    return re.sub(r"<quote>(.*?)</quote>", mark, argument, flags=re.S)
+        parts += [argument[place : start - len("<quote>")], f"<{tag}>{argument[start:end]}</{tag}>"]
+        place = end + len("</quote>")
+    return "".join([*parts, argument[place:]])
 
 
 def quotes(argument: str, story: str) -> list[str]:
     """The verbatim quotes of an argument."""
-    return re.findall(r"<v_quote>(.*?)</v_quote>", marked(argument, story), re.S)
+    shown = marked(argument, story)
+    return [shown[start:end] for start, end in tags(shown, "v_quote")]
 
 
 def read_in_time(story: str, argument: str, words: int, around: int = 60) -> str:

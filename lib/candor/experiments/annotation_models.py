@@ -160,7 +160,7 @@ INSTRUCTION = (
     "Answer the question in a few words and say how sure you are, from 0 (a guess) to 10 (certain). Write two lines "
     "and nothing else:\nAnswer: your answer\nConfidence: a whole number from 0 to 10"
 )
-_STATED = re.compile(r"\s*Answer:[ \t]*(\S[^\n]*?)[ \t]*\n\s*Confidence:[ \t]*(\d+)[ \t]*(?:/[ \t]*10)?\s*")
+_STATED = re.compile(r"\s*Answer:(?=[^\n]*\S)([^\n]*+)\n\s*Confidence:[ \t]*(\d{1,2})[ \t]*(?:/[ \t]*10)?\s*")
 
 
 def parse(completion: str) -> tuple[str, int] | None:
@@ -170,7 +170,7 @@ def parse(completion: str) -> tuple[str, int] | None:
     (('the Seine', 8), None, None)
     """
     match = _STATED.fullmatch(completion)
-    return (match[1], int(match[2])) if match and int(match[2]) <= 10 else None
+    return (match[1].strip(" \t"), int(match[2])) if match and int(match[2]) <= 10 else None
 
 
 def stated(answer: str, confidence: int) -> str:
@@ -230,7 +230,7 @@ def collect_pairs(context: Context) -> dict[str, pd.DataFrame]:
 
     Tables: pairs (question, said_first, said_second, q_first, q_second, correct_first, correct_second, and for each arm
     label_<arm>, weight_<arm>), held (further single completions, columns of `answers_to`), counts (one row: samples,
-    malformed, discarded (pairs of equal confidence), pairs, same_answer, exactly_one_right), shares (type, share,
+    unreadable, discarded (pairs of equal confidence), pairs, same_answer, exactly_one_right), shares (type, share,
     true).
     """
     from candor.training import models
@@ -259,10 +259,12 @@ def collect_pairs(context: Context) -> dict[str, pd.DataFrame]:
     table = _more_confident_first(differ)
     counts = {
         "samples": 2 * len(made),
-        "malformed": 1 - (made["well_formed_a"].mean() + made["well_formed_b"].mean()) / 2,
+        "unreadable": 1 - (made["well_formed_a"].mean() + made["well_formed_b"].mean()) / 2,
         "discarded": float((whole["q_a"] == whole["q_b"]).mean()),
         "pairs": len(table),
-        "same_answer": float((table["said_first"] == table["said_second"]).mean()),
+        "same_answer": float(
+            np.mean([text.exact(one, [other]) for one, other in zip(table["said_first"], table["said_second"])])
+        ),
         "exactly_one_right": float((table["correct_first"] != table["correct_second"]).mean()),
     }
     labels, shares = labels_of(table, seed)
@@ -428,7 +430,7 @@ def reward_of(rewards):
 def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     """What a policy answers and states, and who would prefer it to the policy before training.
 
-    Tables: summary (one row: n, malformed, accuracy, confidence, ece (a bin a stated value), brier, win_production,
+    Tables: summary (one row: n, unreadable, accuracy, confidence, ece (a bin a stated value), brier, win_production,
     win_genuine (against the other policy's own draw; malformed on either side left out), kl (nats a completion, of the
     last tenth of the training; 0 before it)), items (columns of `answers_to` without what was said), reliability.
     """
@@ -471,7 +473,7 @@ def summary(own: pd.DataFrame, rival: pd.DataFrame, setting: str = "main") -> di
     }
     return {
         "n": len(own),
-        "malformed": float(1 - own["well_formed"].mean()),
+        "unreadable": float(1 - own["well_formed"].mean()),
         "accuracy": float(own["correct"].mean()),
         "confidence": float(q.mean()) if len(q) else np.nan,
         "ece": cal.ece_by_value(q, correct) if len(q) else np.nan,

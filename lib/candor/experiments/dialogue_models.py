@@ -394,7 +394,7 @@ def rates(human_turns: pd.DataFrame, written: pd.DataFrame, resamples: int) -> p
 
     `human_turns` and `written` are tables `turns`, with setting, arm, seed in front. Columns: corpus, lineage, stage,
     seed, labeller, act, conversations, turns, human_rate, rate, kappa, kappa_max, kappa_share, recall, precision
-    (of rate and kappa with _low, _high), words, human_words, malformed (share of replies that were no label); and, for
+    (of rate and kappa with _low, _high), words, human_words, unreadable (share of replies that were no label); and, for
     every stage but sft, the change since the sft of the same seed: <measure>_change (of rate and kappa also _relative,
     a share of the value of sft) with _low and _high, paired by conversation. Rows of lineage and stage `human` hold
     the human's own rate.
@@ -424,7 +424,7 @@ def rates(human_turns: pd.DataFrame, written: pd.DataFrame, resamples: int) -> p
             row |= {"conversations": len(own), "turns": len(said)} | _measured(own, draws)
             row |= {"words": part["words"].mean(), "human_words": said["words"].mean()}
             asked = sum(column in part for column in ("prompt", "prompt_first", "stock"))
-            row["malformed"] = part["malformed"].mean() / asked if asked else np.nan
+            row["unreadable"] = part["malformed"].mean() / asked if asked else np.nan
             before = sums.get((lineage, "sft", seed, name, act))
             if stage not in ("sft", "human") and before is not None:
                 row |= _changed(before, own, draws)

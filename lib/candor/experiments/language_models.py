@@ -10,6 +10,7 @@ the stated confidence of a greedy completion is a `q_mode`.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -87,6 +88,8 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
 
     models.quiet()
     settings, options = context.settings, context.step.options
+    for line in votes_refused(settings) if options.get("voting") else ():
+        raise CandorError(line)
     if context.needs:
         place = context.need(options["arm"]).model
     else:
@@ -112,7 +115,9 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
         judge = generation.Sampler(*generation.load(settings["judge"]), settings["eval_batch"])
         for name in judged:
             questions, items = asked[name]
-            items["correct"] = judge_answers(judge, questions["problem"], questions["answer"], items["said"])
+            verdicts = judge_answers(judge, questions["problem"], questions["answer"], items["said"])
+            items["correct"] = [said is True for said in verdicts]
+            items["unreadable"] |= [said is None for said in verdicts]
     items = pd.concat([part.drop(columns=["said", "text"]).assign(dataset=name) for name, (_, part) in asked.items()])
     tables = {
         "summary": pd.DataFrame(
@@ -167,14 +172,17 @@ def _one_line(reply: str) -> str:
 
 
 def ask(sampler, questions, tokens: int, form: str) -> pd.DataFrame:
-    """A row a question: correct, q_mode (stated), answer_prob, well_formed (free running), what had to be forced."""
+    """A row a question: correct, unreadable (the answer; then wrong), unreadable_confidence (then 0), q_mode (stated),
+    answer_prob, well_formed (free running), what had to be forced."""
     prompts = list(questions["prompt"])
     free = sampler(prompts, tokens)
     whole = force_cues(sampler, prompts, free)
-    graded = text.grade_leniently(whole, questions["answer"], questions["grader"])
+    graded = text.grade_leniently(whole, questions["answer"], questions["grader"], questions["problem"])
     return pd.DataFrame(
         {
             "correct": graded["correct"].astype(bool),
+            "unreadable": ~graded["readable"].astype(bool),
+            "unreadable_confidence": ~graded["stated"].astype(bool),
             "q_mode": graded["confidence"],
             "answer_prob": sampler.answer_probabilities(prompts, whole),
             "well_formed": [text.parse(completion, form) is not None for completion in free],
@@ -195,6 +203,8 @@ def summary(items: pd.DataFrame) -> dict[str, float]:
     row = {
         "n": len(items),
         "accuracy_greedy": accuracy,
+        "unreadable": items["unreadable"].mean(),
+        "unreadable_confidence": items["unreadable_confidence"].mean(),
         "malformed": 1 - items["well_formed"].mean(),
         "forced_answer": items["forced_answer"].mean(),
         "forced_confidence": items["forced_confidence"].mean(),
@@ -240,11 +250,12 @@ def classify(place: str, asked: dict) -> None:
                 logits = model(**inputs).logits[0].double()
             # One output is the logit of "right"; of two, the second class is.
             q.append((torch.sigmoid(logits[0]) if len(logits) == 1 else logits.softmax(-1)[1]).item())
-        items["q_mode"] = q
+        items["q_mode"], items["unreadable_confidence"] = q, False
 
 
-def judge_answers(judge, problems: Iterable[str], accepted: Iterable, said: Iterable[str]) -> list[bool]:
-    """Whether a language model says yes: it sees question, accepted answers and the answer given."""
+def judge_answers(judge, problems: Iterable[str], accepted: Iterable, said: Iterable[str]) -> list[bool | None]:
+    """Whether a language model says yes before it says no, None where it says neither: it sees question, accepted
+    answers and the answer given."""
     instruction = (
         "Compare an answer to a question with the accepted answers. Reply with one word: YES if it means the same as "
         "one of them, otherwise NO."
@@ -257,20 +268,41 @@ def judge_answers(judge, problems: Iterable[str], accepted: Iterable, said: Iter
             prompts.append(judge.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
         else:
             prompts.append(f"{instruction}\n\n{user}\nReply: ")
-    return ["yes" in reply.lower() for reply in judge(prompts, 20)]
+    found = [re.search(r"\b(?:yes|no)\b", reply.lower()) for reply in judge(prompts, 20)]
+    return [match and match[0] == "yes" for match in found]
+
+
+def votes_refused(settings: Mapping) -> list[str]:
+    """The sentence where votes are asked for on a set that a language model grades: it compares no two answers."""
+    first = settings["eval_sets"][0]
+    if not (settings["judge"] and settings["voting_questions"] and sets.SETS[first].judged):
+        return []
+    return [
+        f"Answers to {first} are graded by models.judge, so votes on them cannot be grouped: put another set first in "
+        "models.eval_sets, or set models.voting_questions to 0."
+    ]
 
 
 def vote(sampler, questions, samples: int, tokens: int, seed: int) -> pd.DataFrame:
     """Answers voted from samples at temperature 1: majority, and weighted by stated confidence; ties at random.
 
-    Columns as `experiments/evaluation.py: vote`.
+    Answers that the question's grader takes for the same are one (`corpora/text.py: groups`). An answer that cannot be
+    read is no vote; without any vote the question is wrong. Columns as `experiments/evaluation.py: vote`, and
+    unreadable (share of the answers).
     """
     prompts = [prompt for prompt in questions["prompt"] for _ in range(samples)]
     drawn = force_cues(sampler, prompts, sampler(prompts, tokens, temperature=1.0, seed=seed))
-    accepted, graders = ([row for row in questions[name] for _ in range(samples)] for name in ("answer", "grader"))
-    graded = text.grade_leniently(drawn, accepted, graders)
-    said = graded["answer"].map(text.squad_normalised).to_numpy().reshape(-1, samples)
-    right = graded["correct"].to_numpy().reshape(-1, samples)
+    accepted, graders, problems = (
+        [row for row in questions[name] for _ in range(samples)] for name in ("answer", "grader", "problem")
+    )
+    graded = text.grade_leniently(drawn, accepted, graders, problems)
+    asked = zip(
+        graded["answer"].to_numpy().reshape(-1, samples), *(questions[c] for c in ("answer", "grader", "problem"))
+    )
+    said = np.array(
+        [text.groups(answers, gold, name, text.options_of(problem)) for answers, gold, name, problem in asked]
+    )
+    right = graded["correct"].to_numpy(bool).reshape(-1, samples)
     stated = graded["confidence"].to_numpy().reshape(-1, samples)
     rng = np.random.default_rng(seed)
     rows = []
@@ -278,12 +310,13 @@ def vote(sampler, questions, samples: int, tokens: int, seed: int) -> pd.DataFra
         hits: dict[str, list[bool]] = {"majority": [], "weighted": []}
         different = []
         for answers, outcome, confidence in zip(said[:, :count], right[:, :count], stated[:, :count]):
-            names, place = np.unique(answers, return_inverse=True)
+            votes = answers >= 0
+            names, place = np.unique(answers[votes], return_inverse=True)
             different.append(len(names))
-            number = np.bincount(place)
+            number, sure = np.bincount(place), np.bincount(place, confidence[votes])
             ties = rng.random(len(names)) * 1e-9
-            for rule, weight in (("majority", number), ("weighted", np.bincount(place, confidence) + 1e-6 * number)):
-                hits[rule].append(bool(outcome[place == (weight + ties).argmax()][0]))
+            for rule, weight in (("majority", number), ("weighted", sure + 1e-6 * number)):
+                hits[rule].append(bool(len(names) and outcome[votes][place == (weight + ties).argmax()][0]))
         for rule, found in hits.items():
             difference = np.array(found, float) - hits["majority"]
             spread = difference.std(ddof=1) / np.sqrt(len(found)) if len(found) > 1 else np.nan
@@ -295,6 +328,7 @@ def vote(sampler, questions, samples: int, tokens: int, seed: int) -> pd.DataFra
                     "difference": difference.mean(),
                     "difference_se": spread,
                     "diversity": np.mean(different),
+                    "unreadable": (said[:, :count] < 0).mean(),
                 }
             )
     return pd.DataFrame(rows)
@@ -303,7 +337,10 @@ def vote(sampler, questions, samples: int, tokens: int, seed: int) -> pd.DataFra
 # --- The steps --------------------------------------------------------------------------------------
 
 _HERE = "candor.experiments.language_models"
-_GRADERS = tuple(f"candor.corpora.text:{name}" for name in ("exact", "mathematical", "choice"))
+_GRADERS = (
+    *(f"candor.corpora.text:{grader.__name__}" for grader in text.GRADERS.values()),
+    "candor.corpora.formulas:serve",
+)
 
 
 def _steps() -> dict[str, Step]:
@@ -422,16 +459,17 @@ def has_weights(place: str) -> bool:
 
 
 def requirements(config: Config) -> list[str]:
-    """What a scale with pretrained models still lacks here, a sentence each with the way to get it; empty if nothing.
+    """What pretrained models or released outputs still lack here, a sentence each with the way to get it.
 
-    Asked before any work starts. Scales without the evidence `models` lack nothing.
+    Asked before any work starts. Scales without the evidence `models` or `released` lack nothing.
     """
-    if "models" not in config["evidence"]:
-        return []
-    lacks = engine_missing(config, gpu=bool(wanted(config)))
-    absent = dict.fromkeys(name for name, split in data_needed(config) if sets.missing(name, split))
-    lacks += data_missing(config, absent) + weights_missing(config, models_needed(config))
-    if not any(outputs_root().rglob("*.arrow")):
+    keys, lacks = wanted(config), []
+    if "models" in config["evidence"]:
+        lacks += engine_missing(config, gpu=bool(keys))
+        lacks += votes_refused(config["models"]) if any(STEPS[key].options.get("voting") for key in keys) else []
+        absent = dict.fromkeys(name for name, split in data_needed(config) if sets.missing(name, split))
+        lacks += data_missing(config, absent) + weights_missing(config, models_needed(config))
+    if "released" in config["evidence"] and not any(outputs_root().rglob("*.arrow")):
         lacks.append(
             "The released per-item outputs are missing: run `python -m candor fetch outputs` where there is a network."
         )
@@ -508,6 +546,7 @@ def weights_missing(config: Config, places: Iterable[str]) -> list[str]:
 # --- The released outputs: no model needed ----------------------------------------------------------
 
 OUTPUTS = {"commonsenseqa": "CommonsenseQA", "gpqa": "GPQA", "math-500": "MATH-500"}
+OUTPUT_QUESTIONS = {"commonsenseqa": 1221, "gpqa": 448, "math-500": 500}
 OUTPUT_ARMS = {
     "Base": "base",
     "RLVR": "rlvr",
@@ -515,7 +554,10 @@ OUTPUT_ARMS = {
     "Answer-Prob": "answer_probability",
     "RLCR": "rlcr",
 }
+OUTPUT_CELLS = [(dataset, arm) for dataset in OUTPUTS.values() for arm in OUTPUT_ARMS.values()]
+JUDGED_OUTPUTS = ("CommonsenseQA", "GPQA")  # multiple choices, labelled by a language model
 METRICS = ("accuracy", "brier", "ece", "auroc")
+_TRAINED_ON = "trained on HotpotQA-Modified"  # in the published numbers
 
 
 def outputs_root() -> Path:
@@ -523,47 +565,123 @@ def outputs_root() -> Path:
 
 
 def released_items(folder: Path | None = None) -> pd.DataFrame:
-    """The released per-item outcomes (dataset, arm, confidence, correct), empty if they were not fetched.
+    """The released per-item outcomes, empty if they were not fetched; five arms trained on HotpotQA, three data sets.
 
-    Five arms trained on HotpotQA, three data sets, from the authors' repository (MIT licence).
+    Columns: dataset, arm, confidence, correct (the authors' label), and of multiple choices, whose label is a language
+    model's, the answer's text read again: named ("" for no option or several), right (it names the right option).
+    From the authors' repository (MIT licence). Raises: `CandorError` naming a file that is not what was fetched.
     """
-    from datasets import Dataset
-
     frames = []
     for name, dataset in OUTPUTS.items():
         for path in sorted((folder or outputs_root()).glob(f"{name}/*.arrow")):
-            rows = Dataset.from_file(str(path))
-            for theirs, arm in OUTPUT_ARMS.items():
-                columns = {"confidence": f"{theirs}-confidence_levels", "correct": f"{theirs}-evals"}
-                if set(columns.values()) <= set(rows.column_names):
-                    values = {ours: [row[0] for row in rows[column]] for ours, column in columns.items()}
-                    frames.append(pd.DataFrame(values).assign(dataset=dataset, arm=arm))
+            origin = path.parent / "source.json"
+            try:
+                content = path.read_bytes()
+                if origin.exists() and json.loads(origin.read_text())["sha256"] != hashlib.sha256(content).hexdigest():
+                    raise ValueError("it is not the file that was fetched")
+                frames += [part.assign(dataset=dataset) for part in output_frames(content)]
+            except (OSError, ValueError, LookupError, TypeError) as error:
+                raise CandorError(
+                    f"{path} cannot be read ({_in_short(error)}): run `python -m candor fetch outputs` where there is "
+                    "a network."
+                ) from None
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def _in_short(error: Exception) -> str:
+    return " ".join(str(error).split())[:120].rstrip(".")
+
+
+def output_frames(content: bytes) -> list[pd.DataFrame]:
+    """The items of a released file, a frame an arm. Raises: `ValueError` where it is truncated or not such a file."""
+    import pyarrow as pa
+
+    try:
+        rows, found = pa.ipc.open_stream(content).read_all().to_pydict(), []
+        options, gold = _options(rows)
+        for theirs, arm in OUTPUT_ARMS.items():
+            columns = {"confidence": f"{theirs}-confidence_levels", "correct": f"{theirs}-evals"}
+            if not set(columns.values()) <= set(rows):
+                continue
+            part = pd.DataFrame({ours: [row[0] for row in rows[column]] for ours, column in columns.items()})
+            if options and f"{theirs}-output_0" in rows:
+                said = (text.last_tag(output, "answer") or "" for output in rows[f"{theirs}-output_0"])
+                part["named"] = [text.option(*both) for both in zip(said, options)]
+                part["right"] = (part["named"] == gold).astype(float)
+            found.append(part.assign(arm=arm))
+    except (OSError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(_in_short(error)) from None
+    if not found:
+        raise ValueError("it has no labels of an arm")
+    return found
+
+
+def _options(rows: Mapping[str, list]) -> tuple[list[dict[str, str]], list[str]]:
+    """The options of each question of a released file by letter, and the right one's letter; empty for no choices."""
+    if {"choices", "answerKey"} <= set(rows):
+        return [dict(zip(row["label"], row["text"])) for row in rows["choices"]], rows["answerKey"]
+    problems = rows.get("problem", rows.get("question", []))
+    options = [text.options_of(problem) for problem in problems]
+    if not options or not all(options):
+        return [], []
+    # "Option C which is [gold]" in the authors' preparation of GPQA.
+    return options, [_gold(answer, known) for answer, known in zip(rows["answer"], options)]
+
+
+def _gold(answer: str, options: Mapping[str, str]) -> str:
+    named = re.match(r"\W*(?:option\s+)?([A-Z])\b", answer, re.I)
+    texts = {text.squad_normalised(words): letter for letter, words in options.items()}
+    letter = texts.get(text.squad_normalised(answer)) or (named and named[1].upper())
+    return letter if letter in options else text.option(answer, options)
+
+
+def _metrics(confidence: pd.Series, correct: pd.Series) -> dict[str, float]:
+    q, right = confidence.clip(0, 1).to_numpy(), correct.to_numpy(float)
+    return dict(zip(METRICS, (right.mean(), cal.brier(q, right), cal.ece(q, right), cal.auroc(q, right))))
 
 
 def recomputed(items: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     """Accuracy, Brier, ECE, AUROC of `released_items`, beside the released metrics; a row each.
 
-    Columns: dataset, arm, n, metric, value, published, difference.
+    Columns: dataset, arm, n, questions (those of the released metrics), metric, value, published, difference.
     """
-    printed = published[published["setting"] == "trained on HotpotQA-Modified"].set_index(["dataset", "arm", "metric"])
+    printed = published[published["setting"] == _TRAINED_ON].set_index(["dataset", "arm", "metric"])
     rows = []
     for (dataset, arm), part in items.groupby(["dataset", "arm"], sort=False):
-        q, correct = part["confidence"].clip(0, 1).to_numpy(), part["correct"].to_numpy()
-        values = (correct.mean(), cal.brier(q, correct), cal.ece(q, correct), cal.auroc(q, correct))
-        for metric, value in zip(METRICS, values):
-            rows.append((dataset, arm, len(part), metric, value, printed.loc[(dataset, arm, metric), "value"]))
-    table = pd.DataFrame(rows, columns=["dataset", "arm", "n", "metric", "value", "published"])
+        for metric, value in _metrics(part["confidence"], part["correct"]).items():
+            known = printed.loc[(dataset, arm, metric)]
+            rows.append((dataset, arm, len(part), known["n"], metric, value, known["value"]))
+    table = pd.DataFrame(rows, columns=["dataset", "arm", "n", "questions", "metric", "value", "published"])
     return table.assign(difference=table["value"] - table["published"])
+
+
+def by_option(items: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
+    """The same of multiple choices by the option that the text names, beside the labels of the authors' judge.
+
+    A row a data set and arm: n, questions (as `recomputed`), unreadable (share of answers that name no option or
+    several; they are wrong), accepted (share that the judge takes for right and that do not name the right option),
+    refused (the other way round), and each metric as <metric>_label and <metric>_option.
+    """
+    questions = published[published["setting"] == _TRAINED_ON].groupby(["dataset", "arm"])["n"].max()
+    rows = []
+    read = items.dropna(subset=["right"]) if "right" in items else items[:0]
+    for (dataset, arm), part in read.groupby(["dataset", "arm"], sort=False):
+        label, option = part["correct"] == 1, part["right"] == 1
+        row = {"dataset": dataset, "arm": arm, "n": len(part), "questions": questions[dataset, arm]}
+        row |= {"unreadable": (part["named"] == "").mean(), "accepted": (label & ~option).mean()}
+        row |= {"refused": (option & ~label).mean()}
+        for way, correct in (("label", label), ("option", option)):
+            row |= {f"{name}_{way}": value for name, value in _metrics(part["confidence"], correct).items()}
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 # --- Tables for the claims --------------------------------------------------------------------------
 
 
 def tables(results, arms: Collection[str] | None = None) -> dict[str, pd.DataFrame]:
-    """What claims read: `models` (a row a model, seed and data set), `models_reliability`, `models_voting`,
-    `outputs` and `outputs_reliability` (from the released per-item outputs). Absent evidence leaves no table.
-    """
+    """What claims read: `models` (a row a model, seed and data set), `models_reliability`, `models_voting`; absent
+    evidence leaves no table."""
     config = results.config
     if "models" not in config["evidence"]:
         return {}
@@ -579,17 +697,24 @@ def tables(results, arms: Collection[str] | None = None) -> dict[str, pd.DataFra
         ]
         if frames:
             found[ours] = pd.concat(frames, ignore_index=True)
-    items = released_items()
-    if len(items):
-        found["outputs"] = recomputed(items, pd.read_csv(ROOT / "data" / "published" / "rlcr_per_dataset.csv"))
-        found["outputs_reliability"] = pd.concat(
-            [
-                cal.reliability_table(part["confidence"].clip(0, 1), part["correct"]).assign(dataset=dataset, arm=arm)
-                for (dataset, arm), part in items.groupby(["dataset", "arm"], sort=False)
-            ],
-            ignore_index=True,
-        )
     return found
+
+
+def released_tables() -> dict[str, pd.DataFrame]:
+    """What claims read of the released per-item outputs: `outputs` (as `recomputed`), `outputs_by_option`,
+    `outputs_reliability`. Without the files there is no table.
+    """
+    items = released_items()
+    if not len(items):
+        return {}
+    published = pd.read_csv(ROOT / "data" / "published" / "rlcr_per_dataset.csv")
+    found = {"outputs": recomputed(items, published), "outputs_by_option": by_option(items, published)}
+    parts = [
+        cal.reliability_table(part["confidence"].clip(0, 1), part["correct"]).assign(dataset=dataset, arm=arm)
+        for (dataset, arm), part in items.groupby(["dataset", "arm"], sort=False)
+    ]
+    found["outputs_reliability"] = pd.concat(parts, ignore_index=True)
+    return {name: table for name, table in found.items() if len(table)}
 
 
 def _collect(results, corpus: str, setting: str, arms: Iterable[str], table: str) -> pd.DataFrame:
@@ -638,7 +763,53 @@ def _rows(models: pd.DataFrame, setting: str, arm: str, dataset: str) -> pd.Data
 
 
 def recomputing_cells(tables: Tables) -> int:
-    """Cells (data set and arm) of the released outputs whose four metrics all lie within .001 of the released ones."""
+    """Cells (data set and arm) of the released outputs whose four metrics all lie within .001 of the released ones.
+
+    `KeyError` (not attempted) unless all fifteen are there with all their questions.
+    """
+    if lacks := lacking_cells(tables["outputs"]):
+        raise KeyError(lacks)
     return int(
         (tables["outputs"].groupby(["dataset", "arm"])["difference"].agg(lambda d: d.abs().max()) <= 0.001).sum()
     )
+
+
+def lacking_cells(outputs: pd.DataFrame, cells: Iterable[tuple[str, str]] = tuple(OUTPUT_CELLS)) -> str:
+    """What a table of released outputs lacks of these data sets and arms, in words; "" for nothing."""
+    whole = outputs.groupby(["dataset", "arm"])[["n", "questions"]].min()
+    lacks: dict[str, list[str]] = {}
+    for dataset, arm in cells:
+        if (dataset, arm) not in whole.index:
+            lacks.setdefault(f"{dataset} without", []).append(arm)
+        elif (found := whole.loc[dataset, arm])["n"] != found["questions"]:
+            lacks.setdefault(f"{dataset} with {found['n']:g} of {found['questions']:g} questions in", []).append(arm)
+    return "; ".join(f"{where} {', '.join(arms)}" for where, arms in lacks.items())
+
+
+def outputs_note(tables: Tables) -> str:
+    """Why the released outputs were not judged, where some of them are there; `KeyError` where none is."""
+    lacks = lacking_cells(tables["outputs"])
+    return f"incomplete: {lacks}; run `python -m candor fetch outputs`" if lacks else ""
+
+
+def options_note(tables: Tables) -> str:
+    """The share of answers that name no option, the most and the least of any arm; what lacks, where some does."""
+    table = tables["outputs_by_option"]
+    cells = [cell for cell in OUTPUT_CELLS if cell[0] in JUDGED_OUTPUTS]
+    if lacks := lacking_cells(table, cells):
+        return f"incomplete: {lacks}; run `python -m candor fetch outputs`"
+    low, high = table["unreadable"].agg(["min", "max"])
+    return f"{low:.1%} to {high:.1%} of an arm's answers name no option or several"
+
+
+def option_effect(dataset: str, arm: str, measure: str) -> Callable[[Tables], float]:
+    """A measure by the option that the text names, minus the same by the judge's label; `KeyError` without all."""
+
+    def estimate(tables: Tables) -> float:
+        table = tables["outputs_by_option"]
+        if lacks := lacking_cells(table, [(dataset, arm)]):
+            raise KeyError(lacks)
+        row = table[(table["dataset"] == dataset) & (table["arm"] == arm)].iloc[0]
+        return float(row[f"{measure}_option"] - row[f"{measure}_label"])
+
+    return estimate

@@ -147,13 +147,15 @@ def graded(part: pd.DataFrame, finder: str = "authors") -> dict[str, float]:
         "smooth_ece": calibration.smooth_ece(probability, correct),
         "auroc": own.auroc(probability, correct),
         "zeros": float((~part[f"{finder}_span"]).mean()),
+        "unreadable": float((part[f"{finder}_answer"] == "").mean()),
     }
 
 
 def summary(part: pd.DataFrame) -> dict[str, float]:
-    """`graded` by the authors' finder, of the strict one accuracy, ECE and zeros; truncated, length in tokens."""
+    """`graded` by the authors' finder, of the strict one accuracy, ECE, zeros and unreadable; truncated, length in
+    tokens."""
     strict = graded(part, "strict")
-    kept = {f"{name}_strict": strict[name] for name in ("accuracy", "ece", "ece_disparity", "zeros")}
+    kept = {f"{name}_strict": strict[name] for name in ("accuracy", "ece", "ece_disparity", "zeros", "unreadable")}
     about = {"truncated": float(1 - part["finished"].mean()), "length": float(part["length"].mean())}
     return graded(part) | kept | about
 
@@ -162,8 +164,8 @@ def ranking(items: pd.DataFrame, finder: str, resamples: int) -> dict[str, float
     """Whether confidence ranks the branches of a question, over questions with both right and wrong ones.
 
     prompts (how many those are), within_auroc (by disparity) with _low and _high over questions, its twin by
-    probability, slope_b, slope_b_probability, coverage (traces with a span), and the accuracies of greedy, max_path,
-    aggregated and majority decoding, with max_path_gain over greedy.
+    probability, slope_b, slope_b_probability, coverage (traces with a span), unreadable (traces without an answer), and
+    the accuracies of greedy, max_path, aggregated and majority decoding, with max_path_gain over greedy.
     """
     correct = items[f"{finder}_correct"].to_numpy(float)
     row: dict[str, float] = {}
@@ -176,6 +178,7 @@ def ranking(items: pd.DataFrame, finder: str, resamples: int) -> dict[str, float
         row |= {f"within_auroc{suffix}_low": low, f"within_auroc{suffix}_high": high}
         row[f"slope_b{suffix}"] = own.slope(confidence, correct, items["question"])
     row["coverage"] = float(items[f"{finder}_span"].mean())
+    row["unreadable"] = float((items[f"{finder}_answer"] == "").mean())
     chosen = decoded(items, finder)
     row |= {
         ours: float(chosen[name][f"{finder}_correct"].mean())
@@ -196,8 +199,8 @@ def _cell(context: Context) -> tuple[str, str, str]:
 def base(context: Context) -> dict[str, pd.DataFrame]:
     """The model before training.
 
-    Tables: items (as `observe` and `marked`), ranking (a row a limit and finder; agreement: share of traces with the
-    same answer by both), summary (a row a limit and decoding).
+    Tables: items (as `observe` and `marked`), ranking (a row a limit and finder; agreement: share of traces in which
+    both read the same answer), summary (a row a limit and decoding).
     """
     settings = context.settings["reasoning"]
     limits = sorted({settings["tokens"], *settings["limits"]})
@@ -205,7 +208,8 @@ def base(context: Context) -> dict[str, pd.DataFrame]:
     rows, summaries = [], []
     for limit in limits:
         part = items[items["limit"] == limit]
-        agreement = float((part["authors_answer"] == part["strict_answer"]).mean())
+        same = (part["authors_answer"] == part["strict_answer"]) & (part["authors_answer"] != "")
+        agreement = float(same.mean())
         for finder in spans.FINDERS:
             found = ranking(part, finder, context.settings["resamples"])
             rows.append({"limit": limit, "finder": finder} | found | {"agreement": agreement})
@@ -243,7 +247,8 @@ def labels(context: Context) -> dict[str, pd.DataFrame]:
 
     Tables: traces (question, branch, ids, finished, answer, disparity), chosen and chosen_shuffled (the pairs used:
     prompt, chosen, rejected, difference, margin, held), pairs (a row a ranking: number before the cap, used, coverage:
-    share of prompts with a pair, different: share of pairs with different answers, median_difference).
+    share of prompts with a pair, unreadable: share of pairs with an answer that could not be read, different: share of
+    the others with different answers, median_difference).
     """
     from candor import generation
     from candor.training import models
@@ -279,12 +284,14 @@ def pairs_of(confidence: np.ndarray, answers: np.ndarray, settings: Mapping, rng
     pairs = feedback.preference_pairs(confidence, settings["threshold"])
     mixed = pairs.iloc[rng.permutation(len(pairs))]
     used = mixed.groupby("prompt").head(settings["pairs_per_prompt"]).reset_index(drop=True)
-    differ = answers[used["prompt"], used["chosen"]] != answers[used["prompt"], used["rejected"]]
+    one, other = (answers[used["prompt"], used[side]] for side in ("chosen", "rejected"))
+    known = (one != "") & (other != "")
     return used, {
         "number": len(pairs),
         "used": len(used),
         "coverage": used["prompt"].nunique() / len(confidence),
-        "different": float(differ.mean()) if len(used) else np.nan,
+        "unreadable": float(1 - known.mean()) if len(used) else np.nan,
+        "different": float((one != other)[known].mean()) if known.any() else np.nan,
         "median_difference": float(used["difference"].median()) if len(used) else np.nan,
     }
 

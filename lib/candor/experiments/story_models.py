@@ -250,9 +250,9 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
 def summary(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, float]:
     """The measures of one policy and, with the suffix `_before`, of the initial one with the same view.
 
-    accuracy_all (unfinished is wrong), finished, accuracy_finished, letter_a (of all outputs), approval, correctness
-    (accuracy_all), error, fpr, tpr, discrimination, fpr_both, n_both, fpr_finished (of finished wrong answers), words,
-    quotes, verbatim.
+    accuracy_all (unfinished is wrong), finished, unreadable (the others), accuracy_finished, letter_a (of all outputs),
+    approval, correctness (accuracy_all), error, fpr, tpr, discrimination, fpr_both, n_both, fpr_finished (of finished
+    wrong answers), words, quotes, verbatim.
     """
     found = {"n_problems": len(after)}
     found |= crossed.before_and_after(before["approval"], before["correct"], after["approval"], after["correct"])
@@ -261,6 +261,7 @@ def summary(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, float]:
         found |= {
             f"accuracy_all{suffix}": float(part["correct"].mean()),
             f"finished{suffix}": float(part["finished"].mean()),
+            f"unreadable{suffix}": float(1 - part["finished"].mean()),
             f"accuracy_finished{suffix}": float(finished["correct"].mean()),
             f"letter_a{suffix}": float((part["letter"] == "A").mean()),
             f"fpr_finished{suffix}": float(finished.loc[~finished["correct"], "approval"].mean()),

@@ -57,7 +57,7 @@ def first_sentence(message: str) -> str:
     >>> first_sentence("I see. Since when do you feel so?")
     'I see.'
     """
-    match = re.search(r"[.!?]+(?=\s|$)|\n", message.strip())
+    match = re.search(r"[.!?](?=\s|$)|\n", message.strip())
     return message.strip()[: match.end()].strip() if match else message.strip()
 
 

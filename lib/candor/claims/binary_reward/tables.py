@@ -475,6 +475,11 @@ def world(results) -> dict[str, pd.DataFrame]:
 MODELS = ("base", "rlvr")  # arms of `experiments/language_models.py`
 
 
+def released() -> dict[str, pd.DataFrame]:
+    """What the authors' released outputs say."""
+    return language_models.released_tables()
+
+
 def models(results) -> dict[str, pd.DataFrame]:
     """What pretrained models did; empty at a scale that asks for none."""
     return language_models.tables(results, MODELS)

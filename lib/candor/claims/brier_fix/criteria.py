@@ -490,6 +490,22 @@ CRITERIA = (
         "accuracy, Brier, ECE, AUROC from the released per-item outputs against the released metrics",
         "within .001 in 15 of 15",
         (Check("cells within .001", models.recomputing_cells, Band(15, 15), unit="cells", n=15),),
+        note=models.outputs_note,
+    ),
+    Criterion(
+        "M1b",
+        "models",
+        "multiple choices of the released outputs, by the option that an answer names (context: without a band)",
+        "CommonsenseQA, GPQA: ECE and accuracy with answers graded by option, minus those with the labels of the "
+        "authors' judge, a language model; an answer that names no option or several is wrong",
+        "reported, no band: the paper grades these by its judge alone",
+        tuple(
+            Check(f"{measure} of {arm} on {dataset}", models.option_effect(dataset, arm, measure))
+            for measure in ("ece", "accuracy")
+            for arm in ("base", "rlvr", "rlcr")
+            for dataset in ("CommonsenseQA", "GPQA")
+        ),
+        note=models.options_note,
     ),
     Criterion(
         "M2",

@@ -637,6 +637,11 @@ def world(results) -> dict[str, pd.DataFrame]:
     return {name: table for name, table in tables.items() if len(table)}
 
 
+def released() -> dict[str, pd.DataFrame]:
+    """What the authors' released outputs say."""
+    return language_models.released_tables()
+
+
 def models(results) -> dict[str, pd.DataFrame]:
     """What pretrained models did; empty at a scale that asks for none."""
     return language_models.tables(results)
