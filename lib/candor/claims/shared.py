@@ -165,15 +165,18 @@ def select(tables: Tables, table: str, /, **where: object) -> pd.DataFrame:
     fetched; `CandorError` if it is not, or if the table has no such column: then the selection is misspelled.
     """
     frame = tables[table]
+    if frame.empty:
+        raise NotRun(f"The table {table} is empty: nothing was run that fills it.")
+    kept = pd.Series(True, frame.index)
     for column, wanted in where.items():
-        kept = rows(_with(frame, table, column), **{column: wanted})
-        if kept.empty and wanted in _words().get(column, _words()["rest"]):
+        before, values = kept, _with(frame, table, column)[column]
+        kept = before & (values == wanted)
+        if not kept.any() and wanted in _words().get(column, _words()["rest"]):
             raise NotRun(f"The table {table} has no row with {column} {wanted}: nothing was run that makes one.")
-        if kept.empty:
-            there = ", ".join(map(str, frame[column].unique()[:20]))
+        if not kept.any():
+            there = ", ".join(map(str, values[before].unique()[:20]))
             raise CandorError(f"the table {table} has no row with {column} {wanted!r}, only with {there}")
-        frame = kept
-    return frame
+    return frame[kept]
 
 
 def _with(frame: pd.DataFrame, table: str, *columns: str) -> pd.DataFrame:
@@ -189,7 +192,8 @@ def each_seed(tables: Tables, table: str, values: Sequence[str], keys: Sequence[
 
     Raises: as `select`; `CandorError` where there are two, or a seed is no whole number.
     """
-    found = _with(select(tables, table, **where), table, "seed", *values, *keys)
+    columns = list(dict.fromkeys(["seed", *keys, *values]))
+    found = _with(select(tables, table, **where), table, *columns)[columns]
     if not pd.api.types.is_integer_dtype(found["seed"]):
         raise CandorError(f"the table {table} has seeds that are no whole numbers, such as {found['seed'].iloc[0]!r}")
     if (twice := found.duplicated(["seed", *keys])).any():

@@ -122,15 +122,17 @@ def seen(tables: Tables, **where: object) -> pd.Series:
     return wide(tables, "gate", "posterior_correlation", "arm", setting="main", **where).mean()
 
 
+def others_seen(tables: Tables) -> pd.Series:
+    return seen(tables).drop("oracle", errors="ignore")
+
+
 GATES = (
     Check(
         "the oracle's reward sees the posterior (correlation >= .8)",
         lambda t: seen(t, arm="oracle")["oracle"],
         Band(low=0.8),
     ),
-    Check(
-        "every other arm's reward sees it (correlation >= .5)", lambda t: seen(t).drop("oracle").min(), Band(low=0.5)
-    ),
+    Check("every other arm's reward sees it (correlation >= .5)", lambda t: others_seen(t).min(), Band(low=0.5)),
 )
 
 # Published numbers
@@ -230,14 +232,13 @@ def null_note(tables: Tables) -> str:
 
 def gate_note(tables: Tables) -> str:
     """The correlation gate, beside everything that rests on a reward model."""
-    found = seen(tables)
-    rest = found.drop("oracle")
-    return f"gate: oracle {found['oracle']:.2f}, lowest of the others {rest.min():.2f} ({rest.idxmin()})"
+    oracle, rest = seen(tables, arm="oracle")["oracle"], others_seen(tables)
+    return f"gate: oracle {oracle:.2f}, lowest of the others {rest.min():.2f} ({rest.idxmin()})"
 
 
 def labels_note(tables: Tables) -> str:
-    labels = wide(tables, "gate", "labels", "arm", setting="main").mean()
-    return f"labels: {EQUAL_LABELS[0]} {labels[EQUAL_LABELS[0]]:,.0f}, {EQUAL_LABELS[1]} {labels[EQUAL_LABELS[1]]:,.0f}"
+    labels = (f"{arm} {value('gate', 'labels', setting='main', arm=arm)(tables).mean():,.0f}" for arm in EQUAL_LABELS)
+    return f"labels: {', '.join(labels)}"
 
 
 def posture_note(tables: Tables) -> str:

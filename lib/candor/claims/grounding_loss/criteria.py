@@ -103,7 +103,8 @@ def misleading(tables: Tables) -> Estimate:
 def spearman_of_shifts(tables: Tables) -> Estimate:
     for arm in ("base", *CHARITIES):
         select(tables, "cells", arm=arm)
-    both = measured_shifts(tables["cells"], tables["predicted_cells"])
+    cells = shared.each_seed(tables, "cells", ["model"], ["arm", "cell"])
+    both = measured_shifts(cells, tables["predicted_cells"])
     return Estimate(both["measured"].corr(both["shift"], method="spearman"), n=len(both))
 
 

@@ -396,10 +396,11 @@ def trap_note(tables: Tables) -> str:
 
 
 def labels_note(tables: Tables) -> str:
-    found = tables["pairs"].groupby("arm", sort=False)[["number", "different_answers"]].mean()
-    return "pairs (share with different answers): " + ", ".join(
-        f"{arm} {row.number:,.0f} ({row.different_answers:.0%})" for arm, row in found.iterrows()
-    )
+    said = []
+    for arm in tables["pairs"]["arm"].unique():
+        number, share = (value(arm, name, table="pairs")(tables).mean() for name in ("number", "different_answers"))
+        said.append(f"{arm} {number:,.0f} ({share:.0%})")
+    return f"pairs (share with different answers): {', '.join(said)}"
 
 
 def flips_note(tables: Tables) -> str:

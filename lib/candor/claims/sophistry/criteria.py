@@ -377,7 +377,7 @@ def near_miss_note(tables: Tables) -> str:
 
 
 def learned_note(tables: Tables) -> str:
-    accuracy = select(tables, "reward_model", setting="standard")["pair_accuracy"].mean()
+    accuracy = value("reward_model", "pair_accuracy", setting="standard")(tables).mean()
     return f"simulated evaluator; three seeds: partly is the best they can give; pair accuracy {accuracy:.2f}"
 
 
