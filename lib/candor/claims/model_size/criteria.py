@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from candor.claims.shared import Estimator, paired, value, wide
+from candor.claims.shared import Estimator, paired, select, value, wide
 from candor.experiments import sizes
 from candor.ledger import REPORTED, Band, Check, Claim, Criterion, Part, Tables
 from candor.measures.intervals import t_interval
@@ -50,7 +50,7 @@ class Effect:
 
     def values(self, tables: Tables) -> pd.DataFrame:
         """A row a size and seed: size, parameters, seed, effect."""
-        parameters = tables[self.world].groupby("size")["parameters"].first()
+        parameters = select(tables, self.world).groupby("size")["parameters"].first()
         frames = []
         for size in sizes.WIDTHS:
             if size in parameters:

@@ -974,7 +974,7 @@ CRITERIA = (
         (
             Check(
                 "verdicts that flip",
-                lambda tables: Estimate(int(tables["models_flips"]["flips"].sum()), n=len(tables["models_flips"])),
+                shared.counted("models_flips", lambda found: found["flips"].astype(bool)),
                 unit="verdicts",
             ),
         ),
