@@ -8,13 +8,15 @@ writes three tidy CSVs: `ledger.csv` (a row a criterion), `checks.csv` (a row a 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from candor.errors import CandorError
 from candor.measures.intervals import t_interval
 
 Tables = Mapping[str, pd.DataFrame]
@@ -41,12 +43,24 @@ CHECK_COLUMNS = ["claim", "criterion", "check", "scale", "band", *_MEASURED, "pe
 VERDICT_COLUMNS = ["claim", "part", "evidence", "scale", "statement", "criteria", "verdict", "note"]
 
 
+class NotRun(CandorError):
+    """Nothing was run that would have made the rows which were asked for: the check is "not attempted"."""
+
+
+class Incomplete(NotRun):
+    """Something was run, and less than the criterion needs: its note says what is missing."""
+
+
 @dataclass(frozen=True)
 class Band:
-    """The closed interval in which a value passes."""
+    """The closed interval in which a value passes. Raises: `ValueError` for one that holds nothing."""
 
     low: float = -math.inf
     high: float = math.inf
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.high:
+            raise ValueError(f"No value lies in a band from {self.low:g} to {self.high:g}: correct its limits.")
 
     def holds(self, value: float) -> bool:
         return self.low <= value <= self.high
@@ -76,8 +90,8 @@ class Check:
     """One band of a criterion.
 
     `estimate(tables)` returns a Series indexed by seed (decided by the count of seeds and the t-interval over
-    them), an `Estimate` or a number (decided by the band alone), or raises `KeyError` when a table or an arm
-    that it needs is absent (then the check is "not attempted").
+    them), an `Estimate` or a number (decided by the band alone), or raises `NotRun` (then the check is "not
+    attempted"), which the selectors of `claims/shared.py` do. A value that is not finite decides nothing.
     `count` is how many of five seeds must lie in the band; None decides by mean and interval only.
     `band` None reports the value without judging it.
     `otherwise` is the verdict of a number outside its band: a test that does not reject leaves "inconclusive".
@@ -108,6 +122,11 @@ class Criterion:
     paper_value: str = ""
     note: str | Callable[[Tables], str] = ""
     gates: tuple[Check, ...] = ()  # if one fails, the criterion is "not attempted"
+    computed: bool = False  # of the world, but in closed form: no run enters
+
+    @property
+    def rests_on_runs(self) -> bool:
+        return self.evidence != "published" and not self.computed
 
 
 @dataclass(frozen=True)
@@ -134,6 +153,7 @@ class Claim:
     criteria: tuple[Criterion, ...]
     parts: tuple[Part, ...]
     overall: Callable[[Mapping[str, str]], tuple[str, str]]  # verdict by criterion id -> (verdict, note)
+    tables: tuple[str, ...] = ()  # all that the criteria read; one that is not here is misspelled
 
     def __post_init__(self) -> None:
         ids = [criterion.id for criterion in self.criteria]
@@ -155,9 +175,14 @@ def judge_seeds(values: pd.Series, band: Band, count: int | None) -> tuple[str, 
 
     Replicated: the count is met and the interval lies inside the band. Count met, interval spans the limit:
     inconclusive. Count missed, interval inside: partly. Interval wholly outside: not replicated. Fewer than
-    five seeds never give more than partly.
+    five seeds never give more than partly. An infinite value leaves no interval. Raises: `CandorError` naming a seed
+    that is counted twice.
     """
-    low, high = t_interval(values.to_numpy(float))
+    if values.index.has_duplicates:
+        seed = values.index[values.index.duplicated()][0]
+        raise CandorError(f"seed {seed} is counted twice, and would make the interval too narrow")
+    numbers = values.to_numpy(float)
+    low, high = t_interval(numbers) if np.isfinite(numbers).all() else (math.nan, math.nan)
     passes = int(sum(band.holds(v) for v in values))
     met = band.holds(values.mean()) if count is None else passes >= math.ceil(count / FULL_SEEDS * len(values))
     if band.holds(low) and band.holds(high):
@@ -171,7 +196,35 @@ def judge_seeds(values: pd.Series, band: Band, count: int | None) -> tuple[str, 
     return verdict, low, high, passes
 
 
-def _judge(check: Check, tables: Tables) -> dict:
+@contextmanager
+def _asking(criterion: str, what: str) -> Iterator[None]:
+    """Whatever goes wrong in a declared function, except that nothing was run, is an error that names it."""
+    try:
+        yield
+    except NotRun:
+        raise
+    except Exception as error:
+        said = str(error) if isinstance(error, CandorError) else f"{type(error).__name__}: {error}"
+        raise CandorError(
+            f"{criterion}, {what}, cannot be judged ({said.rstrip('.')}): correct the criterion or what it reads."
+        ) from error
+
+
+class _Tables(dict):
+    """The tables of a claim: one that was not made is told from one that nobody declared."""
+
+    def __init__(self, claim: Claim, tables: Tables):
+        super().__init__(tables)
+        self.claim = claim
+
+    def __missing__(self, name: str) -> pd.DataFrame:
+        if name in self.claim.tables:
+            raise NotRun(f"There is no table {name}: nothing was run that makes it.")
+        raise CandorError(f"the claim's `tables` name no {name!r}")
+
+
+def _judge(check: Check, tables: Tables, criterion: str) -> dict:
+    """A row of the checks, and `lacks`: what an incomplete run lacks."""
     row = {
         "check": check.name,
         "band": str(check.band or ""),
@@ -183,34 +236,47 @@ def _judge(check: Check, tables: Tables) -> dict:
         "seeds": "",
         "passes": "",
         "per_seed": "",
+        "lacks": "",
     }
-    try:
-        estimate = check.estimate(tables)
-    except KeyError:
-        return row | {"verdict": NOT_ATTEMPTED}
-    if isinstance(estimate, pd.Series):
-        values = estimate.dropna().sort_index()
-        if values.empty:
-            return row | {"verdict": NOT_ATTEMPTED}
-        verdict, low, high, passes = judge_seeds(values, check.band or Band(), check.count)
-        row |= {
-            "value": float(values.mean()),
-            "ci_low": low,
-            "ci_high": high,
-            "seeds": " ".join(str(seed) for seed in values.index),
-            "passes": f"{passes}/{len(values)}" if check.band else "",
-            "per_seed": " ".join(f"{v:.4f}" for v in values),
-        }
-        return row | {"verdict": verdict if check.band else REPORTED}
-    if not isinstance(estimate, Estimate):
-        estimate = Estimate(float(estimate))
+    undecided = INCONCLUSIVE if check.band else REPORTED
+    with _asking(criterion, f"check {check.name!r}"):
+        try:
+            estimate = check.estimate(tables)
+        except NotRun as absent:
+            return row | {"verdict": NOT_ATTEMPTED, "lacks": str(absent) if isinstance(absent, Incomplete) else ""}
+        if isinstance(estimate, pd.Series):
+            values = estimate.dropna().sort_index()
+            if values.empty:
+                return row | {"verdict": undecided}
+            verdict, low, high, passes = judge_seeds(values, check.band or Band(), check.count)
+            if verdict == REPLICATED and len(values) < len(estimate):  # a seed has no value
+                verdict = PARTLY
+            row |= {
+                "value": float(values.mean()),
+                "ci_low": low,
+                "ci_high": high,
+                "seeds": " ".join(str(seed) for seed in values.index),
+                "passes": f"{passes}/{len(values)}" if check.band else "",
+                "per_seed": " ".join(f"{v:.4f}" for v in values),
+            }
+            return row | {"verdict": verdict if check.band else REPORTED}
+        if not isinstance(estimate, Estimate):
+            estimate = Estimate(float(estimate))
     row |= {"value": estimate.value, "ci_low": estimate.ci_low, "ci_high": estimate.ci_high}
     row["n"] = estimate.n if estimate.n is not None else check.n
-    if np.isnan(estimate.value):
-        return row | {"verdict": NOT_ATTEMPTED}
-    if check.band is None:
-        return row | {"verdict": REPORTED}
+    if not math.isfinite(estimate.value) or not check.band:
+        return row | {"verdict": undecided}
     return row | {"verdict": REPLICATED if check.band.holds(estimate.value) else check.otherwise}
+
+
+def _note(criterion: Criterion, tables: Tables, name: str) -> str:
+    if not callable(criterion.note):
+        return criterion.note
+    with _asking(name, "its note"):
+        try:
+            return criterion.note(tables)
+        except NotRun:
+            return ""
 
 
 def judge(claim: Claim, tables: Tables, scale: str) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -218,22 +284,24 @@ def judge(claim: Claim, tables: Tables, scale: str) -> tuple[pd.DataFrame, pd.Da
 
     Returns the claim's rows of ledger, checks and verdicts. At smoke scale every verdict that rests on a run
     is "not attempted", with the note "mechanics only": published numbers and closed forms do not depend on
-    the scale and keep theirs.
+    the scale and keep theirs. Raises: `CandorError` naming the criterion that cannot be judged, at any scale.
     """
     ledger, checks, verdict_of = [], [], {}
+    tables = _Tables(claim, tables)
     for criterion in claim.criteria:
-        rows = [_judge(check, tables) for check in criterion.checks]
-        try:
-            note = criterion.note(tables) if callable(criterion.note) else criterion.note
-        except KeyError:  # it tells of a table that is not there
-            note = ""
+        name = f"{claim.name} {criterion.id}"
+        rows = [_judge(check, tables, name) for check in criterion.checks]
+        note = _note(criterion, tables, name)
         verdict = worst([row["verdict"] for row in rows]) if rows else NOT_ATTEMPTED
-        failed = [g.name for g in criterion.gates if _judge(g, tables)["verdict"] not in (REPLICATED, PARTLY)]
-        if failed:
+        gates = {gate.name: _judge(gate, tables, name)["verdict"] for gate in criterion.gates}
+        if failed := [gate for gate, word in gates.items() if word not in (REPLICATED, PARTLY)]:
             verdict, note = NOT_ATTEMPTED, f"gate failed: {', '.join(failed)}"
-        if scale == "smoke" and any(row["seeds"] for row in rows):
-            verdict, note = NOT_ATTEMPTED, "mechanics only"
-            rows = [row | {"verdict": NOT_ATTEMPTED} for row in rows]
+        if lacks := dict.fromkeys(row["lacks"] for row in rows if row["lacks"]):
+            note = "; ".join([*lacks, *filter(None, [note])])
+        if scale == "smoke" and criterion.rests_on_runs:
+            if any(row["verdict"] != NOT_ATTEMPTED for row in rows):
+                note = "mechanics only"
+            verdict, rows = NOT_ATTEMPTED, [row | {"verdict": NOT_ATTEMPTED} for row in rows]
         verdict_of[criterion.id] = verdict
         head = rows[0] if rows else {}
         ledger.append(

@@ -103,38 +103,44 @@ def readme_sweep() -> str:
 def verify(plan: graph.Plan) -> str:
     """Holds a run's ledger against the reference's; returns one sentence if they agree.
 
-    Rows with an interval agree when the value lies inside the reference's interval, or the two intervals overlap;
-    rows without one (published numbers, closed forms) when they are equal to six digits. Raises `CandorError` naming
-    the rows that are missing or differ.
+    Rows with an interval agree when the value lies inside the reference's interval, or the two intervals overlap; rows
+    without one when they are equal to six digits or, if they rest on runs (a count of seeds), in their verdict. At
+    smoke scale only the criteria that rest on no run are compared. Raises `CandorError` naming the rows that are
+    missing or differ.
     """
     own, kept = (evidence.load_ledgers(at)["ledger"] for at in (plan.folder, graph.reference(plan.claims)))
+    declared = {name: claims.load(name).claim for name in plan.claims}
     wrong = [
         f"{name} has no row for {missing}"
-        for name in plan.claims
+        for name, claim in declared.items()
         for frame in (own, kept)
-        for missing in missing_criteria(claims.load(name).claim, frame)
+        for missing in missing_criteria(claim, frame)
     ]
-    rows = own.merge(kept, on=["claim", "criterion"], suffixes=("", "_reference"))
-    if plan.scale == "smoke":  # numbers of runs mean nothing there
-        rows = rows[rows["seeds"].isna() & rows["seeds_reference"].isna()]
-    differ = [row for row in rows.itertuples() if not _agrees(row)]
-    wrong += [f"{row.claim} {row.criterion} is {row.value:.4g}, not {row.value_reference:.4g}" for row in differ]
+    runs = {(name, c.id): c.rests_on_runs for name, claim in declared.items() for c in claim.criteria}
+    compared = 0
+    for row in own.merge(kept, on=["claim", "criterion"], suffixes=("", "_reference")).to_dict("records"):
+        rests_on_runs = runs.get((row["claim"], row["criterion"]), True)
+        if plan.scale == "smoke" and rests_on_runs:  # its numbers mean nothing there
+            continue
+        compared += 1
+        if not _agrees(row, rests_on_runs):
+            wrong.append(f"{row['claim']} {row['criterion']} is {row['value']:.4g}, not {row['value_reference']:.4g}")
     if wrong:
         raise CandorError(f"Not as in the reference: {'; '.join(wrong)}.")
     note = " (at smoke scale only what does not rest on runs is compared)" if plan.scale == "smoke" else ""
-    return f"{len(rows)} rows of the ledger agree with the reference{note}."
+    return f"{compared} rows of the ledger agree with the reference{note}."
 
 
-def _agrees(row) -> bool:
-    if pd.isna(row.value) or pd.isna(row.value_reference):
+def _agrees(row: dict, rests_on_runs: bool) -> bool:
+    value, reference = row["value"], row["value_reference"]
+    if pd.isna(value) or pd.isna(reference):
         # What the reference could not do, this run may; what it did, this run has to do.
-        return bool(pd.isna(row.value_reference))
-    low, high = row.ci_low_reference, row.ci_high_reference
+        return bool(pd.isna(reference))
+    low, high = row["ci_low_reference"], row["ci_high_reference"]
     if pd.isna(low) or pd.isna(high):
-        return abs(row.value - row.value_reference) <= 1e-6 * max(1, abs(row.value_reference))
-    if low <= row.value <= high:
-        return True
-    return bool(row.ci_low <= high and row.ci_high >= low)
+        same_verdict = rests_on_runs and "verdict" in row and row["verdict"] == row["verdict_reference"]
+        return same_verdict or abs(value - reference) <= 1e-6 * max(1, abs(reference))
+    return low <= value <= high or bool(row["ci_low"] <= high and row["ci_high"] >= low)
 
 
 # --- Notebooks --------------------------------------------------------------------------------------

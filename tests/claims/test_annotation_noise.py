@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 
+import guards
 import numpy as np
 import pandas as pd
 import pytest
@@ -527,6 +528,12 @@ def test_print_alone_never_lifts_people_above_inconclusive():
     assert rule(fine)[0] == "replicated"
     assert rule(fine | {"M4": "not attempted"})[0] == "replicated"
     assert rule(fine | {"M1": "not attempted", "M4": "not attempted", "M5": "not attempted"})[0] == "inconclusive"
+
+
+def test_a_slip_is_an_error_and_what_was_not_run_is_not_attempted():
+    tables = everything() | pretrained()
+    guards.check_columns(CLAIM, tables)
+    guards.check_rows(CLAIM, tables, of_what_ran=("W13",), made_with_others=set(tables["models_hosking"]["setting"]))
 
 
 def test_tables_survive_csv_and_are_small(tmp_path):

@@ -3,6 +3,7 @@
 from functools import cache
 from pathlib import Path
 
+import guards
 import numpy as np
 import pandas as pd
 import pytest
@@ -377,6 +378,12 @@ def test_smoke_and_nothing():
     rows = ledger.judge(CLAIM, published(), "laptop")[0].set_index("criterion")
     assert (rows.verdict[["W1", "W2", "W3b", "W4", "W6"]] == "not attempted").all()
     assert t.world(FakeResults(seeds=())) == {}
+
+
+def test_a_slip_is_an_error_and_what_was_not_run_is_not_attempted():
+    tables = everything() | guards.pretrained()
+    guards.check_columns(CLAIM, tables)
+    guards.check_rows(CLAIM, tables)
 
 
 def test_tables_survive_csv_and_are_small(tmp_path):

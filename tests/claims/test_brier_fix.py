@@ -3,6 +3,7 @@
 from functools import cache
 from pathlib import Path
 
+import guards
 import numpy as np
 import pandas as pd
 import pytest
@@ -545,6 +546,12 @@ def test_a_missing_arm_and_smoke_and_nothing():
     assert set(found.verdict[[f"W{k}" for k in range(1, 11)]]) == {"not attempted"}
     assert (found.verdict[["P1", "P2", "P3", "P4", "T1", "T2", "T3"]] == "replicated").all()
     assert t.world(FakeResults(seeds=())) == {}
+
+
+def test_a_slip_is_an_error_and_what_was_not_run_is_not_attempted():
+    tables = everything() | guards.pretrained()
+    guards.check_columns(CLAIM, tables)
+    guards.check_rows(CLAIM, tables)
 
 
 def test_tables_survive_csv_and_are_small(tmp_path):

@@ -3,6 +3,7 @@
 from functools import cache
 from pathlib import Path
 
+import guards
 import numpy as np
 import pandas as pd
 import pytest
@@ -366,6 +367,12 @@ def test_pretrained_models_pass_and_fail():
     assert judge(tables=everything() | unsure)[0].verdict["M3"] == "not replicated", "an interval contains 0"
     found, _, _ = judge(tables=everything() | pretrained(sign=1))
     assert (found.verdict[["M1", "M3", "M4", "M5"]] == "not replicated").all()
+
+
+def test_a_slip_is_an_error_and_what_was_not_run_is_not_attempted():
+    tables = everything() | pretrained()
+    guards.check_columns(CLAIM, tables)
+    guards.check_rows(CLAIM, tables)
 
 
 def test_tables_survive_csv_and_are_small(tmp_path):

@@ -1,5 +1,6 @@
 """The size sweep: trends on made-up tables, what is missing, the figure."""
 
+import guards
 import numpy as np
 import pandas as pd
 import pytest
@@ -70,6 +71,11 @@ def test_what_was_not_run_is_not_attempted():
     only = {"witnesses": tables["witnesses"], "training": tables["training"]}
     rows = ledger.judge(CLAIM, only, "sweep")[0].set_index("criterion")["verdict"]
     assert rows["S7"] == "not attempted" and rows["S1"] == "reported"
+
+
+def test_a_slip_is_an_error_and_what_was_not_run_is_not_attempted():
+    guards.check_columns(CLAIM, made_up(0.01))
+    guards.check_rows(CLAIM, made_up(0.01))
 
 
 def test_the_largest_size_is_one_with_an_interval():

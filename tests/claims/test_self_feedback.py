@@ -3,6 +3,7 @@
 from functools import cache
 from pathlib import Path
 
+import guards
 import numpy as np
 import pandas as pd
 import pytest
@@ -511,6 +512,12 @@ def test_pretrained_models_pass_and_fail():
     assert (found.verdict[["M1", "M2", "M3", "M4"]] == "not replicated").all()
     found, *_ = judge("gpu", tables=known | pretrained(seeds=(11, 12)))
     assert (found.verdict[["M2", "M3", "M4", "M5"]] == "not attempted").all()
+
+
+def test_a_slip_is_an_error_and_what_was_not_run_is_not_attempted():
+    tables = everything() | pretrained()
+    guards.check_columns(CLAIM, tables)
+    guards.check_rows(CLAIM, tables, of_what_ran=("W4", "W5a", "W8", "W11", "W15"), made_with_others=("cot",))
 
 
 def test_tables_survive_csv_and_are_small(tmp_path):

@@ -3,6 +3,7 @@
 from functools import cache
 from pathlib import Path
 
+import guards
 import numpy as np
 import pandas as pd
 import pytest
@@ -471,6 +472,12 @@ def test_the_controversy_is_reported(accuracy, fpr, side):
     assert checks.value[("M5", "full minus truncated, accuracy of finished answers")] == pytest.approx(wanted)
     wanted = fpr[3] - fpr[2] - fpr[1] + fpr[0]
     assert checks.value[("M5", "interaction, FPR, all wrong")] == pytest.approx(wanted)
+
+
+def test_a_slip_is_an_error_and_what_was_not_run_is_not_attempted():
+    tables = everything() | pretrained() | stories((0, 6, 6, 12), (7, 6, 6, 2))
+    guards.check_columns(CLAIM, tables)
+    guards.check_rows(CLAIM, tables)
 
 
 def test_tables_survive_csv_and_are_small(tmp_path):

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 
 import numpy as np
 import pandas as pd
 
+from candor import config, experiments
+from candor.errors import CandorError
+from candor.experiments import annotators
 from candor.experiments.evaluation import TENTHS
-from candor.ledger import Band, Tables
+from candor.ledger import Band, Check, Estimate, NotRun, Tables
 
 Groups = Mapping[str, Sequence[str]]  # setting -> arms
+Estimator = Callable[[Tables], pd.Series]  # a number a seed
 
 # --- The released numbers of Damani et al. 2025 -----------------------------------------------------
 
@@ -113,14 +120,6 @@ def rows(frame: pd.DataFrame, **where: object) -> pd.DataFrame:
     return frame
 
 
-def select(tables: Tables, table: str, **where: object) -> pd.DataFrame:
-    """The rows of a table with these values; `KeyError` if there are none (then nothing was attempted)."""
-    found = rows(tables[table], **where)
-    if found.empty:
-        raise KeyError(f"{table}: {where}")
-    return found
-
-
 def standard(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of a world's standard setting."""
     return rows(table, setting="standard")
@@ -132,6 +131,136 @@ def known(table: pd.DataFrame, arms: Iterable[str], column: str = "arm") -> list
     return [arm for arm in arms if arm in present]
 
 
+def stack(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Frames under each other, empty ones left out; empty if all are."""
+    return pd.concat([f for f in frames if len(f)] or [pd.DataFrame()], ignore_index=True)
+
+
+# --- Selectors: the only places where a missing row may mean that nothing was run ---------------------
+
+
+@cache
+def _words() -> dict[str, frozenset[str]]:
+    """What a run may lack: the words in the keys of steps by their place (setting, arm), and all names (rest).
+
+    `matched_naive` has the words matched, naive and matched_naive: tables call an arm by a part of its step's name.
+    """
+    worlds, settings, arms = zip(*(key.split("/") for key in experiments.steps()))
+
+    def parts(names: Iterable[str]) -> frozenset[str]:
+        split = [name.split("_") for name in set(names)]
+        return frozenset("_".join(p[i:j]) for p in split for i, j in itertools.combinations(range(len(p) + 1), 2))
+
+    found = {"setting": frozenset(settings), "arm": parts([*arms, *itertools.chain(*annotators.ARMS.values())])}
+    models = config.load("laptop")["models"]
+    kinds = ("datasets", "dialogue_data", "program_data", "story_data", "annotation_data", "reasoning_data")
+    data = itertools.chain(worlds, *(models[kind] for kind in kinds))
+    return found | {"rest": found["arm"].union(parts(settings), data)}
+
+
+def select(tables: Tables, table: str, /, **where: object) -> pd.DataFrame:
+    """The rows of a table with these values.
+
+    Raises: `NotRun` if there are none and the value that no row has is the name of something that can be run or
+    fetched; `CandorError` if it is not, or if the table has no such column: then the selection is misspelled.
+    """
+    frame = tables[table]
+    if frame.empty:
+        raise NotRun(f"The table {table} is empty: nothing was run that fills it.")
+    kept = pd.Series(True, frame.index)
+    for column, wanted in where.items():
+        before, values = kept, _with(frame, table, column)[column]
+        kept = before & (values == wanted)
+        if not kept.any() and wanted in _words().get(column, _words()["rest"]):
+            raise NotRun(f"The table {table} has no row with {column} {wanted}: nothing was run that makes one.")
+        if not kept.any():
+            there = ", ".join(map(str, values[before].unique()[:20]))
+            raise CandorError(f"the table {table} has no row with {column} {wanted!r}, only with {there}")
+    return frame[kept]
+
+
+def _with(frame: pd.DataFrame, table: str, *columns: str) -> pd.DataFrame:
+    """The frame, which must have the columns."""
+    for column in columns:
+        if column not in frame:
+            raise CandorError(f"the table {table} has no column {column!r}, only {', '.join(map(str, frame))}")
+    return frame
+
+
+def each_seed(tables: Tables, table: str, values: Sequence[str], keys: Sequence[str], /, **where) -> pd.DataFrame:
+    """The selected rows, which must be one for each seed and value of `keys`, sorted by them.
+
+    Raises: as `select`; `CandorError` where there are two, or a seed is no whole number.
+    """
+    columns = list(dict.fromkeys(["seed", *keys, *values]))
+    found = _with(select(tables, table, **where), table, *columns)[columns]
+    if not pd.api.types.is_integer_dtype(found["seed"]):
+        raise CandorError(f"the table {table} has seeds that are no whole numbers, such as {found['seed'].iloc[0]!r}")
+    if (twice := found.duplicated(["seed", *keys])).any():
+        at = ", ".join(f"{k} {v}" for k, v in (found.loc[twice, ["seed", *keys]].iloc[0].to_dict() | where).items())
+        raise CandorError(f"the table {table} has more than one row with {at}")
+    return found.sort_values(["seed", *keys])
+
+
+def by_seed(tables: Tables, table: str, measure: str, /, **where: object) -> pd.Series:
+    """A measure (a column) of the selected rows, indexed by seed. Raises: as `each_seed`."""
+    return each_seed(tables, table, [measure], [], **where).set_index("seed")[measure]
+
+
+def wide(tables: Tables, table: str, measure: str, columns: str, /, **where: object) -> pd.DataFrame:
+    """A measure of the selected rows, a row a seed and a column a value of `columns`. Raises: as `each_seed`."""
+    return each_seed(tables, table, [measure], [columns], **where).pivot(index="seed", columns=columns)[measure]
+
+
+def number(tables: Tables, table: str, column: str, /, **where: object) -> float:
+    """The number in that column of the one selected row. Raises: as `select`; `CandorError` if there are more rows."""
+    found = _with(select(tables, table, **where), table, column)[column]
+    if len(found) > 1:
+        raise CandorError(f"the table {table} has {len(found)} rows with {where}, of which one was expected")
+    return float(found.item())
+
+
+def counted(table: str, mask: Callable[[pd.DataFrame], pd.Series], /, **where: object) -> Callable[[Tables], Estimate]:
+    """How many of the selected rows satisfy `mask`."""
+
+    def estimate(tables: Tables) -> Estimate:
+        found = select(tables, table, **where)
+        return Estimate(int(mask(found).sum()), n=len(found))
+
+    return estimate
+
+
+# --- Estimators and bands ---------------------------------------------------------------------------
+
+
+def value(table: str, measure: str, /, **where: object) -> Estimator:
+    """`by_seed`, to be declared."""
+    return lambda tables: by_seed(tables, table, measure, **where)
+
+
+def trained(arm: str, measure: str, dataset: str = "hotpot_vanilla") -> Estimator:
+    """A measure of one of our own pretrained arms, by seed."""
+    return value("models", measure, trained_on="hotpot", setting="policy", arm=arm, dataset=dataset)
+
+
+def single(setting: str, arm: str, measure: str, dataset: str = "hotpot_vanilla") -> Callable[[Tables], float]:
+    """A measure of a pretrained model that has no seeds: a released one, or the policy before training."""
+    where = {"trained_on": "hotpot", "setting": setting, "arm": arm, "dataset": dataset}
+    return lambda tables: number(tables, "models", measure, **where)
+
+
+def paired(how: Callable[[pd.Series, pd.Series], pd.Series], one: Estimator, other: Estimator) -> Estimator:
+    """`how`(one, other) on the seeds that both have; `NotRun` if there is none."""
+
+    def estimate(tables: Tables) -> pd.Series:
+        first, second = one(tables).align(other(tables), join="inner")
+        if first.empty:
+            raise NotRun("No seed was run for both of what is compared.")
+        return how(first, second)
+
+    return estimate
+
+
 def within(limit: float) -> Band:
     return Band(-limit, limit)
 
@@ -140,6 +269,41 @@ def exactly(n: float) -> Band:
     return Band(n, n)
 
 
-def stack(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Frames under each other, empty ones left out; empty if all are."""
-    return pd.concat([f for f in frames if len(f)] or [pd.DataFrame()], ignore_index=True)
+def both(count: int, *checks: Check, name: str = "all on the same seed") -> tuple[Check, ...]:
+    """`checks` with one-sided bands, and one more: that all of them hold on the same `count` of five seeds.
+
+    The value of that one is a seed's smallest margin, as a share of the limit: >= 0 where all hold. So the
+    count and the interval decide it like any other check.
+    """
+
+    def margin(check: Check, tables: Tables) -> pd.Series:
+        sign, limit = (1, check.band.low) if math.isinf(check.band.high) else (-1, check.band.high)
+        return sign * (check.estimate(tables) - limit) / abs(limit)
+
+    return (*checks, Check(name, _worst_of(checks, margin), Band(low=0), count=count, unit="smallest margin"))
+
+
+def together(name: str, count: int | None, *checks: Check) -> Check:
+    """All of the checks on the same seed, as how far the least favourable one lies inside its band (unit of each).
+
+    Count and interval decide it, as with `both`, whose margins are shares of the limits instead; `on_one_seed` of
+    claim 1 knows only the count. The criteria of the first run stay judged by the rule that they were declared with.
+    """
+
+    def slack(check: Check, tables: Tables) -> pd.Series:
+        values = check.estimate(tables)
+        return np.minimum(values - check.band.low, check.band.high - values)
+
+    return Check(name, _worst_of(checks, slack), Band(low=0), count, unit=checks[0].unit)
+
+
+def _worst_of(checks: Sequence[Check], inside: Callable[[Check, Tables], pd.Series]) -> Estimator:
+    """The smallest over the checks of how far each is inside its band, by seed that all of them have."""
+
+    def estimate(tables: Tables) -> pd.Series:
+        columns = pd.concat([inside(check, tables) for check in checks], axis=1, join="inner")
+        if columns.empty:
+            raise NotRun("No seed was run for all of what must hold together.")
+        return columns.min(axis=1, skipna=False)
+
+    return estimate

@@ -16,7 +16,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -730,36 +730,6 @@ def _collect(results, corpus: str, setting: str, arms: Iterable[str], table: str
 # --- Estimators for the claims' criteria ------------------------------------------------------------
 
 Tables = Mapping[str, pd.DataFrame]
-
-
-def trained(arm: str, measure: str, dataset: str = "hotpot_vanilla") -> Callable[[Tables], pd.Series]:
-    """A measure of one of our own arms, indexed by seed. `KeyError` (not attempted) if it was not run."""
-
-    def estimate(tables: Tables) -> pd.Series:
-        return _rows(tables["models"], "policy", arm, dataset).set_index("seed")[measure]
-
-    return estimate
-
-
-def single(setting: str, arm: str, measure: str, dataset: str = "hotpot_vanilla") -> Callable[[Tables], float]:
-    """A measure of a model that has no seeds: a released one, or the policy before training."""
-
-    def estimate(tables: Tables) -> float:
-        return float(_rows(tables["models"], setting, arm, dataset)[measure].iloc[0])
-
-    return estimate
-
-
-def _rows(models: pd.DataFrame, setting: str, arm: str, dataset: str) -> pd.DataFrame:
-    selected = models[
-        (models["trained_on"] == "hotpot")
-        & (models["setting"] == setting)
-        & (models["arm"] == arm)
-        & (models["dataset"] == dataset)
-    ]
-    if selected.empty:
-        raise KeyError(f"{setting}/{arm} on {dataset}")
-    return selected
 
 
 def recomputing_cells(tables: Tables) -> int:

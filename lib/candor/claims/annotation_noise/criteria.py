@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from candor.claims.annotation_noise.tables import FLIPPED
-from candor.claims.brier_fix.criteria import both
-from candor.claims.shared import exactly, rows, select, within
+from candor.claims.shared import (
+    Estimator,
+    both,
+    exactly,
+    number,
+    paired,
+    select,
+    value,
+    wide,
+    within,
+)
 from candor.judges.annotators import TYPES
 from candor.ledger import (
     INCONCLUSIVE,
@@ -28,13 +37,7 @@ from candor.ledger import (
 
 # --- Estimators -----------------------------------------------------------------------------------
 
-Estimator = Callable[[Tables], pd.Series]
 KL = "kl_0.15"
-
-
-def value(table: str, measure: str, **where: object) -> Estimator:
-    """One number a seed."""
-    return lambda tables: select(tables, table, **where).set_index("seed")[measure]
 
 
 def tilted(arm: str, measure: str, setting: str = "main") -> Estimator:
@@ -45,12 +48,12 @@ def tilted(arm: str, measure: str, setting: str = "main") -> Estimator:
 
 def less(one: Estimator, other: Estimator) -> Estimator:
     """Difference on the same seed."""
-    return lambda tables: one(tables) - other(tables)
+    return paired(operator.sub, one, other)
 
 
 def over(one: Estimator, other: Estimator) -> Estimator:
     """Ratio on the same seed."""
-    return lambda tables: one(tables) / other(tables)
+    return paired(operator.truediv, one, other)
 
 
 def ece(arm: str, other: str, setting: str = "main") -> Estimator:
@@ -83,20 +86,16 @@ def spread(prefix: str, column: str) -> Estimator:
     """Largest minus smallest over the three starts of a mixture, by seed."""
 
     def estimate(tables: Tables) -> pd.Series:
-        table = tables["shares"]
-        starts = table[table["method"].str.match(f"{prefix}_start[123]$")]
-        if starts.empty:
-            raise KeyError(f"shares: {prefix}")
-        groups = starts.groupby("seed")[column]
-        return groups.max() - groups.min()
+        starts = [value("shares", column, method=f"{prefix}_start{k}")(tables) for k in (1, 2, 3)]
+        table = pd.concat(starts, axis=1)
+        return table.max(axis=1) - table.min(axis=1)
 
     return estimate
 
 
 def best_classes(tables: Tables) -> pd.Series:
     """The number of classes that BIC picks, by seed."""
-    table = tables["bic"]
-    return table.loc[table.groupby("seed")["bic"].idxmin()].set_index("seed")["classes"]
+    return wide(tables, "bic", "bic", "classes").idxmin(axis=1)
 
 
 def picks_four(tables: Tables) -> Estimate:
@@ -108,12 +107,9 @@ def farthest(reference: str, setting: str, arms: tuple[str, ...] | None = None) 
     """Largest absolute difference of ECE at KL .15 between a reference arm and `arms` (all others), by seed."""
 
     def estimate(tables: Tables) -> pd.Series:
-        table = select(tables, "tilt", setting=setting, condition=KL)
-        wide = table.pivot(index="seed", columns="arm", values="ece")
-        mine = list(arms) if arms else [arm for arm in wide if arm != reference]
-        if gone := {reference, *mine} - set(wide):
-            raise KeyError(f"{setting}: {', '.join(sorted(gone))}")
-        return wide[mine].sub(wide[reference], axis=0).abs().max(axis=1)
+        table = wide(tables, "tilt", "ece", "arm", setting=setting, condition=KL)
+        others = arms or [arm for arm in table if arm != reference]
+        return pd.concat([ece(arm, reference, setting)(tables).abs() for arm in others], axis=1).max(axis=1)
 
     return estimate
 
@@ -121,16 +117,22 @@ def farthest(reference: str, setting: str, arms: tuple[str, ...] | None = None) 
 # The gate of section 4.6: below it a reward model has not seen the evidence, and nothing said of it counts.
 
 
-def seen(tables: Tables, setting: str = "main") -> pd.Series:
+def seen(tables: Tables, **where: object) -> pd.Series:
     """Correlation of reward and posterior at fixed confidence, mean over seeds, by arm."""
-    return select(tables, "gate", setting=setting).groupby("arm")["posterior_correlation"].mean()
+    return wide(tables, "gate", "posterior_correlation", "arm", setting="main", **where).mean()
+
+
+def others_seen(tables: Tables) -> pd.Series:
+    return seen(tables).drop("oracle", errors="ignore")
 
 
 GATES = (
-    Check("the oracle's reward sees the posterior (correlation >= .8)", lambda t: seen(t)["oracle"], Band(low=0.8)),
     Check(
-        "every other arm's reward sees it (correlation >= .5)", lambda t: seen(t).drop("oracle").min(), Band(low=0.5)
+        "the oracle's reward sees the posterior (correlation >= .8)",
+        lambda t: seen(t, arm="oracle")["oracle"],
+        Band(low=0.8),
     ),
+    Check("every other arm's reward sees it (correlation >= .5)", lambda t: others_seen(t).min(), Band(low=0.5)),
 )
 
 # Published numbers
@@ -138,7 +140,7 @@ GATES = (
 
 def named(table: str, name: str, column: str = "value") -> Callable[[Tables], float]:
     """One number of a table of names and values."""
-    return lambda tables: float(rows(tables[table], name=name)[column].item())
+    return lambda tables: number(tables, table, column, name=name)
 
 
 def ordered(column: str) -> Callable[[Tables], Estimate]:
@@ -159,11 +161,11 @@ def near(tables: Tables, agreement: float = 0.73, tolerance: float = 0.01) -> pd
 
 def above_null(raters: int) -> Callable[[Tables], float]:
     """18.6 % minus what removing one rater in five at random does, at this number of raters a prompt."""
-    return lambda tables: FLIPPED - float(rows(tables["removal"], raters=raters, share=0.2)["flips"].item())
+    return lambda tables: FLIPPED - number(tables, "removal", "flips", raters=raters, share=0.2)
 
 
 def rank(design: str) -> Callable[[Tables], float]:
-    return lambda tables: float(rows(tables["ranks"], design=design, style_known=True)["rank"].item())
+    return lambda tables: number(tables, "ranks", "rank", design=design, style_known=True)
 
 
 # Pretrained models and real raters
@@ -173,7 +175,7 @@ _AGREE, _SLOPE = "pairwise_sign_agreement_no_ties", "logit_slope_per_point_of_ra
 
 def recomputed(metric: str, setting: str) -> Callable[[Tables], float]:
     """What the released rows give minus the value beside the published numbers."""
-    return lambda tables: float(select(tables, "models_hosking", metric=metric, setting=setting)["difference"].iloc[0])
+    return lambda tables: number(tables, "models_hosking", "difference", metric=metric, setting=setting)
 
 
 def flag_means(tables: Tables) -> float:
@@ -208,7 +210,7 @@ def beyond(table: str, **where: object) -> Callable[[Tables], Estimate]:
 
 def at_fifth(table: str, measure: str, **where: object) -> Callable[[Tables], float]:
     """A measure where a fifth of the raters was removed by all scores together."""
-    return lambda tables: float(select(tables, table, score="combined", share=0.2, **where)[measure].iloc[0])
+    return lambda tables: number(tables, table, measure, score="combined", share=0.2, **where)
 
 
 # --- Notes that depend on the outcome -------------------------------------------------------------
@@ -223,30 +225,30 @@ def sign_note(tables: Tables) -> str:
 
 
 def null_note(tables: Tables) -> str:
-    null = rows(tables["removal"], share=0.2).set_index("raters")["flips"]
+    null = select(tables, "removal", share=0.2).set_index("raters")["flips"]
     known = ", ".join(f"{null[n]:.1%} with {n}" for n in (5, 10, 30, 123))
     return f"random removal of one rater in five alone: {known} raters; how many there were is not printed. See M4"
 
 
 def gate_note(tables: Tables) -> str:
     """The correlation gate, beside everything that rests on a reward model."""
-    found = seen(tables)
-    rest = found.drop("oracle")
-    return f"gate: oracle {found['oracle']:.2f}, lowest of the others {rest.min():.2f} ({rest.idxmin()})"
+    oracle, rest = seen(tables, arm="oracle")["oracle"], others_seen(tables)
+    return f"gate: oracle {oracle:.2f}, lowest of the others {rest.min():.2f} ({rest.idxmin()})"
 
 
 def labels_note(tables: Tables) -> str:
-    labels = select(tables, "gate", setting="main").groupby("arm")["labels"].mean()
-    return f"labels: {EQUAL_LABELS[0]} {labels[EQUAL_LABELS[0]]:,.0f}, {EQUAL_LABELS[1]} {labels[EQUAL_LABELS[1]]:,.0f}"
+    labels = (f"{arm} {value('gate', 'labels', setting='main', arm=arm)(tables).mean():,.0f}" for arm in EQUAL_LABELS)
+    return f"labels: {', '.join(labels)}"
 
 
 def posture_note(tables: Tables) -> str:
     """At which KL, accuracy and confidence the event was measured."""
-    mine = select(tables, "policies", arm="naive")
-    return (
-        f"KL {mine['kl'].mean():.2f}, accuracy {mine['accuracy_before'].mean():.3f} -> {mine['accuracy'].mean():.3f}, "
-        f"stated confidence {mine['confidence_before'].mean():.3f} -> {mine['confidence'].mean():.3f}; "
-        f"{gate_note(tables)}"
+    kl, *moved = (
+        trained("naive", measure)(tables).mean()
+        for measure in ("kl", "accuracy_before", "accuracy", "confidence_before", "confidence")
+    )
+    return "KL {:.2f}, accuracy {:.3f} -> {:.3f}, stated confidence {:.3f} -> {:.3f}; ".format(kl, *moved) + gate_note(
+        tables
     )
 
 
@@ -263,14 +265,14 @@ _REPAIRS = ("weight", "frbal", "frrand")
 
 def repaired(arm: str) -> tuple[Check, ...]:
     """W8 for one arm: both limits of ECE on the same seeds, and Brier."""
-    *limits_of_ece, same = both(
+    limits_of_ece = both(
         4,
         Check(f"ECE, {arm} minus base", ece(arm, "base"), Band(high=0.02), 4),
         Check(f"ECE, {arm} minus naive", ece(arm, "naive"), Band(high=-0.04), 4),
+        name=f"both on the same seed, {arm}",
     )
     brier = less(tilted(arm, "brier"), tilted("base", "brier"))
-    same = replace(same, name=f"both on the same seed, {arm}")
-    return *limits_of_ece, same, Check(f"Brier, {arm} minus base", brier, Band(high=0), 4)
+    return *limits_of_ece, Check(f"Brier, {arm} minus base", brier, Band(high=0), 4)
 
 
 _SAME = "the same runs as W9"
@@ -744,4 +746,9 @@ CLAIM = Claim(
     criteria=CRITERIA,
     parts=PARTS,
     overall=overall,
+    tables=(
+        *("hosking", "hosking_tests", "frames", "ridge", "removal", "ranks"),
+        *("flips", "shares", "assignment", "bic", "gate", "tilt", "policies", "estimated_shares"),
+        *("models_hosking", "models_gap", "models_policies", "models_removal", "models_shift"),
+    ),
 )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 
 import pandas as pd
 
+from candor.claims import shared
+from candor.claims.shared import Estimator, counted, exactly, paired, select, single, trained
 from candor.experiments import language_models as models
 from candor.ledger import (
     INCONCLUSIVE,
@@ -18,6 +21,7 @@ from candor.ledger import (
     Claim,
     Criterion,
     Estimate,
+    NotRun,
     Part,
     Tables,
     worst,
@@ -26,56 +30,37 @@ from candor.ledger import (
 # --- Estimators -----------------------------------------------------------------------------------
 
 
-def seeds(tables: Tables, arm: str, measure: str, setting: str = "expert") -> pd.Series:
-    """A measure of an arm, indexed by seed; `KeyError` if the arm was not evaluated."""
-    summary = tables["summary"]
-    rows = summary[(summary["setting"] == setting) & (summary["arm"] == arm)]
-    if rows.empty:
-        raise KeyError(f"{setting}/{arm}")
-    return rows.set_index("seed")[measure]
+def value(arm: str, measure: str, setting: str = "expert") -> Estimator:
+    """A measure of an arm, by seed."""
+    return shared.value("summary", measure, setting=setting, arm=arm)
 
 
-def value(arm: str, measure: str, setting: str = "expert") -> Callable[[Tables], pd.Series]:
-    return lambda tables: seeds(tables, arm, measure, setting)
-
-
-def minus(arm: str, other: str, measure: str, setting: str = "expert") -> Callable[[Tables], pd.Series]:
+def minus(arm: str, other: str, measure: str, setting: str = "expert") -> Estimator:
     """Difference of two arms on the same seed (and the same base, the same questions)."""
-    return lambda tables: seeds(tables, arm, measure, setting) - seeds(tables, other, measure, setting)
+    return paired(operator.sub, value(arm, measure, setting), value(other, measure, setting))
 
 
 def together(name: str, count: int, *checks: Check) -> Check:
-    """Whether every one of `checks` holds on the same `count` of five seeds."""
+    """Whether every one of `checks` holds on the same `count` of five seeds: their share, judged without an interval.
+
+    `shared.both` and `shared.together` say the same sentence of other claims and judge it with the interval as well;
+    the criteria of the first run stay judged by the rule that they were declared with.
+    """
 
     def share(tables: Tables) -> float:
-        columns = pd.concat([check.estimate(tables).map(check.band.holds) for check in checks], axis=1).dropna()
+        columns = pd.concat([check.estimate(tables).map(check.band.holds) for check in checks], axis=1, join="inner")
+        if columns.empty:
+            raise NotRun("No seed was run for all of what must hold together.")
         return columns.all(axis=1).mean()
 
     return Check(name, share, Band(low=count / 5), unit="share of seeds")
-
-
-def counted(name: str, table: str, mask: Callable[[pd.DataFrame], pd.Series], rows: str, passing: Band) -> Check:
-    """How many rows of a published table satisfy `mask`, among those that the query `rows` selects."""
-
-    def count(tables: Tables) -> Estimate:
-        selected = tables[table].query(rows) if rows else tables[table]
-        return Estimate(int(mask(selected).sum()), n=len(selected))
-
-    return Check(name, count, passing, unit="cells")
-
-
-def exactly(n: int) -> Band:
-    return Band(n, n)
 
 
 # --- Notes that depend on the outcome -------------------------------------------------------------
 
 
 def drift_note(tables: Tables) -> str:
-    try:
-        drift = minus("rlvr", "base", "q_mean_gap")(tables).dropna()
-    except KeyError:
-        return ""
+    drift = minus("rlvr", "base", "q_mean_gap")(tables).dropna()
     up = int((drift > 0).sum())
     if 0 < up < len(drift):
         seeds_up = f"the gap rises in {up} of {len(drift)} seeds"
@@ -85,25 +70,20 @@ def drift_note(tables: Tables) -> str:
 
 def noise_note(tables: Tables) -> str:
     """What noise alone did to the stated confidence, and how much of it each arm was exposed to."""
-    try:
-        moved, null = (
-            minus(arm, "base", "q_mean_abs_posterior")(tables).mean() for arm in ("rlvr", "shuffled_correct")
-        )
-        silent = tables["training"].query("setting == 'expert'").groupby("arm")["frac_reward_zero_std"].mean()
-        exposed = (
-            f"{1 - silent['rlvr']:.0%} of RLVR's groups carry a signal, {1 - silent['shuffled_correct']:.0%} there"
-        )
-    except KeyError:
-        return ""
+    moved, null = (minus(arm, "base", "q_mean_abs_posterior")(tables).mean() for arm in ("rlvr", "shuffled_correct"))
+    signal, there = (
+        1 - select(tables, "training", setting="expert", arm=arm)["frac_reward_zero_std"].mean()
+        for arm in ("rlvr", "shuffled_correct")
+    )
     suffices = "noise alone suffices: " if null >= moved else ""
-    return f"{suffices}RLVR moves it by {moved:+.3f}, shuffled correctness by {null:+.3f} ({exposed})"
+    return (
+        f"{suffices}RLVR moves it by {moved:+.3f}, shuffled correctness by {null:+.3f} ({signal:.0%} of RLVR's groups "
+        f"carry a signal, {there:.0%} there)"
+    )
 
 
 def saturation_note(tables: Tables) -> str:
-    try:
-        saturated = seeds(tables, "rlvr", "answer_saturated")
-    except KeyError:
-        return ""
+    saturated = value("rlvr", "answer_saturated")(tables)
     failed = int((saturated > 0.5).sum())
     return f"saturated (probability > .999 on half of the questions) in {failed} of {len(saturated)} seeds"
 
@@ -111,9 +91,11 @@ def saturation_note(tables: Tables) -> str:
 def null_note(tables: Tables) -> str:
     """What the shuffled reward did to the same quantities, beside W4."""
     try:
-        moved = minus("shuffled_conf_first", "base", "sampled_confidence", "expert_conf_first")(tables).mean()
-        gap = minus("shuffled_conf_first", "base", "sampled_gap", "expert_conf_first")(tables).mean()
-    except KeyError:
+        moved, gap = (
+            minus("shuffled_conf_first", "base", measure, "expert_conf_first")(tables).mean()
+            for measure in ("sampled_confidence", "sampled_gap")
+        )
+    except NotRun:
         return "tabular prediction +.157 and +.055"
     return (
         "tabular prediction +.157 and +.055; "
@@ -123,7 +105,10 @@ def null_note(tables: Tables) -> str:
 
 # --- Criteria -------------------------------------------------------------------------------------
 
-_WORSE_ECE = {"table": "cells", "mask": lambda cells: cells["rlvr_ece"] > cells["base_ece"]}
+
+def _worse(domain: str) -> Callable[[Tables], Estimate]:
+    return counted("cells", lambda cells: cells["rlvr_ece"] > cells["base_ece"], domain=domain)
+
 
 _CONF_FIRST = (
     Check(
@@ -143,9 +128,7 @@ _CONF_FIRST = (
 _REPAIR = (
     Check(
         "ECE of the answer probability, after / before one temperature, held out",
-        lambda tables: (
-            value("rlvr", "answer_ece_heldout_after")(tables) / value("rlvr", "answer_ece_heldout_before")(tables)
-        ),
+        paired(operator.truediv, value("rlvr", "answer_ece_heldout_after"), value("rlvr", "answer_ece_heldout_before")),
         Band(high=0.5),
         count=4,
         unit="ratio",
@@ -206,7 +189,14 @@ CRITERIA = (
         "RLVR's stated confidence is pinned high",
         "cells of the released metrics with mean stated confidence >= .95",
         "16 of 16",
-        (counted("cells pinned high", "cells", lambda c: c["rlvr_confidence"] >= 0.95, "", exactly(16)),),
+        (
+            Check(
+                "cells pinned high",
+                counted("cells", lambda c: c["rlvr_confidence"] >= 0.95),
+                exactly(16),
+                unit="cells",
+            ),
+        ),
         paper_value="1.000 on HotpotQA",
     ),
     Criterion(
@@ -218,9 +208,7 @@ CRITERIA = (
         (
             Check(
                 "largest distance",
-                lambda tables: Estimate(
-                    tables["cells"].query("family == 'HotpotQA'")["ece_minus_error"].abs().max(), n=8
-                ),
+                lambda tables: Estimate(select(tables, "cells", family="HotpotQA")["ece_minus_error"].abs().max(), n=8),
                 Band(high=0.003),
             ),
         ),
@@ -233,8 +221,8 @@ CRITERIA = (
         "cells in which RLVR's ECE exceeds the base model's",
         "10 of 11 out of domain, 0 of 5 in domain",
         (
-            counted("out of domain", **_WORSE_ECE, rows="domain == 'out'", passing=exactly(10)),
-            counted("in domain", **_WORSE_ECE, rows="domain == 'in'", passing=exactly(0)),
+            Check("out of domain", _worse("out"), exactly(10), unit="cells"),
+            Check("in domain", _worse("in"), exactly(0), unit="cells"),
         ),
         paper_value="HotpotQA-trained: ECE .40 -> .46 out of domain, .53 -> .37 in domain",
         note=lambda tables: "; ".join(
@@ -249,13 +237,17 @@ CRITERIA = (
         "cells in which AUROC falls below the start",
         ">= 12 of 16 (2507.16806), 4 of 4 (2607.04332)",
         (
-            counted("released cells", "cells", lambda c: c["rlvr_auroc"] < c["base_auroc"], "", Band(low=12)),
-            counted(
+            Check(
+                "released cells",
+                counted("cells", lambda c: c["rlvr_auroc"] < c["base_auroc"]),
+                Band(low=12),
+                unit="cells",
+            ),
+            Check(
                 "confidence in the trained text",
-                "swap_start",
-                lambda c: c["correctness_auroc"] < c["start_auroc"],
-                "",
+                counted("swap_start", lambda c: c["correctness_auroc"] < c["start_auroc"]),
                 exactly(4),
+                unit="cells",
             ),
         ),
         paper_value="AUROC .540 -> .500 on HotpotQA",
@@ -267,12 +259,11 @@ CRITERIA = (
         "data sets with a higher mean confidence after Correctness-only than at the start, SFT (XML)",
         "4 of 4",
         (
-            counted(
+            Check(
                 "data sets",
-                "swap_start",
-                lambda c: c["correctness_confidence"] > c["start_confidence"],
-                "",
+                counted("swap_start", lambda c: c["correctness_confidence"] > c["start_confidence"]),
                 exactly(4),
+                unit="cells",
             ),
         ),
         paper_value=".811 to .952 -> .967 to .992",
@@ -287,6 +278,7 @@ CRITERIA = (
         "0",
         (Check("grid points that disagree", _payoff_errors, exactly(0), unit="grid points"),),
         paper_value="exact",
+        computed=True,
     ),
     Criterion(
         "W2",
@@ -414,16 +406,16 @@ CRITERIA = (
         "HotpotQA, n = 1,000: accuracy, ECE, mean confidence of the RLVR checkpoint",
         "accuracy .630 +- .03, ECE within .01 of 1 - accuracy, mean confidence >= .98",
         (
-            Check("accuracy", models.single("released", "rlvr", "accuracy_greedy"), Band(0.60, 0.66), n=1000),
+            Check("accuracy", single("released", "rlvr", "accuracy_greedy"), Band(0.60, 0.66), n=1000),
             Check(
                 "|ECE - (1 - accuracy)|",
                 lambda tables: abs(
-                    models.single("released", "rlvr", "q_mode_ece")(tables)
-                    - (1 - models.single("released", "rlvr", "accuracy_greedy")(tables))
+                    single("released", "rlvr", "q_mode_ece")(tables)
+                    - (1 - single("released", "rlvr", "accuracy_greedy")(tables))
                 ),
                 Band(high=0.01),
             ),
-            Check("mean confidence", models.single("released", "rlvr", "q_mode_mean"), Band(low=0.98)),
+            Check("mean confidence", single("released", "rlvr", "q_mode_mean"), Band(low=0.98)),
         ),
     ),
     Criterion(
@@ -433,21 +425,21 @@ CRITERIA = (
         "stated confidence asked for after the answer; ECE; AUROC; 3 seeds",
         "confidence >= .95, ECE within .03 of 1 - accuracy, AUROC <= base + .02",
         (
-            Check("stated confidence", models.trained("rlvr", "q_mode_mean"), Band(low=0.95), count=5),
+            Check("stated confidence", trained("rlvr", "q_mode_mean"), Band(low=0.95), count=5),
             Check(
                 "|ECE - (1 - accuracy)|",
-                lambda tables: (
-                    models.trained("rlvr", "q_mode_ece")(tables)
-                    - (1 - models.trained("rlvr", "accuracy_greedy")(tables))
-                ).abs(),
+                paired(
+                    lambda ece, accuracy: (ece - (1 - accuracy)).abs(),
+                    trained("rlvr", "q_mode_ece"),
+                    trained("rlvr", "accuracy_greedy"),
+                ),
                 Band(high=0.03),
                 count=5,
             ),
             Check(
                 "AUROC minus base",
                 lambda tables: (
-                    models.trained("rlvr", "q_mode_auroc")(tables)
-                    - models.single("policy", "base", "q_mode_auroc")(tables)
+                    trained("rlvr", "q_mode_auroc")(tables) - single("policy", "base", "q_mode_auroc")(tables)
                 ),
                 Band(high=0.02),
                 count=5,
@@ -514,4 +506,5 @@ CLAIM = Claim(
     criteria=CRITERIA,
     parts=PARTS,
     overall=overall,
+    tables=("cells", "cell_counts", "swap_start", "payoff", "summary", "training", "models", "outputs"),
 )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Mapping
 
 import pandas as pd
 
-from candor.claims.shared import exactly
+from candor.claims import shared
+from candor.claims.shared import Estimator, both, counted, exactly, number, paired, select, single, trained, wide
+from candor.errors import CandorError
 from candor.experiments import language_models as models
 from candor.ledger import (
     NOT_ATTEMPTED,
@@ -25,64 +28,34 @@ from candor.ledger import (
 
 # --- Estimators -----------------------------------------------------------------------------------
 
-Estimator = Callable[[Tables], pd.Series]
 
-
-def seeds(tables: Tables, arm: str, measure: str, setting: str = "expert", **rows: object) -> pd.Series:
-    """A measure of an arm, indexed by seed; `KeyError` if the arm was not evaluated.
-
-    It is a column of `summary`, or of the table named in `rows`, whose other entries select its rows.
-    """
-    table = tables[str(rows.pop("table", "summary"))]
-    for column, wanted in {"setting": setting, "arm": arm, **rows}.items():
-        table = table[table[column] == wanted]
-    if table.empty:
-        raise KeyError(f"{setting}/{arm}")
-    return table.set_index("seed")[measure]
-
-
-def value(arm: str, measure: str, setting: str = "expert", **rows: object) -> Estimator:
-    return lambda tables: seeds(tables, arm, measure, setting, **rows)
+def value(arm: str, measure: str, setting: str = "expert", table: str = "summary", **rows: object) -> Estimator:
+    """A measure of an arm, by seed; `rows` are further values that select rows of the table."""
+    return shared.value(table, measure, setting=setting, arm=arm, **rows)
 
 
 def minus(arm: str, other: str, measure: str, setting: str = "expert", **rows: object) -> Estimator:
     """Difference of two arms on the same seed (the same base, the same questions)."""
-    return lambda tables: seeds(tables, arm, measure, setting, **rows) - seeds(tables, other, measure, setting, **rows)
+    return paired(operator.sub, value(arm, measure, setting, **rows), value(other, measure, setting, **rows))
 
 
 def ratio(arm: str, other: str, measure: str, setting: str = "expert") -> Estimator:
     """Ratio of two arms on the same seed."""
-    return lambda tables: seeds(tables, arm, measure, setting) / seeds(tables, other, measure, setting)
-
-
-def both(count: int, *checks: Check) -> tuple[Check, ...]:
-    """`checks` with one-sided bands, and one more: that all of them hold on the same `count` of five seeds.
-
-    The value of that one is a seed's smallest margin, as a share of the limit: >= 0 where all hold. So the
-    count and the interval decide it like any other check.
-    """
-
-    def margin(check: Check, tables: Tables) -> pd.Series:
-        sign, limit = (1, check.band.low) if math.isinf(check.band.high) else (-1, check.band.high)
-        return sign * (check.estimate(tables) - limit) / abs(limit)
-
-    def smallest(tables: Tables) -> pd.Series:
-        return pd.concat([margin(check, tables) for check in checks], axis=1).dropna().min(axis=1)
-
-    together = Check("all on the same seed", smallest, Band(low=0), count=count, unit="smallest margin")
-    return (*checks, together)
+    return paired(operator.truediv, value(arm, measure, setting), value(other, measure, setting))
 
 
 def gives_up(arm: str, low: float, high: float, worst_bin: str) -> Estimator:
     """Give-up rate in the worst of the bins of the max posterior between `low` and `high`, by seed."""
 
     def estimate(tables: Tables) -> pd.Series:
-        bins = tables["posterior_bins"]
-        bins = bins[(bins["setting"] == "give_up") & (bins["arm"] == arm)]
-        bins = bins[(bins["bin_low"] >= low) & (bins["bin_high"] <= high)]
-        if bins.empty:
-            raise KeyError(f"give_up/{arm}")
-        return bins.groupby("seed")["give_up_rate"].agg(worst_bin)
+        bins, tops = (
+            wide(tables, "posterior_bins", measure, "bin_low", setting="give_up", arm=arm)
+            for measure in ("give_up_rate", "bin_high")
+        )
+        between = (bins.columns >= low) & (tops <= high).all()
+        if not between.any():
+            raise CandorError(f"the table posterior_bins has no bin from {low:g} to {high:g}")
+        return bins.loc[:, between].agg(worst_bin, axis=1)
 
     return estimate
 
@@ -95,39 +68,21 @@ def states_note(tables: Tables) -> str:
 
 def first_vote_gain(tables: Tables) -> pd.Series:
     """Gain of the weighted vote at N = 2, minus its largest gain at N = 4, 8, 16, by seed."""
-    voting = tables["voting"]
-    rows = voting[(voting["arm"] == "base") & (voting["rule"] == "weighted") & (voting["votes"] > 1)]
-    gain = rows.pivot(index="seed", columns="votes", values="difference")
+    gain = wide(tables, "voting", "difference", "votes", setting="expert", arm="base", rule="weighted")
     return gain[2] - gain[[4, 8, 16]].max(axis=1)
 
 
 def cell(table: str, column: str, **row: object) -> Callable[[Tables], float]:
     """One number of a published or theoretical table, found by the values of other columns."""
 
-    def estimate(tables: Tables) -> float:
-        rows = tables[table]
-        for name, wanted in row.items():
-            rows = rows[rows[name] == wanted]
-        return float(rows[column].item())
-
-    return estimate
-
-
-def counted(table: str, mask: Callable[[pd.DataFrame], pd.Series], query: str = "") -> Callable:
-    """How many rows of a table satisfy `mask`, among those that `query` selects."""
-
-    def estimate(tables: Tables) -> Estimate:
-        rows = tables[table].query(query) if query else tables[table]
-        return Estimate(int(mask(rows).sum()), n=len(rows))
-
-    return estimate
+    return lambda tables: number(tables, table, column, **row)
 
 
 # --- Notes that depend on the outcome -------------------------------------------------------------
 
 
 def exceptions_note(tables: Tables) -> str:
-    lost = tables["wins"].query("against == 'rlvr' and metric == 'brier'")["lost"].item()
+    lost = select(tables, "wins", against="rlvr", metric="brier")["lost"].item()
     return f"higher Brier than RLVR: {lost}"
 
 
@@ -139,10 +94,7 @@ def constant_note(tables: Tables) -> str:
 
 
 def transfer_note(tables: Tables) -> str:
-    try:
-        ideal = value("rlcr_short", "ideal_brier", **LONGER)(tables)
-    except KeyError:
-        return ""
+    ideal = value("rlcr_short", "ideal_brier", **LONGER)(tables)
     return f"the ideal forecaster's Brier score there is {ideal.mean():.3f}"
 
 
@@ -170,6 +122,7 @@ CRITERIA = (
             ),
         ),
         paper_value="Theorem 1",
+        computed=True,
     ),
     Criterion(
         "T2",
@@ -195,6 +148,7 @@ CRITERIA = (
             ),
         ),
         paper_value=".64842 and .5 (2607.04332, section 6.1)",
+        computed=True,
     ),
     Criterion(
         "T3",
@@ -220,6 +174,7 @@ CRITERIA = (
             ),
         ),
         paper_value="weight 1/ln 202 at integer confidences",
+        computed=True,
     ),
     Criterion(
         "P1",
@@ -246,7 +201,7 @@ CRITERIA = (
         tuple(
             Check(
                 f"blocks within .03, {reading}",
-                counted("parity", lambda p: p["difference"].abs() <= 0.03, f"reading == '{reading}'"),
+                counted("parity", lambda p: p["difference"].abs() <= 0.03, reading=reading),
                 exactly(4),
                 unit="cells",
             )
@@ -514,15 +469,15 @@ CRITERIA = (
         "HotpotQA, n = 1,000; ECE on CommonsenseQA against RLVR's",
         "accuracy .621 +- .03, ECE <= .06, Brier .21 +- .02, AUROC .69 +- .05; CommonsenseQA: ECE above RLVR's",
         (
-            Check("accuracy", models.single("released", "rlcr", "accuracy_greedy"), Band(0.591, 0.651), n=1000),
-            Check("ECE", models.single("released", "rlcr", "q_mode_ece"), Band(high=0.06)),
-            Check("Brier", models.single("released", "rlcr", "q_mode_brier"), Band(0.19, 0.23)),
-            Check("AUROC", models.single("released", "rlcr", "q_mode_auroc"), Band(0.64, 0.74)),
+            Check("accuracy", single("released", "rlcr", "accuracy_greedy"), Band(0.591, 0.651), n=1000),
+            Check("ECE", single("released", "rlcr", "q_mode_ece"), Band(high=0.06)),
+            Check("Brier", single("released", "rlcr", "q_mode_brier"), Band(0.19, 0.23)),
+            Check("AUROC", single("released", "rlcr", "q_mode_auroc"), Band(0.64, 0.74)),
             Check(
                 "ECE on CommonsenseQA, minus RLVR's",
                 lambda tables: (
-                    models.single("released", "rlcr", "q_mode_ece", "commonsense_qa")(tables)
-                    - models.single("released", "rlvr", "q_mode_ece", "commonsense_qa")(tables)
+                    single("released", "rlcr", "q_mode_ece", "commonsense_qa")(tables)
+                    - single("released", "rlvr", "q_mode_ece", "commonsense_qa")(tables)
                 ),
                 Band(low=0.0),
             ),
@@ -538,31 +493,26 @@ CRITERIA = (
         (
             Check(
                 "ECE, ratio to RLVR's",
-                lambda tables: (
-                    models.trained("rlcr", "q_mode_ece")(tables) / models.trained("rlvr", "q_mode_ece")(tables)
-                ),
+                paired(operator.truediv, trained("rlcr", "q_mode_ece"), trained("rlvr", "q_mode_ece")),
                 Band(high=0.5),
                 count=5,
                 unit="ratio",
             ),
-            Check("AUROC", models.trained("rlcr", "q_mode_auroc"), Band(low=0.60), count=5),
+            Check("AUROC", trained("rlcr", "q_mode_auroc"), Band(low=0.60), count=5),
             Check(
                 "accuracy, minus RLVR's",
-                lambda tables: (
-                    models.trained("rlcr", "accuracy_greedy")(tables)
-                    - models.trained("rlvr", "accuracy_greedy")(tables)
-                ),
+                paired(operator.sub, trained("rlcr", "accuracy_greedy"), trained("rlvr", "accuracy_greedy")),
                 Band(-0.03, 0.03),
                 count=5,
             ),
             Check(
                 "share of well-formed completions",
-                lambda tables: 1 - models.trained("rlcr", "malformed")(tables),
+                lambda tables: 1 - trained("rlcr", "malformed")(tables),
                 Band(low=0.98),
                 count=5,
             ),
-            Check("values with >= 3 %", models.trained("rlcr", "q_mode_values"), Band(low=5), count=5, unit="values"),
-            Check("Brier skill against own accuracy", models.trained("rlcr", "skill_own"), Band(low=0.0), count=5),
+            Check("values with >= 3 %", trained("rlcr", "q_mode_values"), Band(low=5), count=5, unit="values"),
+            Check("Brier skill against own accuracy", trained("rlcr", "skill_own"), Band(low=0.0), count=5),
         ),
     ),
     Criterion(
@@ -575,7 +525,7 @@ CRITERIA = (
             *(
                 Check(
                     f"accuracy of {arm}",
-                    models.trained(arm, "accuracy_greedy", "hotpot_modified"),
+                    trained(arm, "accuracy_greedy", "hotpot_modified"),
                     Band(high=0.02),
                     count=5,
                 )
@@ -583,9 +533,9 @@ CRITERIA = (
             ),
             Check(
                 "hard split, log1 as a ratio to rlcr",
-                lambda tables: (
-                    models.trained("log1", "accuracy_hard", "hotpot_modified")(tables)
-                    / models.trained("rlcr", "accuracy_hard", "hotpot_modified")(tables)
+                paired(
+                    operator.truediv,
+                    *(trained(arm, "accuracy_hard", "hotpot_modified") for arm in ("log1", "rlcr")),
                 ),
                 Band(high=0.5),
                 count=5,
@@ -672,4 +622,8 @@ CLAIM = Claim(
     criteria=CRITERIA,
     parts=PARTS,
     overall=overall,
+    tables=(
+        *("optimum", "thresholds", "rules", "cells", "wins", "parity", "constant", "swap"),
+        *("summary", "posterior_bins", "voting", "shift", "models", "outputs"),
+    ),
 )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
 
+from candor.claims import shared
 from candor.claims.grounding_loss.tables import CHARITIES, measured_shifts
-from candor.claims.shared import exactly, rows, select
+from candor.claims.shared import Estimator, counted, exactly, number, paired, select, wide, within
 from candor.ledger import (
     NOT_ATTEMPTED,
     PARTLY,
@@ -27,42 +29,32 @@ from candor.worlds.reference_game import ACTS
 
 # --- Estimators -----------------------------------------------------------------------------------
 
-Estimator = Callable[[Tables], pd.Series]
 SHORT = {"followup": "F", "acknowledgement": "A", "clarification": "C"}
 
 
-def seeds(tables: Tables, arm: str, measure: str) -> pd.Series:
-    """A measure of an arm, indexed by seed."""
-    return select(tables, "summary", arm=arm).set_index("seed")[measure]
-
-
 def value(arm: str, measure: str) -> Estimator:
-    return lambda tables: seeds(tables, arm, measure)
+    """A measure of an arm, by seed."""
+    return shared.value("summary", measure, arm=arm)
 
 
 def minus(arm: str, measure: str, other: str = "base") -> Estimator:
     """Difference of two arms on the same seed (the same base, the same turns)."""
-    return lambda tables: seeds(tables, arm, measure) - seeds(tables, other, measure)
+    return paired(operator.sub, value(arm, measure), value(other, measure))
 
 
 def relative(arm: str, measure: str) -> Estimator:
     """Change of an arm as a share of its base's value."""
-    return lambda tables: seeds(tables, arm, measure) / seeds(tables, "base", measure) - 1
+    return paired(lambda after, before: after / before - 1, value(arm, measure), value("base", measure))
 
 
 def from_exact(measure: str, act: str | None = None, scale: float = 1.0) -> Estimator:
     """The base's measure minus that of the human, which is exact."""
 
     def estimate(tables: Tables) -> pd.Series:
-        human = tables["human"]
-        exact = rows(human, act=act)[measure].item() if act else human[measure].iloc[0]
-        return scale * (seeds(tables, "base", f"{act}_{measure}" if act else measure) - exact)
+        exact = number(tables, "human", measure, act=act or ACTS[0])  # success is the same in each act's row
+        return scale * (value("base", f"{act}_{measure}" if act else measure)(tables) - exact)
 
     return estimate
-
-
-def within(limit: float) -> Band:
-    return Band(-limit, limit)
 
 
 def kappa_changes(arm: str, bands: Mapping[str, Band] | Band, other: str = "base") -> tuple[Check, ...]:
@@ -83,10 +75,8 @@ def slope(arm: str, act: str) -> Estimator:
     """Least-squares slope of kappa along training, per 100 steps: one number a seed."""
 
     def estimate(tables: Tables) -> pd.Series:
-        course = select(tables, "trajectory", arm=arm).dropna(subset=[f"{act}_kappa"])
-        return course.groupby("seed").apply(
-            lambda run: 100 * np.polyfit(run["step"], run[f"{act}_kappa"], 1)[0], include_groups=False
-        )
+        course = wide(tables, "trajectory", f"{act}_kappa", "step", arm=arm)
+        return course.apply(lambda run: 100 * np.polyfit(run.dropna().index, run.dropna(), 1)[0], axis=1)
 
     return estimate
 
@@ -94,13 +84,11 @@ def slope(arm: str, act: str) -> Estimator:
 def checkpoint_correlations(tables: Tables) -> pd.DataFrame:
     """`shuffled`, a row a seed and act: r of kappa with the step over its checkpoints, and change since the base."""
     found = []
-    for seed, run in select(tables, "trajectory", arm="shuffled").groupby("seed"):
-        run = run.sort_values("step")
-        trained = run[run["step"] > 0]
-        for act in ACTS:
-            kappa = trained[f"{act}_kappa"]
-            r = np.corrcoef(trained["step"], kappa)[0, 1] if kappa.nunique() > 1 else 0.0
-            found.append((seed, act, r, kappa.iloc[-1] - run[f"{act}_kappa"].iloc[0]))
+    for act in ACTS:
+        for seed, run in wide(tables, "trajectory", f"{act}_kappa", "step", arm="shuffled").iterrows():
+            kappa = run[run.index > 0]
+            r = np.corrcoef(kappa.index, kappa)[0, 1] if kappa.nunique() > 1 else 0.0
+            found.append((seed, act, r, kappa.iloc[-1] - run.iloc[0]))
     return pd.DataFrame(found, columns=["seed", "act", "r", "change"])
 
 
@@ -115,13 +103,14 @@ def misleading(tables: Tables) -> Estimate:
 def spearman_of_shifts(tables: Tables) -> Estimate:
     for arm in ("base", *CHARITIES):
         select(tables, "cells", arm=arm)
-    both = measured_shifts(tables["cells"], tables["predicted_cells"])
+    cells = shared.each_seed(tables, "cells", ["model"], ["arm", "cell"])
+    both = measured_shifts(cells, tables["predicted_cells"])
     return Estimate(both["measured"].corr(both["shift"], method="spearman"), n=len(both))
 
 
 def from_closed_form(arm: str, act: str) -> Estimator:
     def estimate(tables: Tables) -> pd.Series:
-        return seeds(tables, arm, f"{act}_kappa") - rows(tables["predicted"], arm=arm, act=act)["kappa"].item()
+        return value(arm, f"{act}_kappa")(tables) - number(tables, "predicted", "kappa", arm=arm, act=act)
 
     return estimate
 
@@ -129,12 +118,8 @@ def from_closed_form(arm: str, act: str) -> Estimator:
 def better_placed(act: str) -> Estimator:
     """The smaller of the rise of precision and the fall of recall: above 0 where both hold on the same seed."""
 
-    def estimate(tables: Tables) -> pd.Series:
-        up = minus("charity_6", f"{act}_precision")(tables)
-        down = -minus("charity_6", f"{act}_recall")(tables)
-        return pd.concat([up, down], axis=1).dropna().min(axis=1)
-
-    return estimate
+    up, down = minus("charity_6", f"{act}_precision"), minus("charity_6", f"{act}_recall")
+    return paired(lambda rise, change: np.minimum(rise, -change), up, down)
 
 
 # Published numbers
@@ -142,46 +127,32 @@ def better_placed(act: str) -> Estimator:
 
 def named(table: str, name: str) -> Callable[[Tables], float]:
     """One number of a table of names and values."""
-    return lambda tables: float(rows(tables[table], name=name)["value"].item())
-
-
-def counted(table: str, mask: Callable[[pd.DataFrame], pd.Series], query: str = "") -> Callable[[Tables], Estimate]:
-    """How many rows of a table satisfy `mask`, among those that `query` selects."""
-
-    def estimate(tables: Tables) -> Estimate:
-        selected = tables[table].query(query) if query else tables[table]
-        return Estimate(int(mask(selected).sum()), n=len(selected))
-
-    return estimate
+    return lambda tables: number(tables, table, "value", name=name)
 
 
 def correlation(act: str, points: int, measure: str = "p") -> Callable[[Tables], float]:
-    return lambda tables: float(rows(tables["correlations"], method="dpo", act=act, points=points)[measure].item())
+    return lambda tables: number(tables, "correlations", measure, method="dpo", act=act, points=points)
 
 
 def precision_change(model: str, act: str) -> Callable[[Tables], float]:
-    return lambda tables: float(rows(tables["changes"], model=model, method="dpo", act=act)["precision_change"].item())
+    return lambda tables: number(tables, "changes", "precision_change", model=model, method="dpo", act=act)
 
 
 # Pretrained models
 
 
-def rate_row(**where: object) -> Callable[[Tables], pd.Series]:
-    """One row of `models_rates`: the whole message, our labeller, ESConv unless `where` names another set."""
-
-    def row(tables: Tables) -> pd.Series:
-        return select(tables, "models_rates", **{"labeller": "prompt", "corpus": "esconv", **where}).iloc[0]
-
-    return row
+def rate(tables: Tables, column: str, **where: object) -> float:
+    """A number of `models_rates`: the whole message, our labeller, ESConv unless `where` names another set."""
+    return number(tables, "models_rates", column, **{"labeller": "prompt", "corpus": "esconv", **where})
 
 
 def change_of(lineage: str, stage: str, measure: str) -> Callable[[Tables], Estimate]:
     """Relative change of a followup measure since SFT, with its interval over conversations."""
 
     def estimate(tables: Tables) -> Estimate:
-        row = rate_row(lineage=lineage, stage=stage, act="followup")(tables)
-        low, high = row[f"{measure}_relative_low"], row[f"{measure}_relative_high"]
-        return Estimate(row[f"{measure}_relative"], low, high, n=int(row["turns"]))
+        columns = (f"{measure}_relative", f"{measure}_relative_low", f"{measure}_relative_high", "turns")
+        *found, turns = (rate(tables, column, lineage=lineage, stage=stage, act="followup") for column in columns)
+        return Estimate(*found, n=int(turns))
 
     return estimate
 
@@ -191,9 +162,8 @@ def upper_change(lineage: str, stage: str, measure: str) -> Callable[[Tables], f
 
     Not of the relative one: that has no value in resamples in which SFT itself does not agree.
     """
-    return lambda tables: float(
-        rate_row(lineage=lineage, stage=stage, act="followup")(tables)[f"{measure}_change_high"]
-    )
+    where = {"lineage": lineage, "stage": stage, "act": "followup"}
+    return lambda tables: rate(tables, f"{measure}_change_high", **where)
 
 
 def excludes_zero(estimate: Callable[[Tables], Estimate]) -> Callable[[Tables], float]:
@@ -203,29 +173,26 @@ def excludes_zero(estimate: Callable[[Tables], Estimate]) -> Callable[[Tables], 
 
 def trained(arm: str, measure: str) -> Estimator:
     """A measure of our own training, indexed by seed."""
-    return lambda tables: select(tables, "models_training", arm=arm).set_index("seed")[measure]
+    return shared.value("models_training", measure, arm=arm)
 
 
 def of_dpo(arm: str) -> Estimator:
     """Change of the question share of an arm as a multiple of that of `dpo`, on the same seed."""
-    return lambda tables: trained(arm, "change")(tables) / trained("dpo", "change")(tables)
+    return paired(operator.truediv, trained(arm, "change"), trained("dpo", "change"))
 
 
 def asked(source: str, column: str, variant: str = "whole", scale: float = 1.0) -> Callable[[Tables], float]:
     """A number of `models_questions` (a question mark anywhere in the prose)."""
 
-    def estimate(tables: Tables) -> float:
-        found = select(tables, "models_questions", source=source, rule="anywhere", variant=variant)
-        return scale * float(found[column].item())
-
-    return estimate
+    where = {"source": source, "rule": "anywhere", "variant": variant}
+    return lambda tables: scale * number(tables, "models_questions", column, **where)
 
 
 def logit_of_asking(variant: str) -> Callable[[Tables], Estimate]:
     def estimate(tables: Tables) -> Estimate:
-        found = select(tables, "models_questions", source="ultrafeedback", rule="anywhere", variant=variant).iloc[0]
-        low, high = found["coefficient_low"], found["coefficient_high"]
-        return Estimate(found["coefficient"], low, high, n=int(found["n"]))
+        columns = ("coefficient", "coefficient_low", "coefficient_high", "n")
+        *found, n = (asked("ultrafeedback", column, variant)(tables) for column in columns)
+        return Estimate(*found, n=int(n))
 
     return estimate
 
@@ -242,9 +209,8 @@ HUMAN_RATES = {
 
 
 def human_rate(corpus: str, act: str) -> Callable[[Tables], float]:
-    return lambda tables: (
-        100 * float(rate_row(corpus=corpus, lineage="human", stage="human", act=act)(tables)["human_rate"])
-    )
+    where = {"corpus": corpus, "lineage": "human", "stage": "human", "act": act}
+    return lambda tables: 100 * rate(tables, "human_rate", **where)
 
 
 # --- Notes that depend on the outcome -------------------------------------------------------------
@@ -265,8 +231,8 @@ def not_established_note(tables: Tables) -> str:
 
 
 def rates_note(tables: Tables) -> str:
-    sums = tables["rate_sums"].query("model == 'Mistral-7B'").set_index("arm")["rate"]
-    return f"all acts of Mistral-7B together: {sums['sft']:.1f} -> {sums['sft_dpo']:.1f} % of turns"
+    before, after = (number(tables, "rate_sums", "rate", model="Mistral-7B", arm=arm) for arm in ("sft", "sft_dpo"))
+    return f"all acts of Mistral-7B together: {before:.1f} -> {after:.1f} % of turns"
 
 
 def walk_note(tables: Tables) -> str:
@@ -284,13 +250,13 @@ def dose_note(tables: Tables) -> str:
 
 
 def untied_note(tables: Tables) -> str:
-    untied = seeds(tables, "charity_6", "win_rate_untied")
+    untied = value("charity_6", "win_rate_untied")(tables)
     return f"without ties the win rate is {untied.mean():.3f}"
 
 
 def strict_note(tables: Tables) -> str:
     """What an aggregate share would have suggested."""
-    share = select(tables, "pairs", arm="charity_0").set_index("seed")["act_win_rate"]
+    share = shared.value("pairs", "act_win_rate", arm="charity_0")(tables)
     return f"acts win only {share.mean():.1%} of the pairs of an act and a delivery, and nothing useful is lost"
 
 
@@ -374,7 +340,7 @@ CRITERIA = (
             Check("rate falls", counted("changes", lambda c: c["rate_change"] < 0), Band(low=8), unit="comparisons"),
             Check(
                 "followups",
-                counted("changes", lambda c: c["rate_change"] < 0, "act == 'followup'"),
+                counted("changes", lambda c: c["rate_change"] < 0, act="followup"),
                 exactly(3),
                 unit="comparisons",
             ),
@@ -391,14 +357,14 @@ CRITERIA = (
         (
             Check(
                 "printed R returned within .01",
-                counted("correlations", lambda c: (c["r"] - c["printed"]).abs() <= 0.01, "printed == printed"),
+                counted("correlations", lambda c: (c["r"] - c["printed"]).abs() <= 0.01, method="dpo", points=10),
                 exactly(3),
                 unit="acts",
             ),
             Check("followup without step 0", correlation("followup", 9), Band(low=0.05), unit="p"),
             Check(
                 "SFT without a trend",
-                counted("correlations", lambda c: c["p"] > 0.05, "method == 'sft' and points == 10"),
+                counted("correlations", lambda c: c["p"] > 0.05, method="sft", points=10),
                 exactly(3),
                 unit="acts",
             ),
@@ -829,4 +795,9 @@ CLAIM = Claim(
     criteria=CRITERIA,
     parts=PARTS,
     overall=overall,
+    tables=(
+        *("headline", "headline_means", "human_ceiling", "changes", "rate_sums", "correlations", "flat_runs"),
+        *("human", "predicted", "predicted_cells", "summary", "cells", "trajectory", "pairs"),
+        *("models_rates", "models_training", "models_questions"),
+    ),
 )

@@ -8,12 +8,13 @@ interval over seeds lies above 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import operator
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from candor.claims.shared import Estimator, paired, select, value, wide
 from candor.experiments import sizes
 from candor.ledger import REPORTED, Band, Check, Claim, Criterion, Part, Tables
 from candor.measures.intervals import t_interval
@@ -40,14 +41,16 @@ class Effect:
     label: str = ""
 
     def at(self, tables: Tables, size: str) -> pd.Series:
-        """The effect at a size, by seed. Raises: `KeyError` where it was not run."""
-        table = tables[self.world]
-        rows = table[table["size"] == size].pivot(index="seed", columns="arm", values=self.measure)
-        return self.scale * (rows[self.arm] - (rows[self.other] if self.other else self.zero)).dropna()
+        """The effect at a size, by seed. Raises: `NotRun` where it was not run."""
+        one, other = (
+            value(self.world, self.measure, size=size, arm=arm) if arm else None for arm in (self.arm, self.other)
+        )
+        found = paired(operator.sub, one, other)(tables) if other else one(tables) - self.zero
+        return self.scale * found.dropna()
 
     def values(self, tables: Tables) -> pd.DataFrame:
         """A row a size and seed: size, parameters, seed, effect."""
-        parameters = tables[self.world].groupby("size")["parameters"].first()
+        parameters = select(tables, self.world).groupby("size")["parameters"].first()
         frames = []
         for size in sizes.WIDTHS:
             if size in parameters:
@@ -154,20 +157,16 @@ def _criterion(effect: Effect) -> Criterion:
 
 def _worst_base(tables: Tables) -> pd.Series:
     """The largest ECE of the base's answer probability among the sizes, by seed."""
-    table = tables["witnesses"]
-    return table[table["arm"] == "base"].groupby("seed")["answer_ece"].max()
+    return wide(tables, "witnesses", "answer_ece", "size", arm="base").max(axis=1)
 
 
-def _rise(world: str, arm: str) -> Callable[[Tables], pd.Series]:
+def _rise(world: str, arm: str) -> Estimator:
     """Largest change of the reward over the last quarter of training among the sizes, by seed."""
 
     def found(tables: Tables) -> pd.Series:
-        rows = tables["training"]
-        rows = rows[(rows["world"] == world) & (rows["arm"] == arm)]
-        if rows.empty:
-            raise KeyError(arm)
-        change = (rows["end"] - rows["before"]).set_axis(rows["seed"])
-        return change.groupby(level=0).agg(lambda part: part.loc[part.abs().to_numpy() == part.abs().max()].iloc[0])
+        end, before = (wide(tables, "training", when, "size", world=world, arm=arm) for when in ("end", "before"))
+        change = end - before
+        return change.apply(lambda sizes: sizes[sizes.abs().idxmax()], axis=1)
 
     return found
 
@@ -206,4 +205,5 @@ CLAIM = Claim(
         for n in (1, 5, 6)
     ),
     overall=lambda verdict: (REPORTED, "no band was declared; the notes say what grows, shrinks or vanishes"),
+    tables=("witnesses", "arithmetic", "training"),
 )

@@ -7,14 +7,16 @@ RLSF-RLOO, since it is not the paper's PPO.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
 import pandas as pd
 
+from candor.claims import shared
 from candor.claims.self_feedback.tables import CHECKPOINTS, GEMMA, PHI, QWEN, SHUFFLES, STARTS, WATCHED
-from candor.claims.shared import select
+from candor.claims.shared import Estimator, number, paired, select, together, wide
 from candor.ledger import (
     FULL_SEEDS,
     INCONCLUSIVE,
@@ -27,6 +29,8 @@ from candor.ledger import (
     Claim,
     Criterion,
     Estimate,
+    Incomplete,
+    NotRun,
     Part,
     Tables,
     worst,
@@ -34,13 +38,12 @@ from candor.ledger import (
 
 # --- Estimators -----------------------------------------------------------------------------------
 
-Estimator = Callable[[Tables], pd.Series]
 ONLINE, LONG = WATCHED
 
 
 def value(arm: str, measure: str, setting: str = "standard", table: str = "summary") -> Estimator:
     """One number a seed, as it is in the table."""
-    return lambda tables: select(tables, table, setting=setting, arm=arm).set_index("seed")[measure]
+    return shared.value(table, measure, setting=setting, arm=arm)
 
 
 def points(one: Estimator) -> Estimator:
@@ -49,13 +52,12 @@ def points(one: Estimator) -> Estimator:
 
 def change(arm: str, start: str, measure: str, setting: str = "standard") -> Estimator:
     """An arm minus another on the same seed and questions, in points."""
-    one, other = value(arm, measure, setting), value(start, measure, setting)
-    return lambda tables: (100 * (one(tables) - other(tables))).dropna()
+    return points(paired(operator.sub, value(arm, measure, setting), value(start, measure, setting)))
 
 
 def ratio(arm: str, other: str, measure: str) -> Estimator:
     """An arm's measure over that of another on the same seed."""
-    return lambda tables: (value(arm, measure)(tables) / value(other, measure)(tables)).dropna()
+    return paired(operator.truediv, value(arm, measure), value(other, measure))
 
 
 def relative(arm: str, start: str, measure: str) -> Estimator:
@@ -67,31 +69,17 @@ def shuffles(measure: str) -> Estimator:
     """Mean over the seed's shuffles that ran."""
 
     def estimate(tables: Tables) -> pd.Series:
-        found = tables["summary"]
-        found = found[(found["setting"] == "standard") & found["arm"].isin(SHUFFLES)]
+        found = wide(tables, "summary", measure, "arm", setting="standard").filter(SHUFFLES)
         if found.empty:
-            raise KeyError("summary: fluency_shuffled")
-        return found.groupby("seed")[measure].mean()
+            raise NotRun("No shuffle was run.")
+        return found.mean(axis=1).dropna()
 
     return estimate
 
 
 def beyond_shuffled(measure: str) -> Estimator:
     """RLSF-RLOO from fluency minus the mean of the seed's shuffles, in points."""
-    return lambda tables: 100 * (value("rlsf_fluency", measure)(tables) - shuffles(measure)(tables)).dropna()
-
-
-def together(name: str, count: int, *checks: Check) -> Check:
-    """All of the checks on the same seed, as how far the least favourable one lies inside its band (unit of each)."""
-
-    def slack(check: Check, tables: Tables) -> pd.Series:
-        values = check.estimate(tables)
-        return np.minimum(values - check.band.low, check.band.high - values)
-
-    def estimate(tables: Tables) -> pd.Series:
-        return pd.concat([slack(check, tables) for check in checks], axis=1).dropna().min(axis=1)
-
-    return Check(name, estimate, Band(low=0), count, unit=checks[0].unit)
+    return points(paired(operator.sub, value("rlsf_fluency", measure), shuffles(measure)))
 
 
 def held(name: str, *checks: Check) -> Check:
@@ -99,8 +87,6 @@ def held(name: str, *checks: Check) -> Check:
 
     def met(check: Check, tables: Tables) -> bool:
         values = check.estimate(tables).dropna()
-        if values.empty:
-            raise KeyError(check.name)
         if check.count is None:
             return check.band.holds(values.mean())
         return sum(map(check.band.holds, values)) >= math.ceil(check.count / FULL_SEEDS * len(values))
@@ -115,8 +101,8 @@ def counted(name: str) -> Callable[[Tables], Estimate]:
     """A count of the published cells."""
 
     def estimate(tables: Tables) -> Estimate:
-        row = select(tables, "counts", name=name).iloc[0]
-        return Estimate(int(row["value"]), n=int(row["n"]))
+        found, n = (number(tables, "counts", column, name=name) for column in ("value", "n"))
+        return Estimate(int(found), n=int(n))
 
     return estimate
 
@@ -129,8 +115,8 @@ def cooled(measure: str, share: bool) -> Callable[[Tables], float]:
     """What T 1 -> .7 does to an ECE of the ten answers: percent of it if `share`, else points."""
 
     def estimate(tables: Tables) -> float:
-        at = tables["artefact"].set_index("temperature")[measure]
-        return float(100 * (at[0.7] / at[1.0] - 1) if share else 100 * (at[0.7] - at[1.0]))
+        cold, usual = (number(tables, "artefact", measure, temperature=t) for t in (0.7, 1.0))
+        return 100 * (cold / usual - 1) if share else 100 * (cold - usual)
 
     return estimate
 
@@ -138,44 +124,37 @@ def cooled(measure: str, share: bool) -> Callable[[Tables], float]:
 def branching(rule: str) -> Estimator:
     """Accuracy of a way to decode the base's ten branches minus greedy, in points."""
 
-    def estimate(tables: Tables) -> pd.Series:
-        found = select(tables, "decoding", arm="base").pivot(index="seed", columns="method", values="accuracy")
-        return (100 * (found[rule] - found["greedy"])).dropna()
-
-    return estimate
+    one, greedy = (
+        shared.value("decoding", "accuracy", setting="standard", arm="base", method=m) for m in (rule, "greedy")
+    )
+    return points(paired(operator.sub, one, greedy))
 
 
 def warmed(arm: str) -> Estimator:
     """Greedy ECE after one fitted temperature as a share of that before."""
 
-    def estimate(tables: Tables) -> pd.Series:
-        found = select(tables, "temperature", arm=arm).set_index("seed")
-        return found["ece_after"] / found["ece_before"]
-
-    return estimate
+    return paired(operator.truediv, *(value(arm, f"ece_{when}", table="temperature") for when in ("after", "before")))
 
 
 def predicted_gap(start: str) -> Estimator:
     """(1 - b) x change of greedy confidence, b of the start's own branches: what selection does to the gap, points."""
 
-    def estimate(tables: Tables) -> pd.Series:
-        moved = change(f"rlsf_{start}", start, "greedy_confidence")(tables)
-        return ((1 - value(start, "slope_b")(tables)) * moved).dropna()
-
-    return estimate
+    moved = change(f"rlsf_{start}", start, "greedy_confidence")
+    return paired(lambda slope, change: (1 - slope) * change, value(start, "slope_b"), moved)
 
 
 def signs_agree(tables: Tables) -> pd.Series:
     """Share of the starts in which the gap moved to the side that the identity of selection predicts, by seed."""
     agree = []
     for start in (*STARTS, "base", "sharpened"):
+        moved = change(f"rlsf_{start}", start, "greedy_gap")
+        same_sign = paired(lambda a, b: (np.sign(a) == np.sign(b)).astype(float), moved, predicted_gap(start))
         try:
-            moved, predicted = change(f"rlsf_{start}", start, "greedy_gap")(tables), predicted_gap(start)(tables)
-        except KeyError:
+            agree.append(same_sign(tables))
+        except NotRun:
             continue
-        agree.append((np.sign(moved) == np.sign(predicted)).astype(float))
     if not agree:
-        raise KeyError("summary: no start with its RLSF-RLOO")
+        raise NotRun("No start was run with its RLSF-RLOO.")
     return pd.concat(agree, axis=1).mean(axis=1)
 
 
@@ -184,11 +163,10 @@ def nearest_checkpoint(tables: Tables) -> pd.Series:
 
     Only seeds of which all checkpoints were evaluated.
     """
-    found = tables["summary"]
-    found = found[(found["setting"] == "standard") & found["arm"].isin(CHECKPOINTS)]
-    kl, accuracy = (found.pivot(index="seed", columns="arm", values=m) for m in ("kl_start", "sampled_accuracy"))
-    if set(kl) != set(CHECKPOINTS):
-        raise KeyError("summary: fluency_sft")
+    kl, accuracy = (
+        pd.concat([value(arm, measure)(tables) for arm in CHECKPOINTS], axis=1, keys=CHECKPOINTS)
+        for measure in ("kl_start", "sampled_accuracy")
+    )
     target = value("rlsf_fluency", "kl_start")(tables)
     seeds = kl.dropna().index.intersection(target.index)
     distance = kl.loc[seeds].sub(target[seeds], axis=0).abs()
@@ -198,7 +176,7 @@ def nearest_checkpoint(tables: Tables) -> pd.Series:
 
 def shuffled_change(tables: Tables) -> pd.Series:
     """Sampled accuracy of the shuffled null minus its start, mean over the seed's shuffles, in points."""
-    return 100 * (shuffles("sampled_accuracy")(tables) - value("fluency", "sampled_accuracy")(tables)).dropna()
+    return points(paired(operator.sub, shuffles("sampled_accuracy"), value("fluency", "sampled_accuracy")))(tables)
 
 
 def shuffled_spread(tables: Tables) -> Estimate:
@@ -207,11 +185,11 @@ def shuffled_spread(tables: Tables) -> Estimate:
     for arm in SHUFFLES:
         try:
             found.append(change(arm, "fluency", "sampled_accuracy")(tables))
-        except KeyError:
+        except NotRun:
             continue
     runs = pd.concat(found) if found else pd.Series(dtype=float)
     if len(runs) < 2:
-        raise KeyError("summary: fluency_shuffled")
+        raise NotRun("A spread needs two runs of the shuffles.")
     return Estimate(float(runs.std()), n=len(runs))
 
 
@@ -219,15 +197,15 @@ def shuffled_spread(tables: Tables) -> Estimate:
 
 
 def course(tables: Tables, arm: str, until: int, mode: str = "") -> pd.DataFrame:
-    """The checkpoints of an arm up to a step; `KeyError` unless it reached that step on all its seeds.
+    """The checkpoints of an arm up to a step; `Incomplete` unless it reached that step on all its seeds.
 
     `accuracy` and `confidence` are sampled, or greedy with the mode `greedy_`.
     """
-    found = select(tables, "trajectory", arm=arm)
+    columns = {name: f"{mode}{name}" for name in ("accuracy", "confidence")}
+    found = shared.each_seed(tables, "trajectory", list(columns.values()), ["step"], arm=arm)
     if (found.groupby("seed")["step"].max() < until).any():
-        raise KeyError(f"trajectory: {arm} to step {until}")
-    found = found[found["step"] <= until].sort_values(["seed", "step"])
-    found = found.assign(**{name: found[f"{mode}{name}"] for name in ("accuracy", "confidence")})
+        raise Incomplete(f"{arm} did not reach step {until} on every seed")
+    found = found[found["step"] <= until].assign(**{name: found[column] for name, column in columns.items()})
     return found.assign(below=100 * (found.groupby("seed")["accuracy"].cummax() - found["accuracy"]))
 
 
@@ -262,7 +240,7 @@ def resting(tables: Tables) -> Estimate:
 
 def beyond_prompts(tables: Tables) -> Estimate:
     """How many labelling runs were not shown to have received prompts and nothing else."""
-    found = select(tables, "pairs", setting="standard")["prompts_only"]
+    found = shared.each_seed(tables, "pairs", ["prompts_only"], ["arm"], setting="standard")["prompts_only"]
     return Estimate(int((~found.astype(bool)).sum()), n=len(found))
 
 
@@ -273,28 +251,30 @@ SETS = ("gsm8k", "commonsense_qa")
 PROMPTS = 200  # with both right and wrong traces
 
 
-def on_set(tables: Tables, dataset: str, arm: str) -> pd.DataFrame:
-    """The rows of an arm, indexed by seed; `KeyError` unless all declared seeds are there."""
-    found = select(tables, "models_summary", dataset=dataset, arm=arm).set_index("seed")
-    if len(found) < SEEDS:
-        raise KeyError("models_summary: three seeds")
-    return found
+def on_set(dataset: str, arm: str, measure: str) -> Estimator:
+    """A measure of an arm by seed; `Incomplete` unless all declared seeds are there."""
+
+    def estimate(tables: Tables) -> pd.Series:
+        found = shared.by_seed(tables, "models_summary", measure, dataset=dataset, arm=arm)
+        if len(found) < SEEDS:
+            raise Incomplete(f"{SEEDS} seeds of {arm} on {dataset} are needed and {len(found)} were run")
+        return found
+
+    return estimate
 
 
 def moved(dataset: str, arm: str, other: str, measure: str) -> Estimator:
     """An arm minus another on the same seed and items, in points."""
-    return lambda tables: (
-        100 * (on_set(tables, dataset, arm)[measure] - on_set(tables, dataset, other)[measure]).dropna()
-    )
+    return points(paired(operator.sub, on_set(dataset, arm, measure), on_set(dataset, other, measure)))
 
 
 def ranking(dataset: str, measure: str) -> Callable[[Tables], float]:
-    """A number of the base's branches; `KeyError` below 200 prompts with both right and wrong traces."""
+    """A number of the base's branches; `Incomplete` below 200 prompts with both right and wrong traces."""
 
     def estimate(tables: Tables) -> float:
-        row = select(tables, "models_ranking", dataset=dataset).iloc[0]
+        row = select(tables, "models_ranking", dataset=dataset).iloc[0]  # the limit and finder of the arms come first
         if row["prompts"] < PROMPTS:
-            raise KeyError("models_ranking: 200 prompts with both")
+            raise Incomplete(f"{PROMPTS} prompts of {dataset} with right and wrong traces are needed")
         return float(row[measure])
 
     return estimate
@@ -303,12 +283,7 @@ def ranking(dataset: str, measure: str) -> Callable[[Tables], float]:
 def chance(dataset: str, arm: str, other: str) -> Estimator:
     """McNemar's p value of the difference in accuracy, by seed."""
 
-    def estimate(tables: Tables) -> pd.Series:
-        return select(tables, "models_differences", dataset=dataset, arm=arm, other=other).set_index("seed")[
-            "mcnemar_p"
-        ]
-
-    return estimate
+    return shared.value("models_differences", "mcnemar_p", dataset=dataset, arm=arm, other=other)
 
 
 # Paper scale: how far a change may be from the printed one, in points (None: reported).
@@ -327,9 +302,9 @@ def from_printed(model: str, dataset: str, metric: str) -> Callable[[Tables], fl
     name, printed_set, _ = PRINTED_CELLS[model, dataset]
 
     def estimate(tables: Tables) -> float:
-        found = select(tables, "models_cells", model=model, dataset=dataset, arm="rlsf")[f"{metric}_change"].iloc[0]
+        found = number(tables, "models_cells", f"{metric}_change", model=model, dataset=dataset, arm="rlsf")
         where = {"model": name, "dataset": printed_set, "arm": "rlsf_ppo", "comparison": "base", "metric": metric}
-        return float(100 * found - select(tables, "differences", **where)["value"].iloc[0])
+        return 100 * found - number(tables, "differences", "value", **where)
 
     return estimate
 
@@ -421,10 +396,11 @@ def trap_note(tables: Tables) -> str:
 
 
 def labels_note(tables: Tables) -> str:
-    found = tables["pairs"].groupby("arm", sort=False)[["number", "different_answers"]].mean()
-    return "pairs (share with different answers): " + ", ".join(
-        f"{arm} {row.number:,.0f} ({row.different_answers:.0%})" for arm, row in found.iterrows()
-    )
+    said = []
+    for arm in tables["pairs"]["arm"].unique():
+        number, share = (value(arm, name, table="pairs")(tables).mean() for name in ("number", "different_answers"))
+        said.append(f"{arm} {number:,.0f} ({share:.0%})")
+    return f"pairs (share with different answers): {', '.join(said)}"
 
 
 def flips_note(tables: Tables) -> str:
@@ -998,7 +974,7 @@ CRITERIA = (
         (
             Check(
                 "verdicts that flip",
-                lambda tables: Estimate(int(tables["models_flips"]["flips"].sum()), n=len(tables["models_flips"])),
+                shared.counted("models_flips", lambda found: found["flips"].astype(bool)),
                 unit="verdicts",
             ),
         ),
@@ -1121,4 +1097,9 @@ CLAIM = Claim(
     criteria=CRITERIA,
     parts=PARTS,
     overall=overall,
+    tables=(
+        *("counts", "artefact", "differences", "audit"),
+        *("summary", "decoding", "temperature", "pairs", "trajectory"),
+        *("models_ranking", "models_summary", "models_differences", "models_flips", "models_cells"),
+    ),
 )

@@ -5,12 +5,25 @@ Whoever judges here is a simulated evaluator, never a person; points are 100 x a
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
 
-from candor.claims.shared import exactly, rows, select, within
+from candor.claims.shared import (
+    Estimator,
+    by_seed,
+    counted,
+    exactly,
+    number,
+    paired,
+    select,
+    together,
+    value,
+    wide,
+    within,
+)
 from candor.claims.sophistry.tables import APPS, BOTH_WRONG, GENERAL
 from candor.ledger import (
     NOT_ATTEMPTED,
@@ -21,6 +34,8 @@ from candor.ledger import (
     Claim,
     Criterion,
     Estimate,
+    Incomplete,
+    NotRun,
     Part,
     Tables,
     worst,
@@ -30,52 +45,25 @@ from candor.measures.intervals import t_interval
 
 # --- Estimators -----------------------------------------------------------------------------------
 
-Estimator = Callable[[Tables], pd.Series]
 
-
-def by_seed(tables: Tables, arm: str, table: str = "summary", setting: str = "standard") -> pd.DataFrame:
-    """The rows of an arm, indexed by seed."""
-    return select(tables, table, setting=setting, arm=arm).set_index("seed")
+def column(arm: str, measure: str, scale: float = 1.0, table: str = "summary", setting: str = "standard") -> Estimator:
+    """A measure of an arm, by seed."""
+    return lambda tables: scale * by_seed(tables, table, measure, setting=setting, arm=arm)
 
 
 def change(arm: str, measure: str, setting: str = "standard") -> Estimator:
     """Change of a measure since the same seed's base on the same problems, in points."""
-
-    def estimate(tables: Tables) -> pd.Series:
-        found = by_seed(tables, arm, setting=setting)
-        return 100 * (found[measure] - found[f"{measure}_before"])
-
-    return estimate
+    now, before = column(arm, measure, setting=setting), column(arm, f"{measure}_before", setting=setting)
+    return lambda tables: 100 * paired(operator.sub, now, before)(tables)
 
 
 def minus(one: Estimator, other: Estimator, share: float = 1.0) -> Estimator:
     """`one` minus a share of `other`, on the same seed."""
-    return lambda tables: (one(tables) - share * other(tables)).dropna()
+    return paired(lambda first, second: first - share * second, one, other)
 
 
 def absolute(one: Estimator) -> Estimator:
     return lambda tables: one(tables).abs()
-
-
-def negative(one: Estimator) -> Estimator:
-    return lambda tables: -one(tables)
-
-
-def column(arm: str, measure: str, scale: float = 1.0) -> Estimator:
-    return lambda tables: scale * by_seed(tables, arm)[measure]
-
-
-def together(name: str, count: int | None, *checks: Check) -> Check:
-    """All of the checks on the same seed, as how far the least favourable one lies inside its band (unit of each)."""
-
-    def slack(check: Check, tables: Tables) -> pd.Series:
-        values = check.estimate(tables)
-        return np.minimum(values - check.band.low, check.band.high - values)
-
-    def estimate(tables: Tables) -> pd.Series:
-        return pd.concat([slack(check, tables) for check in checks], axis=1).dropna().min(axis=1)
-
-    return Check(name, estimate, Band(low=0), count, unit=checks[0].unit)
 
 
 # The paper's statements, for any arm
@@ -122,22 +110,18 @@ NAMES = {
 
 def equal_pass_rate(tables: Tables) -> pd.Series:
     """FPR change at equal oracle pass rate, both wrong, `r_train` minus `shuffled`, in points."""
-    return 100 * (by_seed(tables, "r_train")["fpr_equal"] - by_seed(tables, "shuffled")["fpr_equal"]).dropna()
+    return 100 * minus(column("r_train", "fpr_equal"), column("shuffled", "fpr_equal"))(tables)
 
 
-def correlation_gap(tables: Tables) -> pd.Series:
-    fit = by_seed(tables, "setup", "fit")
-    return fit["corr_r_train"] - fit["corr_r_star"]
+def fitted(measure: str) -> Estimator:
+    """A measure of the evaluators and tests of a seed, before any training."""
+    return column("setup", measure, table="fit")
 
 
 def gap(reading: bool) -> Callable[[Tables], pd.DataFrame]:
     """FPR gap of `r_train` by seed (rows) and multiple of the evaluator's time (columns)."""
-
-    def estimate(tables: Tables) -> pd.DataFrame:
-        found = select(tables, "minutes", setting="standard", arm="r_train", reading=reading)
-        return found.pivot(index="seed", columns="multiple", values="gap")
-
-    return estimate
+    where = {"setting": "standard", "arm": "r_train", "reading": reading}
+    return lambda tables: wide(tables, "minutes", "gap", "multiple", **where)
 
 
 def left(reading: bool) -> Estimator:
@@ -159,31 +143,27 @@ def largest_rise(tables: Tables) -> pd.Series:
 def selected(rule: str, measure: str = "fpr_both") -> Estimator:
     """Change that filtering base samples makes, in points."""
 
-    def estimate(tables: Tables) -> pd.Series:
-        found = select(tables, "selection", rule=rule).set_index("seed")
-        return 100 * (found[measure] - found[f"{measure}_before"])
-
-    return estimate
+    now, before = (value("selection", name, rule=rule) for name in (measure, f"{measure}_before"))
+    return lambda tables: 100 * paired(operator.sub, now, before)(tables)
 
 
 def contradictions(tables: Tables) -> pd.Series:
     """How many of eight predicted directions came out the other way, by seed; changes below half a point are open."""
-    slopes = select(tables, "slopes", setting="standard").set_index(["seed", "reward", "quantity"])["slope"]
     total = 0
     for arm in ("r_train", "r_star"):
         for quantity in QUANTITIES:
             moved = change(arm, quantity)(tables)
-            predicted = slopes.xs((arm, quantity), level=("reward", "quantity"))
+            predicted = by_seed(tables, "slopes", "slope", setting="standard", reward=arm, quantity=quantity)
             against = (np.sign(moved) != np.sign(predicted.reindex(moved.index))) & (moved.abs() >= 0.5)
             total = total + against.astype(float)
     return total.dropna()
 
 
 def without_contradiction(tables: Tables) -> Estimate:
-    """In how many seeds no predicted direction is contradicted; `KeyError` below five seeds."""
+    """In how many seeds no predicted direction is contradicted; `Incomplete` below five seeds."""
     found = contradictions(tables)
     if len(found) < 5:
-        raise KeyError("summary: five seeds")
+        raise Incomplete(f"five seeds are needed and {len(found)} were run")
     return Estimate(int((found == 0).sum()), n=len(found))
 
 
@@ -207,34 +187,23 @@ def two_by_two(tables: Tables) -> Estimate:
 # Published numbers
 
 
-def counted(table: str, mask: Callable[[pd.DataFrame], pd.Series], **where: object) -> Callable[[Tables], Estimate]:
-    """How many of these rows of a table satisfy `mask`."""
-
-    def estimate(tables: Tables) -> Estimate:
-        found = select(tables, table, **where)
-        return Estimate(int(mask(found).sum()), n=len(found))
-
-    return estimate
-
-
 def implied(measure: str) -> Callable[[Tables], float]:
     """Change of a rate that the printed numbers of the general reward model imply, in points."""
 
-    def estimate(tables: Tables) -> float:
-        found = select(tables, "decomposition", setting=GENERAL).set_index("arm")[measure]
-        return float(found["rlhf"] - found["init"])
-
-    return estimate
+    after, before = ({"setting": GENERAL, "arm": arm} for arm in ("rlhf", "init"))
+    return lambda tables: (
+        number(tables, "decomposition", measure, **after) - number(tables, "decomposition", measure, **before)
+    )
 
 
 def trend(tables: Tables) -> Estimate:
-    row = rows(tables["critique_trend"], name="trend").iloc[0]
-    return Estimate(row["value"], row["low"], row["high"], n=len(tables["critique_curves"]))
+    found = (number(tables, "critique_trend", column, name="trend") for column in ("value", "low", "high"))
+    return Estimate(*found, n=len(tables["critique_curves"]))
 
 
 def last_minus_first(tables: Tables) -> float:
-    values = tables["critique_trend"].set_index("name")["value"]
-    return float(values["last"] - values["first"])
+    last, first = (number(tables, "critique_trend", "value", name=name) for name in ("last", "first"))
+    return last - first
 
 
 # Pretrained models on APPS: the data set itself, not the cleaner oracle that may be evaluated beside it
@@ -242,22 +211,26 @@ def last_minus_first(tables: Tables) -> float:
 SEEDS = 3  # of pretrained models
 
 
-def on_apps(tables: Tables, arm: str) -> pd.DataFrame:
-    """The rows of an arm, indexed by seed; `KeyError` unless all declared seeds are there."""
-    found = select(tables, "models_code", dataset="apps", arm=arm).set_index("seed")
-    if len(found) < SEEDS:
-        raise KeyError("models_code: three seeds")
-    return found
+def on_apps(arm: str, measure: str) -> Estimator:
+    """A measure of an arm by seed; `Incomplete` unless all declared seeds are there."""
+
+    def estimate(tables: Tables) -> pd.Series:
+        found = by_seed(tables, "models_code", measure, dataset="apps", arm=arm)
+        if len(found) < SEEDS:
+            raise Incomplete(f"{SEEDS} seeds of {arm} on APPS are needed and {len(found)} were run")
+        return found
+
+    return estimate
 
 
 def changed(arm: str, measure: str) -> Estimator:
     """Change of a measure since the base of the same seed, in points."""
-    return lambda tables: 100 * on_apps(tables, arm)[f"{measure}_change"]
+    return lambda tables: 100 * on_apps(arm, f"{measure}_change")(tables)
 
 
 def lower_limit(measure: str) -> Callable[[Tables], float]:
     """The smallest lower limit over the seeds of the change of `r_train`, crossed bootstrap, in points."""
-    return lambda tables: float(100 * on_apps(tables, "r_train")[f"{measure}_change_low"].min(skipna=False))
+    return lambda tables: float(100 * on_apps("r_train", f"{measure}_change_low")(tables).min(skipna=False))
 
 
 def largest_move(tables: Tables) -> float:
@@ -266,12 +239,11 @@ def largest_move(tables: Tables) -> float:
 
 def inflation(tables: Tables) -> pd.Series:
     """What the released checker adds to the correctness of the base, in points."""
-    found = on_apps(tables, "base")
-    return 100 * (found["released"] - found["correctness"])
+    return 100 * minus(on_apps("base", "released"), on_apps("base", "correctness"))(tables)
 
 
 def equal_on_apps(tables: Tables) -> pd.Series:
-    return 100 * (on_apps(tables, "r_train")["fpr_equal"] - on_apps(tables, "shuffled")["fpr_equal"]).dropna()
+    return 100 * minus(on_apps("r_train", "fpr_equal"), on_apps("shuffled", "fpr_equal"))(tables)
 
 
 # Pretrained models on stories: the 2 x 2
@@ -287,21 +259,17 @@ ANSWERS = {"accuracy_finished": "accuracy of finished answers", "fpr": "FPR, all
 def effect(name: str, measure: str) -> Estimator:
     """A main effect or the interaction, on the change since the initial policy with the same view, in points."""
 
-    def estimate(tables: Tables) -> pd.Series:
-        found = select(tables, "models_stories_effects", measure=measure, quantity="change")
-        return 100 * found.set_index("seed")[name]
-
-    return estimate
+    found = value("models_stories_effects", name, measure=measure, quantity="change")
+    return lambda tables: 100 * found(tables)
 
 
 def full_and_sighted(measure: str) -> Estimator:
     """Change in the cell where both see the story, in points."""
 
-    def estimate(tables: Tables) -> pd.Series:
-        found = select(tables, "models_stories", setting="full_sighted", arm="rl").set_index("seed")
-        return 100 * (found[measure] - found[f"{measure}_before"])
-
-    return estimate
+    now, before = (
+        value("models_stories", name, setting="full_sighted", arm="rl") for name in (measure, f"{measure}_before")
+    )
+    return lambda tables: 100 * paired(operator.sub, now, before)(tables)
 
 
 def controversy_note(tables: Tables) -> str:
@@ -323,7 +291,7 @@ SHORT = {GENERAL: "general", APPS: "APPS"}
 
 def mass_note(tables: Tables) -> str:
     found = tables["mass_changes"].set_index("setting")
-    d = rows(tables["decomposition"], setting=GENERAL).set_index("arm")["discrimination"]
+    d = select(tables, "decomposition", setting=GENERAL).set_index("arm")["discrimination"]
     return (
         f"TPR - FPR {d['init']:.1f} -> {d['rlhf']:.1f}; {found['false_share'][GENERAL]:.0f} % of the added approval is "
         f"false"
@@ -331,14 +299,14 @@ def mass_note(tables: Tables) -> str:
 
 
 def stamp_note(tables: Tables) -> str:
-    found = tables["rubber_stamp"].query("arm == 'rlhf'")
+    found = select(tables, "rubber_stamp", arm="rlhf")
     return "advantage after RLHF: " + ", ".join(
         f"{SHORT.get(row.setting, 'task-specific')} {row.advantage:+.1f}" for row in found.itertuples()
     )
 
 
 def ten_note(tables: Tables) -> str:
-    found = rows(tables["fpr_intervals"], why="sampling scheme")
+    found = select(tables, "fpr_intervals", why="sampling scheme")
     above = found[(found["low"] > 10) | (found["high"] < 10)]
     lows = ", ".join(f"{low:.1f}" for low in found["low"])
     return f"lower limits {lows}; {len(above)} of {len(found)} exclude 10, one training seed each"
@@ -365,7 +333,7 @@ def beside_note(tables: Tables) -> str:
     for arm, weight in (("r_train_kl000", "0"), ("r_train_kl020", ".2")):
         try:
             moved = change(arm, "correctness")(tables)
-        except KeyError:
+        except NotRun:
             continue
         low, high = t_interval(moved)
         found.append(f"KL weight {weight} {moved.mean():+.1f} [{low:.1f}, {high:.1f}]")
@@ -395,23 +363,21 @@ _NO_SECOND = "TPR cannot move here by construction: this follows from W2 and W3 
 
 
 def fallible_note(tables: Tables) -> str:
-    found = by_seed(tables, "r_train")
-    return f"simulated evaluator with false alarms; FPR {change('r_train', 'fallible_fpr')(tables).mean():+.1f}" + (
-        f", error {100 * (found['fallible_error'] - found['fallible_error_before']).mean():+.1f}"
-    )
+    fpr, error = (change("r_train", f"fallible_{measure}")(tables).mean() for measure in ("fpr", "error"))
+    return f"simulated evaluator with false alarms; FPR {fpr:+.1f}, error {error:+.1f}"
 
 
 def near_miss_note(tables: Tables) -> str:
-    found = by_seed(tables, "r_train")
+    before, after = (column("r_train", f"pass_rate_both{when}")(tables).mean() for when in ("_before", ""))
     raw = change("r_train", "fpr_both")(tables).mean()
     return (
         f"simulated evaluator; before adjustment {raw:+.1f}: the oracle pass rate of wrong programs goes "
-        f"{found['pass_rate_both_before'].mean():.2f} -> {found['pass_rate_both'].mean():.2f}"
+        f"{before:.2f} -> {after:.2f}"
     )
 
 
 def learned_note(tables: Tables) -> str:
-    accuracy = select(tables, "reward_model", setting="standard")["pair_accuracy"].mean()
+    accuracy = value("reward_model", "pair_accuracy", setting="standard")(tables).mean()
     return f"simulated evaluator; three seeds: partly is the best they can give; pair accuracy {accuracy:.2f}"
 
 
@@ -578,8 +544,14 @@ CRITERIA = (
         "overlap of tests; r(R_train, evaluator) - r(R*, evaluator) on base outputs",
         "0; > 0 in 5/5",
         (
-            Check("difference of correlations", correlation_gap, Band(low=0), 5, unit="correlation"),
-            Check("overlap", lambda tables: by_seed(tables, "setup", "fit")["overlap"], exactly(0), 5, unit="tests"),
+            Check(
+                "difference of correlations",
+                minus(fitted("corr_r_train"), fitted("corr_r_star")),
+                Band(low=0),
+                5,
+                unit="correlation",
+            ),
+            Check("overlap", fitted("overlap"), exactly(0), 5, unit="tests"),
         ),
         paper_value="r = .59 and .49, pooled over policies",
         note=_SIMULATED,
@@ -710,6 +682,7 @@ CRITERIA = (
             Check("error rises", counted("story_lookup", lambda r: r["error"] > 0), exactly(0), unit="cells"),
         ),
         paper_value="not there; the critique moved both factors at once",
+        computed=True,
         note="simulated evaluator; lack of information explains (i)-(iii), not (iv)",
     ),
     Criterion(
@@ -919,4 +892,10 @@ CLAIM = Claim(
     criteria=CRITERIA,
     parts=PARTS,
     overall=overall,
+    tables=(
+        *("decomposition", "mass_changes", "rubber_stamp", "fpr_intervals", "granularity", "granularity_people"),
+        *("critique_curves", "critique_trend", "story_lookup"),
+        *("summary", "fit", "minutes", "selection", "slopes", "reward_model"),
+        *("models_code", "models_stories", "models_stories_effects"),
+    ),
 )

@@ -1,0 +1,146 @@
+"""What must hold for the criteria of every claim, tried on tables in which each of them finds what it reads."""
+
+import sys
+from contextlib import ExitStack
+from dataclasses import replace
+from unittest.mock import patch
+
+import pandas as pd
+from candor import ledger
+from candor.claims import shared
+from candor.errors import CandorError
+
+
+class _Frame(pd.DataFrame):
+    """A table that remembers, with all that is cut from it, which of its columns were asked for by name."""
+
+    _metadata = ["asked"]
+
+    @property
+    def _constructor(self):
+        return _Frame
+
+    def __getitem__(self, key):
+        self.asked.update(key if isinstance(key, list) else [key] if isinstance(key, str) else [])
+        return super().__getitem__(key)
+
+
+class _Recorded(dict):
+    """Tables by name; `read` has those that were asked for."""
+
+    def __init__(self, tables):
+        super().__init__({name: _Frame(table) for name, table in tables.items()})
+        for frame in self.values():
+            frame.asked = set()
+        self.read = {}
+
+    def __getitem__(self, name):
+        if name not in self:
+            raise ledger.NotRun(name)
+        self.read[name] = super().__getitem__(name)
+        return self.read[name]
+
+
+def read(criterion, tables):
+    """The tables that a criterion's checks, gates and note ask for, with the columns that are asked for by name."""
+    recorded = _Recorded(tables)
+    functions = [check.estimate for check in (*criterion.checks, *criterion.gates)]
+    for function in [*functions, *([criterion.note] if callable(criterion.note) else [])]:
+        try:
+            function(recorded)
+        except ledger.NotRun:
+            continue
+    return {name: frame.asked & set(tables[name]) for name, frame in recorded.read.items()}
+
+
+def judged(claim, criterion, tables, scale="laptop"):
+    """One criterion's rows in the ledger and among the checks."""
+    alone = replace(claim, criteria=(criterion,), parts=(), overall=lambda verdict: ("", ""))
+    return [frame.to_csv(index=False) for frame in ledger.judge(alone, tables, scale)[:2]]
+
+
+def renamed(claim, criterion, tables, table, columns):
+    """`judged`, with other names for these columns of a table."""
+    frame = tables[table].rename(columns={column: f"{column}_" for column in columns})
+    return judged(claim, criterion, {**tables, table: frame})
+
+
+def check_columns(claim, tables):
+    """A column that is missing or misspelled is an error which names the criterion, never a verdict."""
+    for criterion in claim.criteria:
+        before, errors = judged(claim, criterion, tables), 0
+        for table, asked in read(criterion, tables).items():
+            rest = set(tables[table]) - asked
+            try:
+                assert renamed(claim, criterion, tables, table, rest) == before, (criterion.id, table, rest)
+            except CandorError:  # some are asked for in other ways
+                asked = set(tables[table])
+            for column in asked:
+                try:
+                    assert renamed(claim, criterion, tables, table, [column]) == before, (criterion.id, table, column)
+                except CandorError as error:
+                    assert str(error).startswith(f"{claim.name} {criterion.id}, "), error
+                    errors += 1
+        assert errors, f"{criterion.id} reads nothing"
+
+
+def asked_for(claim, criterion, tables):
+    """The values by which a criterion selects rows."""
+    values, select = set(), shared.select
+
+    def told(tables, table, /, **where):
+        values.update(where.values())
+        return select(tables, table, **where)
+
+    with ExitStack() as patches:
+        for module in (shared, sys.modules[f"candor.claims.{claim.name}.criteria"]):
+            if hasattr(module, "select"):
+                patches.enter_context(patch.object(module, "select", told))
+        read(criterion, tables)
+    return values
+
+
+def check_rows(claim, tables, of_what_ran=(), made_with_others=()):
+    """Rows that nothing has made give "not attempted"; rows that were made twice are an error.
+
+    `of_what_ran`: criteria that judge whichever arms or seeds were run. `made_with_others`: names of rows that are
+    there wherever others are, so that their lack is an error.
+    """
+    for criterion in claim.criteria:
+        before, asked = judged(claim, criterion, tables), asked_for(claim, criterion, tables)
+        for table in read(criterion, tables):
+            frame = tables[table]
+            if "seed" not in frame and not table.startswith("models"):
+                continue
+            changed = {"no row": {**tables, table: frame[:0]}, "no table": {**tables}}
+            del changed["no table"][table]
+            for column in {"setting", "arm", "dataset", "corpus", "lineage", "stage", "source"} & set(frame):
+                for name in (set(frame[column]) & asked).difference(made_with_others):
+                    changed[name] = {**tables, table: frame[frame[column] != name]}
+            for name, without in changed.items():
+                row, checks = judged(claim, criterion, without)
+                fine = "not attempted" in row or checks == before[1] or criterion.id in of_what_ran
+                assert fine, f"{criterion.id} is judged without the rows of {name} in {table}"
+            if "seed" in frame:
+                doubled = pd.concat([frame, frame[frame["seed"] == frame["seed"].iloc[0]]])
+                try:
+                    assert judged(claim, criterion, {**tables, table: doubled}) == before, (criterion.id, table)
+                except CandorError as error:
+                    assert "more than one row" in str(error), error
+
+
+def pretrained():
+    """Made-up tables of pretrained models as claims 1 and 5 read them, with the columns of `language_models.tables`."""
+    measures = ("accuracy_greedy", "accuracy_hard", "q_mode_mean", "q_mode_ece", "q_mode_brier", "q_mode_auroc")
+    arms = {("policy", arm): (41, 42, 43) for arm in ("rlvr", "rlcr", "log1", "log_only", "brier_only")}
+    arms |= {("policy", "base"): (7001,), ("released", "rlvr"): (7001,), ("released", "rlcr"): (7001,)}
+    rows = [
+        {"trained_on": "hotpot", "setting": setting, "arm": arm, "seed": seed, "dataset": dataset}
+        | {name: 0.3 + k / 100 + seed / 1e5 for k, name in enumerate((*measures, "malformed", "skill_own"))}
+        | {"q_mode_values": 9}
+        for (setting, arm), seeds in arms.items()
+        for seed in seeds
+        for dataset in ("hotpot_vanilla", "hotpot_modified", "commonsense_qa")
+    ]
+    cells = [{"dataset": f"set {i // 5}", "arm": f"arm {i % 5}", "difference": 1e-5} for i in range(15) for _ in "abcd"]
+    return {"models": pd.DataFrame(rows), "outputs": pd.DataFrame(cells)}
