@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
+from zlib import crc32
 
 import pandas as pd
 from candor import experiments, steps
@@ -106,7 +107,9 @@ class Steps:
 
         def shift(model):
             with torch.no_grad():
-                noise = torch.Generator().manual_seed(len(self.runs))
+                noise = torch.Generator().manual_seed(
+                    crc32(f"{self.now[-1].key} {len(self.now[-1].trainings)}".encode())
+                )
                 for weight in (p for p in model.parameters() if p.requires_grad):
                     weight += 0.01 * torch.randn(weight.shape, generator=noise)
 
