@@ -135,7 +135,7 @@ def test_reward_models_learn_the_labels_of_their_arms_and_population(made, setti
         assert data["weight"][:] == pytest.approx(weight[:cut] / weight[:cut].mean())
         assert held[0].numpy() == pytest.approx(pairs.features[kept][cut:]), "what chooses the epoch is not trained on"
         if name == "dawid_skene":  # five annotators of frame + a pair
-            assert ((0 <= label) & (label <= 1)).all() and data["label"][:] != label[:cut].tolist()
+            assert ((label >= 0) & (label <= 1)).all() and data["label"][:] != label[:cut].tolist()
         else:
             assert [*data["label"][:], *held[1].tolist()] == pytest.approx(label)
     streams = {"main": {"many_pairs", "many_annotators", "labellers"}, "one_type": {"labellers"}}.get(setting, set())

@@ -6,8 +6,10 @@ was given by a little, so that models differ from their start and from one anoth
 """
 
 import importlib
+import json
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from zlib import crc32
@@ -21,6 +23,7 @@ from candor.experiments import sizes
 SEED, EVAL_SEED = 11, 7001
 G = 4  # completions of a question
 KNOWN = experiments.steps()
+FIXTURES = Path(__file__).parents[1] / "corpora" / "fixtures"
 TINY = {"hidden_size": 16, "layers": 1, "heads": 2, "mlp": 32}
 LOGGED = {"loss": 0.5, "reward": 0.5, "kl": 0.0, "completions/mean_length": 1.0, "grad_norm": 0.0}
 
@@ -59,6 +62,7 @@ class Steps:
         self.root, self.settings, self.patch, self.by_hand = root, settings, patch, by_hand or {}
         self.runs: dict[tuple, Run] = {}
         self.now: list[Run] = []
+        self.numbers = count()
         self._replace_the_loops()
 
     def __call__(self, key: str, seed: int = SEED, *, real: bool = False, settings=None) -> Run:
@@ -69,7 +73,7 @@ class Steps:
         if at not in self.runs:
             step, run = KNOWN[key], Run(key, settings)
             needs = {need: self(need, seed, settings=settings).result for need in step.needs}
-            folder = self.root / f"{len(self.runs)}" / key
+            folder = self.root / str(next(self.numbers)) / key
             folder.mkdir(parents=True)
             module, function = step.make.split(":")
             make = make or getattr(importlib.import_module(module), function)
@@ -95,8 +99,7 @@ class Steps:
     def origin(self, model) -> str | None:
         """Where a model was loaded from, as `key_of`; None of what is no model."""
         model = model.get_base_model() if hasattr(model, "get_base_model") else model
-        place = getattr(model, "name_or_path", None)
-        return self.key_of(place) if isinstance(place, str) else None
+        return self.key_of(model.name_or_path) if hasattr(model, "parameters") else None
 
     def spy(self, module, name: str, instead=None) -> None:
         """Notes every call of `module.name` with what it returned, done by `instead` if that is given."""
@@ -237,5 +240,45 @@ def total(trainer, **columns) -> np.ndarray:
 def check_null(draw, own: np.ndarray) -> None:
     """`draw()` permutes the rows of `own` [n, G] at random: where a value is says nothing about where it was."""
     drawn = np.array([draw() for _ in range(300)]).reshape(300, *own.shape)
-    assert np.sort(drawn, -1) == pytest.approx(np.broadcast_to(np.sort(own, -1), drawn.shape))
+    assert np.sort(drawn, -1) == pytest.approx(np.broadcast_to(np.sort(own, -1), drawn.shape), abs=1e-5)
     assert drawn.mean(0) == pytest.approx(np.broadcast_to(own.mean(1, keepdims=True), own.shape), abs=0.3 * np.ptp(own))
+
+
+# --- Pretrained models ------------------------------------------------------------------------------
+
+
+def stand_ins(folder: Path, names, lines) -> dict[str, str]:
+    """Folders with random decoders in place of pretrained models, one for each name; their tokenizer knows `lines`."""
+    import torch
+    from candor.training.models import new_decoder, save_decoder
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    words = ByteLevelBPETokenizer()
+    words.train_from_iterator(list(lines) * 3, vocab_size=600, min_frequency=2, special_tokens=["<pad>", "<eos>"])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words._tokenizer, pad_token="<pad>", eos_token="<eos>")
+    for i, name in enumerate(names):
+        torch.manual_seed(i)
+        ends = tokenizer.pad_token_id, tokenizer.eos_token_id
+        save_decoder(new_decoder(len(tokenizer), *ends, **TINY, positions=1024), tokenizer, folder / name)
+    return {name: str(folder / name) for name in names}
+
+
+def stops(trainer, *kls: float) -> list[bool]:
+    """Whether a training would stop, were these its next KLs."""
+    trainer.control.should_training_stop, told = False, []
+    for kl in kls:
+        now = trainer.args, trainer.state, trainer.control
+        told.append(trainer.callback_handler.on_log(*now, LOGGED | {"kl": kl}).should_training_stop)
+    return told
+
+
+def of_models(**models):
+    """The scale of pretrained models with these settings."""
+    return config.load("gpu", overrides={"models": models})
+
+
+def write_rows(folder: Path, name: str, split: str, rows) -> None:
+    """A data set of the corpora as JSON lines."""
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    (folder / name / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
