@@ -517,6 +517,7 @@ def _steps() -> dict[str, Step]:
             options={"dataset": dataset, "labels": labels},
             settings=("vote_rewards", "annotation_reward", "annotation_data"),
             seeds="annotation_seeds",
+            trains=True,
         )
         for dataset in annotations.PREFERENCES
         for labels in LABELS
