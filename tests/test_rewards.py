@@ -208,7 +208,7 @@ def test_a_reward_that_gives_no_number_is_named(values):
     def hope(completions, **_):
         return values(len(completions))
 
-    with pytest.raises(CandorError, match="The reward hope did not give each of 4 completions a finite number"):
+    with pytest.raises(CandorError, match="The reward hope did not give each of 4 completions a number"):
         rewards.checked(hope)(completions=["a"] * 4, prompts=["p"] * 4)
     assert rewards.checked(rewards.correct).__name__ == "correct", "TRL logs it under its name"
 

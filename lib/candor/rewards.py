@@ -126,13 +126,13 @@ def checked(reward: Callable) -> Callable:
     def checked_reward(completions, **columns) -> list[float]:
         values = reward(completions=completions, **columns)
         try:
-            fine = len(values) == len(completions) and all(map(math.isfinite, values))
+            fine = len(values) == len(completions) and not any(map(math.isnan, values))
         except TypeError:
             fine = False
         if not fine:
             raise CandorError(
                 f"The reward {getattr(reward, '__name__', reward)} did not give each of {len(completions)} completions "
-                f"a finite number: let it return a list of as many floats, without NaN and None."
+                "a number: let it return a list of as many floats, without NaN and None."
             )
         return values
 

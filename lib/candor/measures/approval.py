@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from candor.measures.checks import GROUPS, OUTCOMES, SHARES, VALUES, VERDICTS, WEIGHTS, Array, takes, tolerance
+from candor.measures.checks import ANYTHING, GROUPS, OUTCOMES, SHARES, VERDICTS, WEIGHTS, Array, takes, tolerance
 
 PASS_RATES = (0.2, 0.4, 0.6, 0.8, 0.95)  # edges of the six bins of oracle pass rate
 EDGES = Array(("edges",), low=0, high=1, open=True)
@@ -172,7 +172,7 @@ def equal_pass_rate(
 QUANTITIES = ("approval", "correctness", "error", "fpr")
 
 
-@takes(approved=VERDICTS, correct=OUTCOMES, reward=VALUES, prompt=GROUPS)
+@takes(approved=VERDICTS, correct=OUTCOMES, reward=ANYTHING, prompt=GROUPS)
 def slopes(approved: ArrayLike, correct: ArrayLike, reward: ArrayLike, prompt: ArrayLike) -> dict[str, float]:
     r"""Where a reward pulls before any training: derivatives at t = 0 under :math:`\pi_t \propto \pi_0 e^{t R}`.
 

@@ -234,6 +234,7 @@ def _random(value: Any, name: str, sizes: Sizes) -> np.random.Generator | int | 
 
 
 VALUES = Array()
+ANYTHING = Array(flags=True)  # numbers, or outcomes as booleans
 PROBABILITIES = Array(low=0, high=1)
 OUTCOMES = Array(only=(0, 1), flags=True)
 ACTS = Array(low=0, high=1, flags=True)  # observed acts, or their probabilities

@@ -13,9 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from candor.measures.checks import COUNT, LEVEL, RANDOM, VALUES, Array, Is, Number, takes
-
-ITEMS = Array(flags=True)  # numbers, or outcomes
+from candor.measures.checks import ANYTHING, COUNT, LEVEL, RANDOM, VALUES, Array, Is, Number, takes
 
 
 @takes(values=VALUES, level=LEVEL)
@@ -85,7 +83,7 @@ def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-@takes(a=ITEMS, b=ITEMS)
+@takes(a=ANYTHING, b=ANYTHING)
 def paired_difference(a: ArrayLike, b: ArrayLike) -> tuple[float, float]:
     r"""Mean of `a - b` over the same items, and its standard error.
 
@@ -131,7 +129,7 @@ def percentiles(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
     return float(low), float(high)
 
 
-@takes(statistic=Is((Callable,)), arrays=ITEMS, level=LEVEL, n_resamples=COUNT, rng=RANDOM)
+@takes(statistic=Is((Callable,)), arrays=ANYTHING, level=LEVEL, n_resamples=COUNT, rng=RANDOM)
 def bootstrap_interval(
     statistic: Callable[..., float],
     *arrays: ArrayLike,
