@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from candor import ledger as lg
+from candor.errors import CandorError
 from candor.ledger import Band, Check, Claim, Criterion, Estimate, Part
 from scipy import stats
 
@@ -66,6 +67,28 @@ def test_few_seeds_never_replicate():
         assert lg.judge_seeds(values, Band(low=rng.normal()), rng.choice([None, 3, 4, 5]))[0] != lg.REPLICATED
 
 
+@pytest.mark.parametrize("seed", [11, 14])
+def test_a_seed_that_is_counted_twice_is_refused(seed):
+    values = pd.Series([2.0, 2.1, 2.0, 2.2, 2.1], index=[11, 12, seed, 14, 15])
+    with pytest.raises(CandorError, match=f"seed {seed} is counted twice"):
+        lg.judge_seeds(values, UP, 4)
+    with pytest.raises(CandorError, match=f"toy W1, check 'main', cannot be judged .*seed {seed} is counted twice"):
+        judged(criterion(check(values.where(values != 2.1))))  # a seed without a value is a seed
+
+
+def test_the_order_of_seeds_does_not_matter():
+    values = seeds(2, 2.1, 2.2, 0.9, 2)
+    row, shuffled = (judged(criterion(check(v)))[1].iloc[0] for v in (values, values.iloc[[3, 0, 4, 1, 2]]))
+    assert row["per_seed"] == "2.0000 2.1000 2.2000 0.9000 2.0000" and row.equals(shuffled)
+
+
+@pytest.mark.parametrize("band", [UP, Band(high=1.0), Band(0, 3), Band()])
+def test_an_infinite_value_decides_nothing(band):
+    found, low, high, _ = lg.judge_seeds(seeds(2, 2.1, math.inf, 2, 2), band, 4)
+    assert found == lg.INCONCLUSIVE and math.isnan(low) and math.isnan(high)
+    assert verdict_of(criterion(check(math.inf, band))) == verdict_of(criterion(check(-math.inf, band))) == found
+
+
 def test_worst():
     order = [lg.NOT_ATTEMPTED, lg.NOT_REPLICATED, lg.INCONCLUSIVE, lg.PARTLY, lg.REPLICATED]
     for i, low in enumerate(order):
@@ -81,6 +104,12 @@ def test_bands_read_as_sentences(band, text):
     assert str(band) == text
 
 
+@pytest.mark.parametrize("limits", [(2, 1), (math.nan, 1), (0, math.nan)])
+def test_a_band_that_holds_nothing_is_refused(limits):
+    with pytest.raises(ValueError, match="No value lies in a band from"):
+        Band(*limits)
+
+
 # --- Whole claims -----------------------------------------------------------------------------------
 
 GOOD, BAD = seeds(2, 2.1, 2.2, 2.1, 2), seeds(0.1, 0.2, 0.1, 0.2, 0.1)
@@ -90,8 +119,8 @@ def check(value, band=UP, name="main", **more):
     return Check(name, value if callable(value) else lambda tables: value, band, **more)
 
 
-def claim(*criteria, parts=(), overall=lambda verdict: (lg.worst(list(verdict.values())), "as the worst")):
-    return Claim("toy", 9, "Toy", "It holds.", "key", "Somebody", criteria, parts, overall)
+def claim(*criteria, parts=(), overall=lambda verdict: (lg.worst(list(verdict.values())), "as the worst"), known=()):
+    return Claim("toy", 9, "Toy", "It holds.", "key", "Somebody", criteria, parts, overall, tables=known)
 
 
 def criterion(*checks, id="W1", evidence="world", **more):
@@ -119,22 +148,56 @@ def test_a_row_over_seeds():
     assert checks.iloc[0]["per_seed"].split()[2] == "2.2000" and checks.iloc[0]["band"] == ">= 1"
 
 
-def test_missing_tables_arms_and_seeds_are_not_attempted():
-    def absent(tables):
-        return tables["nothing"]["x"]
+def absent(tables):
+    raise lg.NotRun("Nothing was run.")
 
-    empty = pd.Series(dtype=float)
-    for value in (absent, empty, seeds(math.nan, math.nan), math.nan, Estimate(math.nan)):
-        assert verdict_of(criterion(check(value))) == lg.NOT_ATTEMPTED
+
+def test_only_what_was_not_run_is_not_attempted():
+    assert verdict_of(criterion(check(absent))) == lg.NOT_ATTEMPTED
+    assert verdict_of(criterion(check(lambda tables: tables["x"]["y"])), known=("x",)) == lg.NOT_ATTEMPTED
     assert verdict_of(criterion()) == lg.NOT_ATTEMPTED, "evidence that this scale does not make"
-    partly_missing = seeds(2, 2.1, math.nan, 2.1, 2)
-    ledger, _, _ = judged(criterion(check(partly_missing, count=4)))
+
+
+@pytest.mark.parametrize("scale", ["laptop", "smoke"])
+@pytest.mark.parametrize(
+    "wrong",
+    [lambda t: t["z"], lambda t: t["x"]["y"], lambda t: {}["a"], lambda t: 1 / 0, lambda t: "b", lambda t: None],
+)
+def test_whatever_else_goes_wrong_is_an_error_that_names_the_check(wrong, scale):
+    tables = {"x": pd.DataFrame({"seed": [11]})}
+    for what, broken in (
+        ("check 'main'", criterion(check(wrong))),
+        ("check 'main'", criterion(check(GOOD, name="first"), check(wrong))),
+        ("check 'gate'", criterion(check(GOOD), gates=(check(wrong, name="gate"),))),
+    ):
+        with pytest.raises(CandorError, match=f"^toy W1, {what}, cannot be judged \\(.*\\): correct"):
+            judged(broken, scale=scale, tables=tables, known=("x",))
+
+
+@pytest.mark.parametrize("value", [pd.Series(dtype=float), seeds(math.nan, math.nan), math.nan, Estimate(math.nan)])
+def test_a_run_without_a_value_decides_nothing(value):
+    """Something was run, so that it is not "not attempted"; but it has no number."""
+    assert verdict_of(criterion(check(value))) == lg.INCONCLUSIVE
+    assert verdict_of(criterion(check(value, band=None))) == lg.REPORTED
+    assert verdict_of(criterion(check(GOOD), gates=(check(value),))) == lg.NOT_ATTEMPTED
+
+
+def test_a_seed_without_a_value_is_left_out_and_never_gives_more_than_partly():
+    ledger, _, _ = judged(criterion(check(seeds(2, 2.1, math.nan, 2.1, 2), count=4)))
     assert ledger.iloc[0]["seeds"] == "11 12 14 15" and ledger.iloc[0]["verdict"] == lg.PARTLY
+    assert verdict_of(criterion(check(seeds(2, 2.1, math.nan, 2.1, 2, 2.2, 2.1), count=4))) == lg.PARTLY
 
 
-def test_a_note_about_a_missing_table_is_no_crash():
-    ledger, _, _ = judged(criterion(check(lambda tables: tables["x"]), note=lambda tables: tables["x"].name))
+def test_notes_of_what_was_not_run_and_of_what_lacks():
+    ledger, _, _ = judged(criterion(check(absent), note=absent))
     assert ledger.iloc[0]["verdict"] == lg.NOT_ATTEMPTED and ledger.iloc[0]["note"] == ""
+
+    def incomplete(tables):
+        raise lg.Incomplete("two of three files are missing")
+
+    ledger, checks, _ = judged(criterion(check(incomplete), check(incomplete, name="second"), note="so"))
+    assert ledger.iloc[0][["verdict", "note"]].tolist() == [lg.NOT_ATTEMPTED, "two of three files are missing; so"]
+    assert list(checks) == lg.CHECK_COLUMNS
 
 
 def test_numbers_and_estimates_are_judged_by_the_band_alone():
@@ -152,7 +215,7 @@ def test_several_checks_are_as_good_as_the_worst_and_the_first_is_shown():
     assert ledger.iloc[0]["verdict"] == lg.NOT_REPLICATED and ledger.iloc[0]["value"] == pytest.approx(2.08)
     assert checks["check"].tolist() == ["a", "b", "c"]
     assert checks["verdict"].tolist() == [lg.REPLICATED, lg.NOT_REPLICATED, lg.REPORTED]
-    missing = criterion(check(GOOD, name="a"), check(lambda tables: tables["x"], name="b"))
+    missing = criterion(check(GOOD, name="a"), check(absent, name="b"))
     assert verdict_of(missing) == lg.NOT_ATTEMPTED
 
 
@@ -171,8 +234,13 @@ def test_smoke_never_gives_a_verdict_on_a_run():
     assert ledger["verdict"].tolist() == [lg.NOT_ATTEMPTED, lg.REPLICATED]
     assert ledger.iloc[0]["note"] == "mechanics only" and checks.iloc[0]["verdict"] == lg.NOT_ATTEMPTED
     assert verdicts.iloc[-1][["part", "verdict", "note"]].tolist() == ["overall", lg.NOT_ATTEMPTED, "mechanics only"]
-    one = judged(criterion(check(seeds(2.0), band=None)), scale="smoke")[0]
-    assert one.iloc[0]["verdict"] == lg.NOT_ATTEMPTED
+    for value in (seeds(2.0), 1.0, Estimate(5, n=5)):  # a count of seeds rests on runs, too
+        ledger, checks, _ = judged(criterion(check(value), check(value, band=None, name="b")), scale="smoke")
+        assert ledger.iloc[0]["verdict"] == lg.NOT_ATTEMPTED and ledger.iloc[0]["note"] == "mechanics only"
+        assert set(checks["verdict"]) == {lg.NOT_ATTEMPTED}
+    ledger, checks, _ = judged(criterion(check(1.0), computed=True), scale="smoke")
+    assert ledger.iloc[0]["verdict"] == checks.iloc[0]["verdict"] == lg.REPLICATED, "a closed form keeps its verdict"
+    assert judged(criterion(check(absent), note="so"), scale="smoke")[0].iloc[0]["note"] == "so", "nothing ran"
 
 
 def test_parts_and_overall():

@@ -83,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--csv", type=Path, default=None, metavar="FILE", help="the table as CSV too")
     made.add_argument("--page", action="store_true", help="write COST.md and the table in README.md instead")
     command(verify, "Compare your results with data/reference", "scale")
+    command(declare, "Lock the criteria that are new, before their run; refuses if one that is locked was changed")
     command(repair, "Make again what does not match its checksum", "scale", "claim", "cores")
     made = command(fetch, "Put data sets and weights of the models path onto this machine", "scale")
     made.add_argument("names", nargs="+", metavar="NAME", help="data sets, or models, outputs, all")
@@ -182,6 +183,12 @@ def verify(arguments: argparse.Namespace) -> None:
     from candor.publish import verify
 
     print(verify(graph.plan(arguments.scale)))
+
+
+def declare(arguments: argparse.Namespace) -> None:
+    from candor.declared import declare, declared
+
+    print(*declare(declared()), sep="\n")
 
 
 def repair(arguments: argparse.Namespace) -> None:

@@ -66,7 +66,11 @@ def renamed(claim, criterion, tables, table, columns):
 
 
 def check_columns(claim, tables):
-    """A column that is missing or misspelled is an error which names the criterion, never a verdict."""
+    """A column that is missing or misspelled is an error which names the criterion, never a verdict.
+
+    And the claim declares the tables that its criteria read, no more and no fewer.
+    """
+    assert set(claim.tables) == {table for criterion in claim.criteria for table in read(criterion, tables)}
     for criterion in claim.criteria:
         before, errors = judged(claim, criterion, tables), 0
         for table, asked in read(criterion, tables).items():
