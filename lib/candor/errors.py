@@ -11,3 +11,11 @@ class DivergedError(CandorError):
 
 class CorruptError(CandorError):
     """A result does not match its checksum."""
+
+
+class NotRun(CandorError):
+    """Nothing was run that would have made the rows which were asked for: the check is "not attempted"."""
+
+
+class Incomplete(NotRun):
+    """Something was run, and less than the criterion needs: its note says what is missing."""

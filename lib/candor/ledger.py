@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from candor.errors import CandorError
+from candor.errors import CandorError, Incomplete, NotRun
 from candor.measures.intervals import t_interval
 
 Tables = Mapping[str, pd.DataFrame]
@@ -41,14 +41,6 @@ LEDGER_COLUMNS = [
 ]
 CHECK_COLUMNS = ["claim", "criterion", "check", "scale", "band", *_MEASURED, "per_seed", "verdict"]
 VERDICT_COLUMNS = ["claim", "part", "evidence", "scale", "statement", "criteria", "verdict", "note"]
-
-
-class NotRun(CandorError):
-    """Nothing was run that would have made the rows which were asked for: the check is "not attempted"."""
-
-
-class Incomplete(NotRun):
-    """Something was run, and less than the criterion needs: its note says what is missing."""
 
 
 @dataclass(frozen=True)

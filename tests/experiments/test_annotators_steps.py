@@ -74,30 +74,6 @@ def arm(name, compared, setting=MAIN):
     return ex.make_arm(name, *compared, setting, seed=0)
 
 
-def test_the_utility_gap_is_of_the_more_confident_completion(compared):
-    pairs, _, _ = compared
-    u = judges.utility(pairs.right, pairs.tenths / 10)
-    more = pairs.tenths.argmax(1)
-    rows = np.arange(len(pairs))
-    assert pairs.utility_gap(1.0) == pytest.approx(u[rows, more] - u[rows, 1 - more])
-
-
-def test_labels_say_whether_the_first_completion_was_chosen(compared):
-    pairs, panel, _ = compared
-    made = arm("naive", compared)
-    chose_more = panel.responses[np.arange(len(pairs)), 0, 0, panel.order]
-    assert (made.label == (chose_more == pairs.more)).all()
-    assert made.labels == len(pairs) and (made.weight == 1).all()
-
-
-def test_arms_average_over_their_occasions(compared):
-    pairs, panel, _ = compared
-    frbal, retest = arm("frbal", compared), arm("retest", compared)
-    assert np.where(pairs.more, frbal.label, 1 - frbal.label) == pytest.approx(panel.responses.mean((1, 2, 3)))
-    assert set(np.unique(retest.label)) == {0, 0.5, 1}
-    assert (frbal.labels, retest.labels) == (4 * len(pairs), 2 * len(pairs))
-
-
 def test_a_random_frame_makes_coins_of_constructed_answers(compared):
     pairs, panel, _ = compared
     label = arm("frrand", compared).label
@@ -105,14 +81,6 @@ def test_a_random_frame_makes_coins_of_constructed_answers(compared):
     naive = (arm("naive", compared).label == pairs.more)[panel.types == judges.CONSTRUCTED].mean()
     assert follows == pytest.approx(0.5, abs=0.05)
     assert naive == pytest.approx(0.95, abs=0.02)
-
-
-def test_rdpo_undoes_the_flips_of_non_attitudes_in_the_mean(compared):
-    _, _, fit = compared
-    naive, rdpo = arm("naive", compared).label, arm("rdpo", compared).label
-    e = fit.shares[1] / 2
-    assert rdpo.mean() == pytest.approx((naive.mean() - e) / (1 - 2 * e))
-    assert rdpo.min() < 0 and rdpo.max() > 1
 
 
 def test_types_decide_what_is_dropped_and_weighted(compared):

@@ -77,13 +77,6 @@ def test_no_evaluation_is_upstream_of_feedback():
         assert not any(need.startswith("eval_") for need in needs_of(f"{ROOT}/{name}"))
 
 
-def test_controls_share_all_but_the_ranking():
-    made = [arithmetic.STEPS[f"{ROOT}/{name}"] for name in ("fluency_shuffled", "fluency_shuffled_2", "fluency_gold")]
-    assert len({(step.make, step.needs, step.settings) for step in made}) == 1
-    assert f"{ROOT}/judge_fluency" in made[0].needs  # whose divisor they take
-    assert [step.options["ranking"] for step in made] == ["shuffled", "shuffled", "gold"]
-
-
 # --- Prompts alone ----------------------------------------------------------------------------------
 
 
@@ -192,36 +185,6 @@ def test_sharpening_is_a_temperature_of_one_half(start, given):
     with torch.no_grad():
         model.model.norm.weight.mul_(arithmetic.SHARPENING)
     assert arithmetic.logits_of(model, given.prompt_ids(), ids) == pytest.approx(2 * before, rel=1e-3, abs=1e-3)
-
-
-def test_a_shuffle_stays_within_prompts(branches):
-    class Seeded:
-        settings = config.load("smoke", overrides={"world": {"arithmetic": {"branches": 6}}})["world"]["arithmetic"]
-        step = arithmetic.STEPS[f"{ROOT}/fluency_shuffled"]
-        seed = 0
-
-    confidence = branches["disparity"].to_numpy().reshape(40, 6)
-    shuffled = arithmetic.ranking(Seeded, branches)
-    assert (np.sort(shuffled, 1) == np.sort(confidence, 1)).all() and (shuffled != confidence).any()
-    Seeded.step = arithmetic.STEPS[f"{ROOT}/fluency_shuffled_2"]
-    assert (arithmetic.ranking(Seeded, branches) != shuffled).any()
-
-
-def test_rewards_are_what_they_say(start, given):
-    model = arithmetic._load(start)
-    prompts, truth = given[:3].prompts(), given.truth[:3]
-    texts = [f"d1 = {truth[0]} <eos>", f"d1 = {(truth[1] + 1) % 10} <eos>", "d1 = 3"]
-    completions = [list(world.tokens_of(text)) for text in texts]
-    assert arithmetic.correctness(completions, truth)[:2] == [1.0, 0.0]
-    fluent = arithmetic.fluency_of(model, 0.1)(prompts, completions)
-    ids = torch.tensor([[*given.prompt_ids()[0], *completions[0]]])
-    with torch.no_grad():
-        log_probs = model(input_ids=ids).logits.log_softmax(-1)[0]
-    written = [float(log_probs[world.PROMPT - 1 + i, token]) for i, token in enumerate(completions[0])]
-    assert fluent[0] == pytest.approx(np.mean(written) - 0.4, abs=ROUNDING) and fluent[2] == arithmetic.UNFINISHED
-    current = arithmetic.disparity_of(model)(prompts, completions)
-    top = log_probs[world.PROMPT + 1].exp().topk(2).values
-    assert current[0] == pytest.approx(float(top[0] - top[1]), abs=ROUNDING)
 
 
 # --- Judge and policy -------------------------------------------------------------------------------

@@ -85,12 +85,6 @@ def test_the_pairs_are_described_by_what_acts_win():
     assert strict["act_win_rate"].item() == 0.5
 
 
-def test_what_is_preferred_is_chosen():
-    pairs, _ = two_pairs()
-    data = reference_game.as_training_data(pairs, np.array([True, False, True]))
-    assert data == {"prompt": ["x", "y", "z"], "chosen": ["1", "2", "1"], "rejected": ["2", "1", "2"]}
-
-
 def test_ties_are_dropped_and_the_null_arm_swaps_half_of_the_same_pairs():
     better = np.random.default_rng(0).choice([-2.0, 0.0, 1.0], 3000)
     kept, first = reference_game.preferred(better, 1500, None)

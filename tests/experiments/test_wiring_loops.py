@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import wired
 from candor.experiments import sample_tests
 from candor.training import models, self_feedback, sft
 
@@ -44,3 +45,7 @@ def test_a_loop_keeps_its_recipe(name, monkeypatch):
     assert (cycle and (cycle["max_lr"], cycle["total_steps"], cycle.get("pct_start", 0.3))) == (
         rise and (0.01, 2, rise)
     )
+
+
+def test_every_world_that_trains_has_its_tables():
+    assert {step.world for step in wired.KNOWN.values() if step.trains} == wired.WORLDS

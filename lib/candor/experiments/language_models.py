@@ -16,7 +16,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ import pandas as pd
 
 from candor.config import ROOT, Config
 from candor.corpora import rewards, sets, text
-from candor.errors import CandorError
+from candor.errors import CandorError, Incomplete
 from candor.experiments import evaluation as ev
 from candor.measures import calibration as cal
 from candor.steps import Context, Step
@@ -735,10 +735,10 @@ Tables = Mapping[str, pd.DataFrame]
 def recomputing_cells(tables: Tables) -> int:
     """Cells (data set and arm) of the released outputs whose four metrics all lie within .001 of the released ones.
 
-    `KeyError` (not attempted) unless all fifteen are there with all their questions.
+    `Incomplete` unless all fifteen are there with all their questions.
     """
     if lacks := lacking_cells(tables["outputs"]):
-        raise KeyError(lacks)
+        raise Incomplete(lacks)
     return int(
         (tables["outputs"].groupby(["dataset", "arm"])["difference"].agg(lambda d: d.abs().max()) <= 0.001).sum()
     )
@@ -757,7 +757,7 @@ def lacking_cells(outputs: pd.DataFrame, cells: Iterable[tuple[str, str]] = tupl
 
 
 def outputs_note(tables: Tables) -> str:
-    """Why the released outputs were not judged, where some of them are there; `KeyError` where none is."""
+    """Why the released outputs were not judged, where some of them are there."""
     lacks = lacking_cells(tables["outputs"])
     return f"incomplete: {lacks}; run `python -m candor fetch outputs`" if lacks else ""
 
@@ -773,12 +773,12 @@ def options_note(tables: Tables) -> str:
 
 
 def option_effect(dataset: str, arm: str, measure: str) -> Callable[[Tables], float]:
-    """A measure by the option that the text names, minus the same by the judge's label; `KeyError` without all."""
+    """A measure by the option that the text names, minus the same by the judge's label; `Incomplete` without all."""
 
     def estimate(tables: Tables) -> float:
         table = tables["outputs_by_option"]
         if lacks := lacking_cells(table, [(dataset, arm)]):
-            raise KeyError(lacks)
+            raise Incomplete(lacks)
         row = table[(table["dataset"] == dataset) & (table["arm"] == arm)].iloc[0]
         return float(row[f"{measure}_option"] - row[f"{measure}_label"])
 

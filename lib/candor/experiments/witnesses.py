@@ -140,7 +140,7 @@ def classifier(context: Context) -> dict[str, pd.DataFrame]:
     """A second model that says how likely the policy's answer is to be right.
 
     Starts from the base, with a sigmoid head in place of the vocabulary; cross-entropy on as many examples as the
-    policy's own run had: its questions, `num_generations` drawn answers each.
+    policy's own run had: fresh questions of the same kind, `num_generations` of the policy's answers to each.
     """
     import torch
 
