@@ -506,5 +506,15 @@ CLAIM = Claim(
     criteria=CRITERIA,
     parts=PARTS,
     overall=overall,
-    tables=("cells", "cell_counts", "swap_start", "payoff", "summary", "training", "models", "outputs"),
+    tables=(
+        "cells",
+        "cell_counts",
+        "swap_start",
+        "payoff",
+        "summary",
+        "training",
+        "models",
+        "outputs",
+        "outputs_by_option",
+    ),
 )

@@ -624,6 +624,6 @@ CLAIM = Claim(
     overall=overall,
     tables=(
         *("optimum", "thresholds", "rules", "cells", "wins", "parity", "constant", "swap"),
-        *("summary", "posterior_bins", "voting", "shift", "models", "outputs"),
+        *("summary", "posterior_bins", "voting", "shift", "models", "outputs", "outputs_by_option"),
     ),
 )
