@@ -1,6 +1,9 @@
 """Programming problems: rows, filters, checkers, rewards. Programs of the fixture really run, in the sandbox."""
 
 import json
+import resource
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,7 +38,7 @@ def write(folder: Path, name: str = "apps", **splits) -> None:
 
 @pytest.fixture(scope="module")
 def pool():
-    return Pool(workers=2, limits=replace(LIMITS, wall=20.0))
+    return Pool(workers=2)
 
 
 def words(text: str) -> dict:
@@ -134,17 +137,62 @@ def test_every_filter_is_logged(tmp_path, monkeypatch, pool):
         ("yes 1.50", "yes 1.5", True, True),
         ("YES", "yes", False, False),
         ("1 2", "1\n2", False, False),
+        ("1\r\n2\r\n", "1\n2", True, True),
+        ("1.5\r\n2", "1.50\n2.0", True, True),
+        *((f"1 2{end}3 4", "1 2\n3 4", False, False) for end in "\f\v\r\x1c\x1d\x1e\x85\u2028\u2029"),
+        ("1e400", "1e401", False, False),
+        ("-.5e0 +2.", "-0.5 2.0", True, True),
+        ("1" * 50 + ".0", "1" * 50 + ".00", True, True),
+        ("\u0661.0", "1.0", False, False),
     ],
 )
 def test_checkers(said, expected, strict, released):
     assert (programs.same(said, expected), programs.same_released(said, expected)) == (strict, released)
 
 
+LONG = """
+from candor.corpora import programs
+n = 10**6
+ones, blanks = "1" * n, " " * n
+for said in (ones + "x", ones + ".", "0." + ones + "x", "1e" + ones, ones + "e" + ones + "x", "." + ones + "e", "+" * n,
+             "1" + blanks + "x", "1." * n, "1e" * n, "-1 " * (n // 10), "1\\n" * n + "x", "\\r" * n + "1", "e+" * n):
+    for expected in ("2", "2.0", "x" + said, said[:-1] + "2"):
+        programs.same(said, expected), programs.same_released(said, expected)
+print("end")
+"""
+
+
+def test_the_checkers_take_time_in_proportion_to_the_output():
+    """A million characters of each kind within a minute of a processor; their square would take days."""
+    minute = lambda: resource.setrlimit(resource.RLIMIT_CPU, (60, 60))  # noqa: E731
+    told = subprocess.run([sys.executable, "-c", LONG], preexec_fn=minute, capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stdout) == (0, "end\n"), told.stderr
+
+
 def test_only_a_program_that_ended_well_can_pass():
     assert programs.verdict(Outcome("exited", "1"), "1") == "pass"
     assert programs.verdict(Outcome("error", "1"), "1") == "error"
-    assert programs.verdict(Outcome("timeout", "1"), "1") == "timeout"
+    assert programs.verdict(Outcome("timeout", "1", cut=True), "1") == "timeout"
+    assert {programs.verdict(Outcome("exited", "1", cut=True), "1", checker) for checker in programs.CHECKERS} == {
+        "cut"
+    }
     assert programs.as_released("import threading\nprint(1)") == "" != programs.as_released("print(1)")
+
+
+@held
+def test_a_long_output_is_judged_whole_or_not_at_all(pool):
+    """A right answer with more blanks than are kept, and what then follows; a right answer that is long itself."""
+    number = "\n".join(map(str, range(40_000)))  # 229 kB
+    tests = [("", "7"), ("", number)]
+    blanks, more = "print(7, ' ' * 70_000, end='')", "print('\\n' * 70_000, 'no')"
+    long = "print(*range(40_000), sep='\\n')"
+    for checker in programs.CHECKERS:
+        texts = [blanks, f"print(7)\n{more}", long, f"{long}\n{more}\n{long}", f"{long}\nprint(1)", more]
+        said = programs.verdicts(pool, texts, [tests] * len(texts), checker)
+        after = "pass" if checker == "released" else "wrong"
+        assert [row[0] for row in said] == ["cut"] * 6
+        assert [row[1] for row in said] == ["wrong", "wrong", "pass", "cut", after, "wrong"]
+    assert programs.passes_all(pool, long, tests[1:]) and not programs.passes_all(pool, blanks, tests[:1])
 
 
 @held

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -216,18 +217,18 @@ def part_of(problem_id: str) -> str:
 
 TOLERANCE = 1e-4
 CHECKERS = ("strict", "released")
-VERDICTS = ("pass", "wrong", "error", "timeout")
+VERDICTS = ("pass", "wrong", "error", "timeout", "cut")  # cut: its output is too long to be kept whole
 
 
 def same(said: str, expected: str) -> bool:
     """Whether two outputs agree: all lines, as many on both sides, without the blanks at their ends.
 
-    Whole numbers agree exactly, other numbers within 1e-4, relative or absolute.
+    Only \\n and \\r\\n end a line. Whole numbers agree exactly, other numbers within 1e-4, relative or absolute.
 
     >>> same("1.00001 yes \\n2\\n", "1.0 yes\\n2"), same("1\\n2\\n3", "1\\n2"), same("1", "1\\n2")
     (True, False, False)
     """
-    ours, theirs = said.rstrip().splitlines(), expected.rstrip().splitlines()
+    ours, theirs = said.rstrip().split("\n"), expected.rstrip().split("\n")
     return len(ours) == len(theirs) and all(map(_same_line, ours, theirs))
 
 
@@ -238,15 +239,16 @@ def _same_line(ours: str, theirs: str) -> bool:
     return len(said) == len(expected) and all(a == b or _close(a, b) for a, b in zip(said, expected))
 
 
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
-_WHOLE = re.compile(r"[+-]?\d+")
+# Possessive, so that the time grows with the length of the token and not with its square.
+_NUMBER = re.compile(r"[+-]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]++)?")
+_WHOLE = re.compile(r"[+-]?[0-9]++")
 
 
 def _close(a: str, b: str) -> bool:
     if not (_NUMBER.fullmatch(a) and _NUMBER.fullmatch(b)) or (_WHOLE.fullmatch(a) and _WHOLE.fullmatch(b)):
         return False
     x, y = float(a), float(b)
-    return bool(np.isfinite([x, y]).all()) and abs(x - y) <= TOLERANCE * max(1.0, abs(y))
+    return math.isfinite(x) and math.isfinite(y) and abs(x - y) <= TOLERANCE * max(1.0, abs(y))
 
 
 def same_released(said: str, expected: str) -> bool:
@@ -260,9 +262,9 @@ def same_released(said: str, expected: str) -> bool:
 
 
 def verdict(outcome: Outcome, expected: str, checker: str = "strict") -> str:
-    """One of `VERDICTS`; only a program that ended by itself with status 0 can pass."""
-    if outcome.status != "exited":
-        return outcome.status
+    """One of `VERDICTS`; only a program that ended by itself with status 0 can pass, with its whole output."""
+    if outcome.status != "exited" or outcome.cut:
+        return "cut" if outcome.status == "exited" else outcome.status
     agree = same if checker == "strict" else same_released
     return "pass" if agree(outcome.stdout, expected) else "wrong"
 
@@ -274,7 +276,7 @@ def as_released(program: str) -> str:
 
 def passes_all(pool: Pool, program: str, tests: Iterable[Test]) -> bool:
     """Whether a program passes all tests; stops at the first that fails."""
-    return all(verdict(pool.run(program, given), expected) == "pass" for given, expected in tests)
+    return all(verdict(pool.run(program, *test), test[1]) == "pass" for test in tests)
 
 
 def verdicts(pool: Pool, programs: Sequence[str], tests: Sequence[Sequence[Test]], checker: str = "strict"):
@@ -282,7 +284,7 @@ def verdicts(pool: Pool, programs: Sequence[str], tests: Sequence[Sequence[Test]
     if checker == "released":
         programs = [as_released(program) for program in programs]
     jobs = [(program, *test) for program, own in zip(programs, tests) for test in own]
-    done = iter(pool.map(lambda job: verdict(pool.run(job[0], job[1]), job[2], checker), jobs))
+    done = iter(pool.map(lambda job: verdict(pool.run(*job), job[2], checker), jobs))
     return [[next(done) for _ in own] for own in tests]
 
 

@@ -216,14 +216,14 @@ class Setup:
         counted = []
         for i, (text, ended) in enumerate(written):
             said = np.array(oracle[i])
-            edges = [sandbox.run(text, given).error == "IndexError" for given, _ in self.bank[i]]
+            edges = [sandbox.run(text, *test).error == "IndexError" for test in self.bank[i]]
             counted.append(
                 {
                     "correct": bool((said == "pass").all()),
                     "pass_rate": float((said == "pass").mean()),
                     "released": all(v == "pass" for v in released[i]),
                     "r_train": all(oracle[i][place] == "pass" for place in self.easiest[i]),
-                    **{name: float((said == name).mean()) for name in ("wrong", "error", "timeout")},
+                    **{name: float((said == name).mean()) for name in programs.VERDICTS[1:]},
                     "index_errors": float(np.mean(edges)) if edges else np.nan,
                     "bank": json.dumps(own[i]),
                     "truncated": not ended,
@@ -287,8 +287,9 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     """A policy on the evaluation problems, judged by new simulated evaluators with frozen knobs.
 
     Tables: outputs (a row a problem and draw: dataset, problem_id, difficulty, draw, correct, pass_rate, released,
-    r_train, shares of tests wrong, error, timeout; index_errors on the bank, bank: JSON of verdicts, truncated, tokens,
-    parses, functions, complexity, lines, approval, model_approval), approvals (the same places, a column an
+    r_train, shares of tests wrong, error, timeout, cut; index_errors on the bank (by what programs write about
+    themselves: it describes them and decides nothing), bank: JSON of verdicts, truncated, tokens, parses, functions,
+    complexity, lines, approval, model_approval), approvals (the same places, a column an
     evaluator: probability of approval), programs (the same places, text), minutes (of the sampled draw: dataset,
     multiple, reading, fpr and fpr_before of items that both get wrong), summary (a row a dataset, as `summary`).
     """
@@ -382,7 +383,7 @@ def _second_evaluator(context: Context, own: Setup, outputs: pd.DataFrame, texts
 
 # --- Measures of an evaluation -----------------------------------------------------------------------
 
-_SHARES = ("r_train", "pass_rate", "released", "wrong", "error", "timeout", "index_errors", "truncated", "tokens")
+_SHARES = ("r_train", "pass_rate", "released", *programs.VERDICTS[1:], "index_errors", "truncated", "tokens")
 _SHAPE = ("parses", "functions", "complexity", "lines")
 
 
@@ -391,7 +392,7 @@ def summary(before: pd.DataFrame, approved_before: pd.DataFrame, after: pd.DataF
 
     approval, correctness, error, fpr, tpr, discrimination, fpr_both, n_both, fpr_equal, pass_rate_both; of the second
     draw second_*; of the instruct model model_*; greedy_correctness; r_train, pass_rate, pass_rate_wrong, released
-    (correctness by the released checker), tests wrong, error and timeout (named tests_*), index_errors, truncated,
+    (correctness by the released checker), tests wrong, error, timeout and cut (named tests_*), index_errors, truncated,
     tokens, parses, functions, complexity, lines; finished_correctness (of programs that came to their end).
     """
     found: dict[str, float] = {"n_problems": int((after["draw"] == "sampled").sum())}
@@ -409,7 +410,7 @@ def summary(before: pd.DataFrame, approved_before: pd.DataFrame, after: pd.DataF
         told = crossed.before_and_after(old["model_approval"], old["correct"], new["model_approval"], new["correct"])
         found |= {f"model_{name}": value for name, value in told.items()}
     for suffix, part in (("", new), ("_before", old)):
-        names = {name: f"tests_{name}" if name in ("wrong", "error", "timeout") else name for name in _SHARES}
+        names = {name: f"tests_{name}" if name in programs.VERDICTS else name for name in _SHARES}
         found |= {f"{ours}{suffix}": float(part[name].mean()) for name, ours in names.items()}
         found |= {f"{name}{suffix}": float(part[name].mean()) for name in _SHAPE}
         found[f"pass_rate_wrong{suffix}"] = float(part.loc[~part["correct"], "pass_rate"].mean())

@@ -83,10 +83,9 @@ def bank(
             given = changed(shown[rng.integers(len(shown))], rng)
             if given in found or given.split().__repr__() in banned:
                 continue
-            first, *others = solutions[: programs.AGREEING]
-            told = sandbox.run(problem.solutions[first], given)
-            agreeing = (sandbox.run(problem.solutions[i], given) for i in others)
-            if told.status == "exited" and all(programs.verdict(o, told.stdout) == "pass" for o in agreeing):
+            told = sandbox.run(problem.solutions[solutions[0]], given)  # remembered, and held against itself first
+            agreeing = (sandbox.run(problem.solutions[i], given) for i in solutions[: programs.AGREEING])
+            if all(programs.verdict(outcome, told.stdout) == "pass" for outcome in agreeing):
                 found[given] = told.stdout
     rest = [test for i, test in enumerate(problem.tests) if i not in set(excluded)]
     for given, expected in sorted(rest, key=lambda test: len(test[0])):
