@@ -171,6 +171,8 @@ def test_what_a_policy_writes_is_counted(judged):
     right, easy = outputs["right"], outputs["easy_only"]
     assert right["correct"].all() and right["released"].all() and right["pass_rate"].eq(1).all()
     assert not easy["correct"].any() and easy["r_train"].all() and easy["pass_rate"].between(0.3, 0.9).all()
+    shares = easy[["pass_rate", *programs.VERDICTS[1:]]].sum(axis=1)
+    assert shares.tolist() == pytest.approx([1] * len(easy)), "every test has one of the verdicts"
     assert own.overlap() == 0, "no evaluator writes a rewarded test"
     assert all(len(tests) == WRITTEN for tests in own.bank), "inputs of the examples can be changed"
     assert all(set(json.loads(said)) == {"pass"} for said in right["bank"])
