@@ -212,6 +212,10 @@ def test_a_judge_says_yes_or_no():
     judge = Scripted(free=replies)
     judge.tokenizer = SimpleNamespace(chat_template=None)
     assert lm.judge_answers(judge, ["p"] * 5, [["a"]] * 5, ["a"] * 5) == [True, False, True, False, None]
+    items = pd.DataFrame({"said": ["a"] * 5, "correct": False, "unreadable": [True, *[False] * 4]})
+    found = lm.judged_items(judge, questions_of(*[{"answer": ["a"]}] * 5), items)
+    assert found["correct"].tolist() == [True, False, True, False, False]
+    assert found["unreadable"].tolist() == [True, False, False, False, True]
 
 
 @pytest.mark.parametrize("outputs", [1, 2])

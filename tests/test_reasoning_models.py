@@ -194,8 +194,7 @@ def test_ranking_and_decoding(whole):
     assert summary.loc[(14, "greedy"), "accuracy"] == row["greedy"]
     assert summary.loc[(14, "cot"), "confidence"] > 0
     assert summary.loc[(3, "greedy"), "truncated"] > 0
-    cut = ranking.loc[(3, "strict")]
-    assert cut["unreadable"] > 0 and cut["agreement"] <= 1 - cut["unreadable"], "two unread answers agree in nothing"
+    assert ranking.loc[(3, "strict"), "unreadable"] > 0
 
 
 def test_labels_are_made_without_answers(whole, here, loaded):
@@ -322,6 +321,7 @@ def test_votes_and_the_most_confident_path():
     assert row["prompts"] == 1 and row["within_auroc"] == 0.5 and row["max_path_gain"] == 0
     assert row["coverage"] == 0.75 and row["unreadable"] == 0.25
     assert rm.summary(items)["unreadable"] == rm.summary(items)["unreadable_strict"] == 0.25
+    assert rm.agreement(items) == 0.75, "two answers that nobody could read agree in nothing"
 
 
 def test_differences_are_paired_by_question():
