@@ -144,6 +144,12 @@ def test_pairs_put_the_more_confident_completion_first(whole):
     assert not problems & set(am.questions_of(whole["models"], "eval", None)["problem"]) and len(problems) == 8
 
 
+def test_two_answers_are_the_same_by_the_rule_that_grades_them():
+    said = [("the Seine", "Seine"), ("NYC", "New York"), ("Rome", "Roma"), ("A", "a")]
+    pairs = pd.DataFrame(said, columns=["said_first", "said_second"]).assign(question=[0, 1, 2, 3])
+    assert am.same_answers(pairs, [["Seine"], ["New York", "NYC"], ["Paris"], ["B"]]) == 0.75
+
+
 def test_reward_models_are_trained_and_read_at_two_rewrites(whole):
     for arm in ("naive", "weight"):
         [row] = table(f"judges/reward_{arm}", "gap").to_dict("records")

@@ -155,6 +155,10 @@ def test_a_scripted_evaluation_has_the_measures_it_should():
     items = lm.ask(Scripted(free=free, confidence="0"), questions_of(*rows), 9, "document")
     row = lm.summary(items)
     assert (row["n"], row["accuracy_greedy"], row["malformed"], row["forced_confidence"]) == (4, 0.5, 0.25, 0.25)
+    assert row["unreadable"] == row["unreadable_confidence"] == 0
+    silent = lm.ask(Scripted(free=["nothing"] * 4, answer=" ", confidence="high"), questions_of(*rows), 9, "document")
+    row_of_none = lm.summary(silent)
+    assert row_of_none["unreadable"] == row_of_none["unreadable_confidence"] == 1 and row_of_none["q_mode_mean"] == 0
     assert row["q_mode_mean"] == 0.5 and row["q_mode_brier"] == pytest.approx((0 + 0.25 + 0.25 + 0) / 4)
     assert row["q_mode_auroc"] == 0.875 and row["q_mode_values"] == 3
     assert (row["accuracy_easy"], row["accuracy_medium"], row["accuracy_hard"]) == (0.0, 0.5, 1.0)
@@ -176,11 +180,42 @@ def test_votes_weigh_confidence():
     assert votes.set_index("votes")["diversity"][4].tolist() == [3, 3]
 
 
+@pytest.mark.parametrize(
+    ("said", "row", "accuracy", "different", "unread"),
+    [
+        (["1/2", "0.5", "7", r"\frac{1}{2}"], {"answer": ["1/2"], "grader": "math"}, 1, 2, 0),
+        (["B", "A", "A) bank", "bank"], {"answer": ["A", "bank"], "grader": "choice"}, 1, 2, 0),
+        (["B", "b) river", "river", "bank"], {"answer": ["A", "bank"], "grader": "choice"}, 0, 2, 0),
+        (["?", "?", "?", "bank"], {"answer": ["A", "bank"], "grader": "choice"}, 1, 1, 0.75),
+        (["?", "?", "?", "?"], {"answer": ["A", "bank"], "grader": "choice"}, 0, 0, 1),
+    ],
+)
+def test_votes_are_grouped_as_they_are_graded(said, row, accuracy, different, unread):
+    drawn = [FULL.format(answer, "0.5") for answer in said]
+    problem = "Which?\nA) bank\nB) river\n" if row["grader"] == "choice" else "?"
+    votes = lm.vote(Scripted(free=drawn), questions_of(row | {"problem": problem}), 4, 9, seed=1)
+    last = votes[votes["votes"] == 4]
+    assert last["accuracy"].tolist() == [accuracy] * 2 and last["diversity"].tolist() == [different] * 2
+    assert last["unreadable"].tolist() == [unread] * 2
+
+
+def test_votes_on_what_a_judge_grades_are_refused(policy):
+    judged = {"judge": "owner/judge", "eval_sets": ["trivia_qa", "hotpot_vanilla"]}
+    [line] = lm.votes_refused(small(policy, **judged).models)
+    assert "trivia_qa" in line and "voting_questions" in line and line in lm.requirements(small(policy, **judged))
+    assert not lm.votes_refused(small(policy, **judged, voting_questions=0).models)
+    assert not lm.votes_refused(small(policy, judge="owner/judge").models)
+
+
 def test_a_judge_says_yes_or_no():
     replies = ["YES", "No.", "yes, it does", "**No**, although yes was near", "It was yesterday, I know."]
     judge = Scripted(free=replies)
     judge.tokenizer = SimpleNamespace(chat_template=None)
     assert lm.judge_answers(judge, ["p"] * 5, [["a"]] * 5, ["a"] * 5) == [True, False, True, False, None]
+    items = pd.DataFrame({"said": ["a"] * 5, "correct": False, "unreadable": [True, *[False] * 4]})
+    found = lm.judged_items(judge, questions_of(*[{"answer": ["a"]}] * 5), items)
+    assert found["correct"].tolist() == [True, False, True, False, False]
+    assert found["unreadable"].tolist() == [True, False, False, False, True]
 
 
 @pytest.mark.parametrize("outputs", [1, 2])

@@ -195,6 +195,7 @@ def test_ranking_and_decoding(whole):
     assert summary.loc[(14, "greedy"), "accuracy"] == row["greedy"]
     assert summary.loc[(14, "cot"), "confidence"] > 0
     assert summary.loc[(3, "greedy"), "truncated"] > 0
+    assert ranking.loc[(3, "strict"), "unreadable"] > 0
 
 
 def test_labels_are_made_without_answers(whole, here, loaded):
@@ -229,6 +230,9 @@ def test_a_pair_needs_a_confident_trace_and_a_difference():
     pairs, about = rm.pairs_of(confidence, answers, settings, np.random.default_rng(0))
     assert sorted(pairs["chosen"]) == [0, 1] and set(pairs["rejected"]) == {2} and set(pairs["prompt"]) == {0}
     assert about["coverage"] == 0.5 and about["different"] == 1
+    assert about["unreadable"] == 0
+    _, about = rm.pairs_of(confidence, np.where(answers == "2", "", answers), settings, np.random.default_rng(0))
+    assert about["unreadable"] == 1 and math.isnan(about["different"])
     none, about = rm.pairs_of(confidence / 2, answers, settings, np.random.default_rng(0))
     assert none.empty and math.isnan(about["different"])
 
@@ -316,7 +320,9 @@ def test_votes_and_the_most_confident_path():
     assert chosen["cot"]["branch"].item() == 0 and chosen["greedy"]["authors_answer"].item() == "5"
     row = rm.ranking(items, "authors", 20)
     assert row["prompts"] == 1 and row["within_auroc"] == 0.5 and row["max_path_gain"] == 0
-    assert row["coverage"] == 0.75
+    assert row["coverage"] == 0.75 and row["unreadable"] == 0.25
+    assert rm.summary(items)["unreadable"] == rm.summary(items)["unreadable_strict"] == 0.25
+    assert rm.agreement(items) == 0.75, "two answers that nobody could read agree in nothing"
 
 
 def test_differences_are_paired_by_question():

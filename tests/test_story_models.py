@@ -129,7 +129,17 @@ def test_three_numbers_always_and_both_orders(whole):
     assert len(outputs) == 4 and outputs.groupby("question_id")["first"].nunique().eq(2).all()
     assert not {"story", "text", "question"} & set(outputs) and len(done.table("texts")) == 4
     [row] = done.table("summary").to_dict("records")
-    for name in ("accuracy_all", "finished", "accuracy_finished", "letter_a", "approval", "fpr", "error", "verbatim"):
+    for name in (
+        "accuracy_all",
+        "finished",
+        "unreadable",
+        "accuracy_finished",
+        "letter_a",
+        "approval",
+        "fpr",
+        "error",
+        "verbatim",
+    ):
         assert {name, f"{name}_before"} <= set(row)
     assert (outputs.loc[~outputs["finished"], "approval"] == 0).all() and not outputs.loc[
         ~outputs["finished"], "correct"

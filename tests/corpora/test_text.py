@@ -3,7 +3,10 @@
 import math
 
 import pytest
-from candor.corpora import rewards, text
+from candor.corpora import formulas, rewards, text
+from candor.errors import CandorError
+from hypothesis import given
+from hypothesis import strategies as st
 
 WHOLE = "so </think> <answer> The Seine </answer> <analysis> maybe </analysis> <confidence> {} </confidence>"
 WEIGHTS = {"format_weight": 0.5, "accuracy_weight": 0.5, "brier_weight": 0.5}
@@ -124,6 +127,11 @@ def test_lenient_grading_takes_the_last_tag_and_strict_grading_does_not():
         ("J.R.R. Tolkien", ["Someone", "JRR Tolkien"], True),
         ("", ["the"], False),
         ("The", ["a"], False),
+        ("A", ["A"], True),
+        ("the", ["The"], True),
+        ("+", ["+"], True),
+        ("!", ["?"], False),
+        ("", [""], False),
     ],
 )
 def test_exact_match(answer, accepted, right):
@@ -144,6 +152,26 @@ def test_exact_match(answer, accepted, right):
         ("71", "72", False),
         ("", "72", False),
         ("not a number }{", "72", False),
+        (r"The answer is \boxed{8}.", "8", True),
+        ("So the answer is 8 (see step 2)", "8", True),
+        ("So the answer is 8 (see step 2)", "2", False),
+        ("8 apples", "8", True),
+        ("8%", "8", True),
+        ("eight", "8", True),
+        ("1 000", "1,000", True),
+        ("1.000,5", "1000.5", True),
+        ("1,00,000", "100000", True),
+        ("−8", "-8", True),
+        ("0.333333", r"\frac{1}{3}", True),
+        ("x = 8", "8", True),
+        ("8x", "8", False),
+        ("8 or 9", "8", False),
+        ("(1,2)", "(1, 2)", True),
+        ("(1,2)", "1.2", False),
+        (r"\text{(B)}", "B", True),
+        ("1" * 5000, "1" * 5000, True),
+        ("1" * 5000, "2", False),
+        ("x^" * 5000, "2", False),
     ],
 )
 def test_mathematical_equality(answer, gold, right):
@@ -162,10 +190,136 @@ def test_mathematical_equality(answer, gold, right):
         ("B) black bird", False),
         ("A cat", False),
         ("", False),
+        ("The correct answer is A) black bird.", True),
+        ("the answer is (A) because C is wrong", True),
+        (r"$\boxed{\text{A}}$", True),
+        ("Answer: A", True),
+        ("A) river", False),
+        ("A or B", False),
     ],
 )
 def test_choices(answer, right):
     assert text.choice(answer, ["A", "black bird"]) is right
+
+
+OPTIONS = {"A": "bank", "B": "river", "C": "river bank", "D": "black bird", "E": "coli"}
+
+
+@pytest.mark.parametrize(
+    ("letter", "answers"),
+    [
+        (
+            "A",
+            [
+                "A",
+                "a)",
+                "A) bank",
+                "bank",
+                "a bank",
+                "The answer is the bank.",
+                "A because C is wrong",
+                r"\boxed{\text{A}}",
+            ],
+        ),
+        ("A", ["You would find it at a bank.", "Option A", "(A) bank, because it is no river", "A - bank"]),
+        (
+            "B",
+            [
+                "a river",
+                "B) river",
+                "B: river",
+                "the answer is (B) because C is wrong",
+                "B\nbecause of A",
+                r"\boxed{river}",
+            ],
+        ),
+        (
+            "C",
+            [
+                "river bank",
+                "The river bank!",
+                "C. river bank is best since it is by the river",
+                "I would say option C fits",
+            ],
+        ),
+        ("D", ["D", "The correct answer is D) black bird.", "D. A black bird sings", "black bird"]),
+        ("", ["", "none", "F", "A) river", "C) river", "not a bank", "bank or river", "A or B", "I don't know", "?"]),
+    ],
+)
+def test_an_answer_names_an_option(letter, answers):
+    assert [text.option(answer, OPTIONS) for answer in answers] == [letter] * len(answers)
+
+
+@given(
+    st.sampled_from("ABCDE"),
+    st.sampled_from(["{0}", "({0})", "{0}) {1}", "{0}. {1}", "{1}", "The {1}.", "option {0}", "{0}: {1}"]),
+    st.sampled_from(
+        ["{}", "Answer: {}", "The answer is {}", r"\boxed{{{}}}", "**{}**", "So it is near. Final answer: **{}**"]
+    ),
+)
+def test_an_option_is_read_back_from_every_wrapping(letter, form, cue):
+    assert text.option(cue.format(form.format(letter, OPTIONS[letter])), OPTIONS) == letter
+
+
+def test_options_are_listed_at_the_end_of_a_question():
+    question = "Which?\nA. first remark\nB. second\nC) no\nA) bank (A)\nB) a\n  longer one\nC) last\n"
+    assert text.options_of(question) == {"A": "bank (A)", "B": "a\n  longer one", "C": "last"}
+    assert text.options_of("Which of them?") == {} and text.options_of("(A) x\n(B) y") == {"A": "x", "B": "y"}
+
+
+@pytest.mark.parametrize(
+    ("answers", "accepted", "grader", "same"),
+    [
+        (["1/2", "0.5", "7", r"\frac{1}{2}", "7.0"], ["1/2"], "math", "00101"),
+        (["x^2 - 1", "(x-1)(x+1)", "y", "The answer is $y$."], ["2"], "math", "0011"),
+        (["A", "A) bank", "bank", "B", "(b)"], ["A", "bank"], "choice", "00011"),
+        (["river", "B", "A", "b) river", "which?"], ["A", "bank"], "choice", "0010-"),
+        (["The Seine", "seine!", "Rhine", "", "the rhine"], ["Seine"], "exact", "001-1"),
+        (["NYC", "New York", "Rome"], ["New York", "NYC"], "exact", "001"),
+    ],
+)
+def test_answers_are_grouped_as_they_are_graded(answers, accepted, grader, same):
+    options = OPTIONS if "river" in answers else None
+    found = text.groups(answers, accepted, grader, options)
+    assert found == [-1 if place == "-" else int(place) for place in same]
+    right = [text._judged(answer, tuple(accepted), grader)[0] for answer in answers]
+    assert all(len({r for r, g in zip(right, found) if g == group}) == 1 for group in set(found)), (
+        "a group is right or wrong"
+    )
+
+
+def test_what_no_rule_grades_is_not_grouped():
+    with pytest.raises(CandorError, match="a judge grades cannot be grouped"):
+        text.groups(["a", "b"], ["a"], "a judge")
+
+
+def test_what_could_not_be_read_is_marked():
+    tags = "<answer> {} </answer><confidence> {} </confidence>"
+    problem = "Which?\nA) bank\nB) river\n"
+    said = [("B", "0.5"), ("river", "high"), ("both", "50"), ("8", "-1"), ("I have no idea", "0")]
+    graders = ["choice"] * 3 + ["math"] * 2
+    graded = text.grade_leniently(
+        [tags.format(*row) for row in said], [["B", "river"]] * 3 + [["8"]] * 2, graders, [problem] * 5
+    )
+    assert graded["readable"].tolist() == [True, True, False, True, False]
+    assert graded["correct"].tolist() == [True, True, False, True, False]
+    assert graded["stated"].tolist() == [True, False, True, False, True]
+    assert not text.grade(["<answer> 8 </answer>"], [["8"]], ["math"])["readable"].any(), "malformed"
+
+
+def test_formulas_are_compared_from_any_thread_and_some_are_given_up():
+    from concurrent.futures import ThreadPoolExecutor
+
+    asked = [
+        (r"\sqrt{4}", "2"),
+        ("x^2", "x*x"),
+        ("9^{9^{9^9}}", "2"),
+        (r"\frac{\sqrt{3}}{2}", r"\sqrt{3}/2"),
+        ("y", "x"),
+    ] * 2
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda pair: formulas.compare(pair[0], [pair[1]])[1], asked))
+    assert found == [True, True, False, True, False] * 2
 
 
 # --- Rewards ----------------------------------------------------------------------------------------

@@ -63,9 +63,12 @@ def serve() -> None:
     from sympy import Basic, MatrixBase
 
     def read(text: str) -> list:
-        # As it is, or as one formula. A text that is not mathematics comes back as a string.
-        found = [one for form in (text, f"${text}$") for one in parse(form, parsing_timeout=None)]
-        return [one for one in found if isinstance(one, Basic | MatrixBase)]
+        # As one formula (as it stands, math-verify would take the number out of "8x"), or with marks of its own.
+        for form in (text, f"${text}$") if "$" in text or "\\(" in text else (f"${text}$", text):
+            found = [one for one in parse(form, parsing_timeout=None) if isinstance(one, Basic | MatrixBase)]
+            if found:  # a text that is not mathematics comes back as a string
+                return found
+        return []
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     for line in sys.stdin:
@@ -74,7 +77,7 @@ def serve() -> None:
         said, golds = json.loads(line)
         formulas = read(said)
         equal = bool(formulas) and any(
-            verify(gold, one, timeout_seconds=None) for text in golds for gold in read(text)[-1:] for one in formulas
+            verify(gold, one, timeout_seconds=None) for text in golds for gold in read(text) for one in formulas
         )
         print(json.dumps([bool(formulas), equal]), flush=True)
 

@@ -262,13 +262,18 @@ def collect_pairs(context: Context) -> dict[str, pd.DataFrame]:
         "unreadable": 1 - (made["well_formed_a"].mean() + made["well_formed_b"].mean()) / 2,
         "discarded": float((whole["q_a"] == whole["q_b"]).mean()),
         "pairs": len(table),
-        "same_answer": float(
-            np.mean([text.exact(one, [other]) for one, other in zip(table["said_first"], table["said_second"])])
-        ),
+        "same_answer": same_answers(table, questions["answer"]),
         "exactly_one_right": float((table["correct_first"] != table["correct_second"]).mean()),
     }
     labels, shares = labels_of(table, seed)
     return {"pairs": table.join(labels), "held": held, "counts": pd.DataFrame([counts]), "shares": shares}
+
+
+def same_answers(pairs: pd.DataFrame, accepted: Sequence[Sequence[str]]) -> float:
+    """Share of pairs whose two answers are one by the rule that grades them; `accepted` by the question's place."""
+    asked = zip(pairs["question"], pairs["said_first"], pairs["said_second"])
+    found = [text.groups(said, accepted[place], "exact") for place, *said in asked]
+    return float(np.mean([first == second for first, second in found]))
 
 
 def _more_confident_first(made: pd.DataFrame) -> pd.DataFrame:

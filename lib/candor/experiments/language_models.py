@@ -114,10 +114,7 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     if judged:
         judge = generation.Sampler(*generation.load(settings["judge"]), settings["eval_batch"])
         for name in judged:
-            questions, items = asked[name]
-            verdicts = judge_answers(judge, questions["problem"], questions["answer"], items["said"])
-            items["correct"] = [said is True for said in verdicts]
-            items["unreadable"] |= [said is None for said in verdicts]
+            asked[name] = asked[name][0], judged_items(judge, *asked[name])
     items = pd.concat([part.drop(columns=["said", "text"]).assign(dataset=name) for name, (_, part) in asked.items()])
     tables = {
         "summary": pd.DataFrame(
@@ -251,6 +248,13 @@ def classify(place: str, asked: dict) -> None:
             # One output is the logit of "right"; of two, the second class is.
             q.append((torch.sigmoid(logits[0]) if len(logits) == 1 else logits.softmax(-1)[1]).item())
         items["q_mode"], items["unreadable_confidence"] = q, False
+
+
+def judged_items(judge, questions, items: pd.DataFrame) -> pd.DataFrame:
+    """Items of `ask` with a judge's verdicts; where it gives none the answer counts as wrong and unreadable."""
+    verdicts = judge_answers(judge, questions["problem"], questions["answer"], items["said"])
+    unread = items["unreadable"] | np.array([said is None for said in verdicts], bool)
+    return items.assign(correct=[said is True for said in verdicts], unreadable=unread)
 
 
 def judge_answers(judge, problems: Iterable[str], accepted: Iterable, said: Iterable[str]) -> list[bool | None]:

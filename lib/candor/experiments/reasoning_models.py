@@ -187,6 +187,12 @@ def ranking(items: pd.DataFrame, finder: str, resamples: int) -> dict[str, float
     return row | voted(items, finder) | {"max_path_gain": row["max_path"] - row["greedy"]}
 
 
+def agreement(items: pd.DataFrame) -> float:
+    """Share of traces in which both finders read the same answer; what neither could read is no agreement."""
+    same = items["authors_answer"] == items["strict_answer"]
+    return float((same & (items["authors_answer"] != "")).mean())
+
+
 # --- What a step does -------------------------------------------------------------------------------
 
 
@@ -208,11 +214,9 @@ def base(context: Context) -> dict[str, pd.DataFrame]:
     rows, summaries = [], []
     for limit in limits:
         part = items[items["limit"] == limit]
-        same = (part["authors_answer"] == part["strict_answer"]) & (part["authors_answer"] != "")
-        agreement = float(same.mean())
         for finder in spans.FINDERS:
             found = ranking(part, finder, context.settings["resamples"])
-            rows.append({"limit": limit, "finder": finder} | found | {"agreement": agreement})
+            rows.append({"limit": limit, "finder": finder} | found | {"agreement": agreement(part)})
         for name, chosen in decoded(part).items():
             summaries.append({"limit": limit, "decoding": name} | summary(chosen))
     return {"items": items, "ranking": pd.DataFrame(rows), "summary": pd.DataFrame(summaries)}

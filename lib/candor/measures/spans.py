@@ -51,7 +51,7 @@ _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 _WORDS |= {word: 10 * i for i, word in enumerate(_TENS.split(), 2)}
 _FACTORS = {"hundred": 100, "thousand": 1000, "million": 10**6}
 _WORD = f"(?:{'|'.join(sorted([*_WORDS, *_FACTORS], key=len, reverse=True))})"
-_IN_WORDS = re.compile(rf"(?:(?:minus|negative)\s+)?{_WORD}(?:(?:-|\s+(?:and\s+)?){_WORD})*(?![\w-]|\s+of\b)", re.I)
+_IN_WORDS = re.compile(rf"\b(?:(?:minus|negative)\s+)?{_WORD}(?:(?:-|\s+(?:and\s+)?){_WORD})*(?![\w-]|\s+of\b)", re.I)
 
 # What may stand around an answer: blanks, layout, brackets.
 _AROUND = r"(?:[\s*_`\"'“‘$:=>~≈(\[{]|[-–—]\s|\\[(\[]|\\(?:text|textbf|mathrm|mathbf|boxed|fbox)\s*\{)*+"
