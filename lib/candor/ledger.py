@@ -7,6 +7,7 @@ writes three tidy CSVs: `ledger.csv` (a row a criterion), `checks.csv` (a row a 
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -172,7 +173,7 @@ def judge_seeds(values: pd.Series, band: Band, count: int | None) -> tuple[str, 
     """
     if values.index.has_duplicates:
         seed = values.index[values.index.duplicated()][0]
-        raise CandorError(f"seed {seed} is counted twice, and would make the interval too narrow")
+        raise CandorError(f"Seed {seed} is counted twice: take one of its rows away.")
     numbers = values.to_numpy(float)
     low, high = t_interval(numbers) if np.isfinite(numbers).all() else (math.nan, math.nan)
     passes = int(sum(band.holds(v) for v in values))
@@ -196,10 +197,10 @@ def _asking(criterion: str, what: str) -> Iterator[None]:
     except NotRun:
         raise
     except Exception as error:
-        said = str(error) if isinstance(error, CandorError) else f"{type(error).__name__}: {error}"
-        raise CandorError(
-            f"{criterion}, {what}, cannot be judged ({said.rstrip('.')}): correct the criterion or what it reads."
-        ) from error
+        if isinstance(error, CandorError):
+            raise CandorError(f"{criterion}, {what}: {error}") from error
+        said = f"{type(error).__name__}: {error}"
+        raise CandorError(f"{criterion}, {what}, fails ({said}): correct it, or the table that it reads.") from error
 
 
 class _Tables(dict):
@@ -212,7 +213,9 @@ class _Tables(dict):
     def __missing__(self, name: str) -> pd.DataFrame:
         if name in self.claim.tables:
             raise NotRun(f"There is no table {name}: nothing was run that makes it.")
-        raise CandorError(f"the claim's `tables` name no {name!r}")
+        near = difflib.get_close_matches(name, self.claim.tables)
+        remedy = f"write {' or '.join(near)}, or " if near else ""
+        raise CandorError(f"The claim declares no table {name!r}: {remedy}add it to its `tables`.")
 
 
 def _judge(check: Check, tables: Tables, criterion: str) -> dict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -141,21 +142,18 @@ def stack(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
 
 @cache
 def _words() -> dict[str, frozenset[str]]:
-    """What a run may lack: the words in the keys of steps by their place (setting, arm), and all names (rest).
+    """What a run may lack: settings, arms, and (rest) any name of a step, its parts, or of a data set.
 
-    `matched_naive` has the words matched, naive and matched_naive: tables call an arm by a part of its step's name.
+    Tables call an arm by the end of its step's name, `policy_naive` naive, and other things by parts of it.
     """
     worlds, settings, arms = zip(*(key.split("/") for key in experiments.steps()))
-
-    def parts(names: Iterable[str]) -> frozenset[str]:
-        split = [name.split("_") for name in set(names)]
-        return frozenset("_".join(p[i:j]) for p in split for i, j in itertools.combinations(range(len(p) + 1), 2))
-
-    found = {"setting": frozenset(settings), "arm": parts([*arms, *itertools.chain(*annotators.ARMS.values())])}
+    split = [name.split("_") for name in {*settings, *arms, *itertools.chain(*annotators.ARMS.values())}]
+    parts = {"_".join(p[i:j]) for p in split for i, j in itertools.combinations(range(len(p) + 1), 2)}
+    ends = {"_".join(p[i:]) for p in split for i in range(len(p))} - set(settings).difference(arms)
     models = config.load("laptop")["models"]
     kinds = ("datasets", "dialogue_data", "program_data", "story_data", "annotation_data", "reasoning_data")
-    data = itertools.chain(worlds, *(models[kind] for kind in kinds))
-    return found | {"rest": found["arm"].union(parts(settings), data)}
+    rest = parts.union(worlds, *(models[kind] for kind in kinds))
+    return {"setting": frozenset(settings), "arm": frozenset(ends), "rest": frozenset(rest)}
 
 
 def select(tables: Tables, table: str, /, **where: object) -> pd.DataFrame:
@@ -171,11 +169,10 @@ def select(tables: Tables, table: str, /, **where: object) -> pd.DataFrame:
     for column, wanted in where.items():
         before, values = kept, _with(frame, table, column)[column]
         kept = before & (values == wanted)
-        if not kept.any() and wanted in _words().get(column, _words()["rest"]):
-            raise NotRun(f"The table {table} has no row with {column} {wanted}: nothing was run that makes one.")
         if not kept.any():
-            there = ", ".join(map(str, values[before].unique()[:20]))
-            raise CandorError(f"the table {table} has no row with {column} {wanted!r}, only with {there}")
+            if wanted in _words().get(column, _words()["rest"]):
+                raise NotRun(f"The table {table} has no row with {column} {wanted}: nothing was run that makes one.")
+            raise CandorError(_slip(f"The table {table} has no row with {column} {wanted!r}", wanted, values[before]))
     return frame[kept]
 
 
@@ -183,8 +180,13 @@ def _with(frame: pd.DataFrame, table: str, *columns: str) -> pd.DataFrame:
     """The frame, which must have the columns."""
     for column in columns:
         if column not in frame:
-            raise CandorError(f"the table {table} has no column {column!r}, only {', '.join(map(str, frame))}")
+            raise CandorError(_slip(f"The table {table} has no column {column!r}", column, frame.columns))
     return frame
+
+
+def _slip(said: str, wrong: object, there: Iterable[object]) -> str:
+    there = list(dict.fromkeys(map(str, there)))
+    return f"{said}: write {' or '.join(difflib.get_close_matches(str(wrong), there) or there[:20])}."
 
 
 def each_seed(tables: Tables, table: str, values: Sequence[str], keys: Sequence[str], /, **where) -> pd.DataFrame:
@@ -195,11 +197,16 @@ def each_seed(tables: Tables, table: str, values: Sequence[str], keys: Sequence[
     columns = list(dict.fromkeys(["seed", *keys, *values]))
     found = _with(select(tables, table, **where), table, *columns)[columns]
     if not pd.api.types.is_integer_dtype(found["seed"]):
-        raise CandorError(f"the table {table} has seeds that are no whole numbers, such as {found['seed'].iloc[0]!r}")
+        strange = found["seed"].iloc[0]
+        raise CandorError(f"The table {table} has seeds that are no whole numbers, such as {strange!r}: correct them.")
     if (twice := found.duplicated(["seed", *keys])).any():
-        at = ", ".join(f"{k} {v}" for k, v in (found.loc[twice, ["seed", *keys]].iloc[0].to_dict() | where).items())
-        raise CandorError(f"the table {table} has more than one row with {at}")
+        raise CandorError(_twice(table, found.loc[twice, ["seed", *keys]].iloc[0].to_dict() | where))
     return found.sort_values(["seed", *keys])
+
+
+def _twice(table: str, where: Mapping[str, object]) -> str:
+    at = ", ".join(f"{column} {value}" for column, value in where.items())
+    return f"The table {table} has more than one row with {at}: select by more columns, or take one away."
 
 
 def by_seed(tables: Tables, table: str, measure: str, /, **where: object) -> pd.Series:
@@ -216,7 +223,7 @@ def number(tables: Tables, table: str, column: str, /, **where: object) -> float
     """The number in that column of the one selected row. Raises: as `select`; `CandorError` if there are more rows."""
     found = _with(select(tables, table, **where), table, column)[column]
     if len(found) > 1:
-        raise CandorError(f"the table {table} has {len(found)} rows with {where}, of which one was expected")
+        raise CandorError(_twice(table, where))
     return float(found.item())
 
 
@@ -286,7 +293,7 @@ def both(count: int, *checks: Check, name: str = "all on the same seed") -> tupl
 def together(name: str, count: int | None, *checks: Check) -> Check:
     """All of the checks on the same seed, as how far the least favourable one lies inside its band (unit of each).
 
-    Count and interval decide it, as with `both`, whose margins are shares of the limits instead; `on_one_seed` of
+    Count and interval decide it, as with `both`, whose margins are shares of the limits instead; `together` of
     claim 1 knows only the count. The criteria of the first run stay judged by the rule that they were declared with.
     """
 

@@ -54,7 +54,7 @@ def gives_up(arm: str, low: float, high: float, worst_bin: str) -> Estimator:
         )
         between = (bins.columns >= low) & (tops <= high).all()
         if not between.any():
-            raise CandorError(f"the table posterior_bins has no bin from {low:g} to {high:g}")
+            raise CandorError(f"The table posterior_bins has no bin from {low:g} to {high:g}: correct the limits.")
         return bins.loc[:, between].agg(worst_bin, axis=1)
 
     return estimate
