@@ -1,5 +1,9 @@
 """What Candor says when something is wrong that a person can put right."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class CandorError(Exception):
     """A message for a person: one sentence, what is wrong and what to do."""
@@ -11,3 +15,13 @@ class DivergedError(CandorError):
 
 class CorruptError(CandorError):
     """A result does not match its checksum."""
+
+
+@contextmanager
+def spoken() -> Iterator[None]:
+    """Ends the process with a `CandorError`'s sentence and exit code 2, without a stack trace."""
+    try:
+        yield
+    except CandorError as error:
+        print(f"candor: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -30,7 +30,7 @@ from typing import Any
 import pandas as pd
 
 from candor import provenance, runtime
-from candor.config import ROOT, Config
+from candor.config import ROOT, Config, named_folder
 from candor.errors import CandorError, CorruptError
 
 PACKAGE = Path(__file__).parent
@@ -219,7 +219,7 @@ def resolved(step: Step, config: Config) -> Config:
 
 def results_root() -> Path:
     """`results/` of this checkout, or `$CANDOR_RESULTS`."""
-    return Path(os.environ.get("CANDOR_RESULTS", ROOT / "results"))
+    return named_folder("CANDOR_RESULTS", ROOT / "results")
 
 
 def folder_of(key: str, seed: int, scale: str) -> Path:
