@@ -1,7 +1,7 @@
 """The packages that Candor needs: install what the locks pin, or write the locks again.
 
-    python tools/environment.py install               into the environment of this Python, a line for every 20 packages
-    python tools/environment.py lock [OPTIONS OF uv]  from requirements.in, as `make lock` does; --upgrade for newer ones
+    python tools/environment.py install            into the environment of this Python, a line for every 20 packages
+    python tools/environment.py lock [OPTIONS]     from requirements.in, as `make lock` does; options of uv: --upgrade
 
 Every file that may be installed is named by its SHA-256, so that nobody on the way can exchange one. Two locks, because
 torch comes in several builds: the index's for Linux asks for CUDA libraries of several GB, its builds for macOS and
@@ -11,6 +11,7 @@ installed where the torch that pip has chosen asks for it. Needs pip alone; `loc
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -36,6 +37,7 @@ HEADER = """\
 # and only what is listed here is ever installed.
 # Wheels are there for Linux x86-64 and arm64 (glibc 2.28) and macOS 14 arm64; torch has none for Intel Macs.
 """
+HEADER_CUDA = "# What torch's CUDA builds for Linux need beside requirements.lock, whose head says how both are made.\n"
 
 
 def entries(path: Path) -> list[str]:
@@ -74,7 +76,7 @@ def _install(wanted: list[str], source: str, at_once: int = 20) -> None:
     # setuptools first and alone, because it builds others; torch alone, because it takes longest.
     alone = [i for i, entry in enumerate(wanted) if name_of(entry) in ("setuptools", "torch")]
     cuts = sorted({0, len(wanted), *range(1, len(wanted), at_once), *alone, *(i + 1 for i in alone)})
-    for start, end in zip(cuts, cuts[1:]):
+    for start, end in itertools.pairwise(cuts):
         names = " to ".join(dict.fromkeys((name_of(wanted[start]), name_of(wanted[end - 1]))))
         print(f"  {start + 1:3} to {end:3} of {len(wanted)}: {names}", flush=True)
         with tempfile.TemporaryDirectory() as folder:
@@ -111,7 +113,7 @@ def _asked(requirement: str) -> tuple[str, str]:
     command = [*PIP, "install", "--quiet", "--dry-run", "--ignore-installed", "--no-deps", "--report", "-", requirement]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     if made.returncode:
-        sys.exit(f"pip finds no {requirement} for this machine: see the head of requirements.lock for those that have one.")
+        sys.exit(f"pip finds no {requirement} for this machine: the head of requirements.lock says where there is one.")
     [found] = json.loads(made.stdout)["install"]
     return found["metadata"]["version"], found["download_info"]["archive_info"]["hashes"]["sha256"]
 
@@ -133,18 +135,16 @@ def lock(*options: str) -> None:
         draft.write_text("".join(before.values()), encoding="utf-8")
         how = ("--universal", "--python-version", "3.11", "--generate-hashes", "--no-annotate", "--no-header")
         command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", *how, *options]
-        if subprocess.run([*command, str(ROOT / "requirements.in"), "--output-file", str(draft)], check=False).returncode:
+        files = [str(ROOT / "requirements.in"), "--output-file", str(draft)]
+        if subprocess.run([*command, *files], check=False).returncode:
             sys.exit("uv could not resolve requirements.in (see above): change it, or run `make lock` again.")
         found = by_name(draft)
     if found["torch"].split()[0] == before.get("torch", "?").split()[0]:
         _add(found, re.findall(r"sha256:(\w+)", before["torch"]))
     _add(found, [_asked(found["torch"].split()[0])[1]])
-    for path, of_cuda in ((MAIN, False), (CUDA, True)):
+    for path, of_cuda, header in ((MAIN, False, HEADER), (CUDA, True, HEADER_CUDA)):
         listed = "".join(entry for name, entry in sorted(found.items()) if bool(OF_CUDA.match(name)) == of_cuda)
-        path.write_text((HEADER if not of_cuda else HEADER_CUDA) + listed, encoding="utf-8")
-
-
-HEADER_CUDA = "# What torch's CUDA builds for Linux need beside requirements.lock, whose header says how this file is made.\n"
+        path.write_text(header + listed, encoding="utf-8")
 
 
 def _add(found: dict[str, str], hashes: list[str]) -> None:

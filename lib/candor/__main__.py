@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
         if "claim" in options:
             made.add_argument("--claim", default=None, help="one claim; all if not given")
         if "cores" in options:
-            made.add_argument("--cores", type=_number("cores"), default=os.cpu_count(), help="processes at once")
+            made.add_argument("--cores", type=_number("cores"), help="processes at once (default: all cores)")
         return made
 
     command(_list, "Show scales, claims and steps", "scale", "claim")
@@ -65,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     made = command(figures, "Draw figures from the tables of the scale, or from data/reference", "scale", "claim")
     made.add_argument("--figure", default=None, help="one figure of the claim")
     command(notebooks, "Execute the notebooks again, in place, from data/reference with live cells off", "cores")
+    command(lab, "Open copies of the notebooks, in work/, in JupyterLab; further options are JupyterLab's")
     command(report, "Write Snakemake's report of what has been computed", "scale", "claim")
     made = command(cost, "Say what a scale needs: runs, tokens, GPU-hours, gigabytes; runs nothing", "scale", "claim")
     made.add_argument("--hardware", default="h100", help="a card of data/cost/rates.csv, such as a100 (default: h100)")
@@ -110,6 +111,7 @@ def steps(arguments: argparse.Namespace) -> None:
     from candor import graph, jobs
 
     plan = graph.plan(arguments.scale)
+    graph.check_seed(plan, arguments.seed, arguments.keys)
     jobs.batch(plan, arguments.seed, arguments.keys, arguments.marker, arguments.log, arguments.gpus)
 
 
@@ -141,6 +143,12 @@ def notebooks(arguments: argparse.Namespace) -> None:
     from candor.publish import execute_notebooks
 
     execute_notebooks(arguments.cores)
+
+
+def lab(arguments: argparse.Namespace) -> None:
+    from candor.publish import lab
+
+    lab(arguments.flags)
 
 
 def report(arguments: argparse.Namespace) -> None:
@@ -206,10 +214,27 @@ def reference(arguments: argparse.Namespace) -> None:
         print(path)
 
 
+def _check(arguments: argparse.Namespace) -> None:
+    """What can be told at once, before what takes seconds is imported."""
+    from candor import claims, config
+
+    if "scale" in arguments:
+        config.check_scale(arguments.scale)
+    if "claim" in arguments and arguments.claim is not None:
+        claims.check(arguments.claim)
+    if "cores" in arguments and arguments.cores is None:
+        from candor.preflight import machine_cores
+
+        arguments.cores = machine_cores()
+
+
 def main(words: list[str] | None = None) -> int:
     """Exit code 0, or 2 after one sentence on what is wrong."""
-    arguments = parser().parse_args(words)
+    arguments, arguments.flags = parser().parse_known_args(words)
+    if arguments.flags and arguments.command != "lab":
+        parser().error(f"unrecognized arguments: {' '.join(arguments.flags)}")
     try:
+        _check(arguments)
         arguments.function(arguments)
     except CandorError as error:
         print(f"candor: {error}", file=sys.stderr)

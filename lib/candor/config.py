@@ -265,7 +265,7 @@ def _at_most(_, pairs: dict[str, str], group: Any, schema: dict) -> Iterator[jso
 
     for one, other, value, limit in _numbers(group, pairs):
         if value > limit:
-            yield ValidationError(f"{one} is {value}, more than {other}, {limit}: make it at most that", path=[one])
+            yield ValidationError(f"{value} is more than {other}, {limit}: make it at most that", path=[one])
 
 
 def _shared_evenly(_, pairs: dict[str, str], group: Any, schema: dict) -> Iterator[jsonschema.ValidationError]:
@@ -274,8 +274,8 @@ def _shared_evenly(_, pairs: dict[str, str], group: Any, schema: dict) -> Iterat
 
     for one, other, value, parts in _numbers(group, pairs):
         if value % (2 * parts):
-            why = f"{one} is {value}, of which {parts} {other} cannot have equal, even shares: make it a multiple of "
-            yield ValidationError(f"{why}{2 * parts}", path=[one])
+            why = f"{value} has no equal, even shares for {parts} {other}: make it a multiple of {2 * parts}"
+            yield ValidationError(why, path=[one])
 
 
 def _sentence(error: jsonschema.ValidationError, source: str) -> str:

@@ -24,9 +24,9 @@ import json
 import shutil
 import urllib.request
 from collections.abc import Callable, Iterable
-from datetime import date
 from pathlib import Path
 
+from candor import provenance
 from candor.config import Config
 from candor.corpora import annotations, dialogues, programs, reasoning, sets, stories
 from candor.errors import CandorError
@@ -104,7 +104,7 @@ def _data(name: str, config: Config) -> Path:
         partial = folder / f"{split}.partial"
         rows.to_parquet(str(partial))
         partial.replace(folder / f"{split}.parquet")
-    origin = {"source": source, "configuration": configuration, "splits": splits, "date": date.today().isoformat()}
+    origin = {"source": source, "configuration": configuration, "splits": splits, "date": provenance.today()}
     (folder / "source.json").write_text(json.dumps(origin, indent=1) + "\n")
     return folder
 
@@ -120,7 +120,7 @@ def _files(name: str, source: str) -> Path:
         partial = folder / f"{split}.partial"
         _reaching(source, lambda cached=cached, partial=partial: shutil.copyfile(cached, partial))
         partial.replace(folder / f"{split}.jsonl")
-    origin = {"source": source, "files": programs.FILES[name], "date": date.today().isoformat()}
+    origin = {"source": source, "files": programs.FILES[name], "date": provenance.today()}
     (folder / "source.json").write_text(json.dumps(origin, indent=1) + "\n")
     return folder
 
@@ -137,7 +137,7 @@ def _file(name: str, repository: str) -> Path:
     partial = folder / "train.partial"
     rows.to_parquet(partial, index=False)
     partial.replace(folder / "train.parquet")
-    origin = {"source": repository, "file": path, "date": date.today().isoformat()}
+    origin = {"source": repository, "file": path, "date": provenance.today()}
     (folder / "source.json").write_text(json.dumps(origin, indent=1) + "\n")
     return folder
 

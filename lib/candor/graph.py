@@ -233,6 +233,22 @@ def check_keys(keys: list[str]) -> None:
             raise CandorError(f"There is no step {key!r}: {there} (`python -m candor list` shows all).")
 
 
+TUNING = range(5)
+
+
+def check_seed(plan: Plan, seed: int, keys: list[str]) -> None:
+    """Raises `CandorError` if this scale has no use for a step with that seed; 0 to 4 are for tuning, at any scale."""
+    check_keys(keys)
+    runs = plan.runs()
+    for key in keys:
+        seeds = {s for k, s in runs if k == key} | set(experiments.seeds_of(experiments.steps()[key], plan.config))
+        if seed not in (*TUNING, *seeds):
+            raise CandorError(
+                f"{key} has no seed {seed} at scale {plan.scale}: choose {', '.join(map(str, sorted(seeds)))}, 0 to 4 "
+                f"for tuning, or add it to the seeds in config/{plan.scale}.yaml."
+            )
+
+
 def _on_gpu(step: steps.Step, settings: Config) -> bool:
     """Whether the step runs a pretrained model: neither a small world nor (option `gpu` False) data alone."""
     return step.world not in settings["world"] and step.options.get("gpu", True)

@@ -18,7 +18,6 @@ import importlib
 import json
 import os
 import re
-import resource
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -331,6 +330,7 @@ def run(
             if old.name != wanted:
                 shutil.rmtree(old, ignore_errors=True)
         partial.mkdir()
+        provenance.tree()  # before the work: what is edited meanwhile has no part in it
         start = time.perf_counter()
         module, function = step.make.split(":")
         make = getattr(importlib.import_module(module), function)
@@ -392,7 +392,7 @@ def _write_run(step, seed, scale, wanted, config, folder, tables, cost) -> None:
         **provenance.here(),
         "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         **cost,
-        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_memory_mb": provenance.peak_memory_mb(),
         "tables": {name: {"rows": len(table), "columns": list(table.columns)} for name, table in tables.items()},
         "files": {str(path.relative_to(folder)): _sha256(path) for path in files},
     }
