@@ -19,7 +19,7 @@ from candor.replicate import hold
 with spoken():  # Snakemake would show a stack trace
     RUN = options(config)
     PLAN = graph.plan(RUN.scale, RUN.claim)
-    OUT = graph.plain(PLAN.folder)
+    OUT = graph.plain(PLAN.folder, Path.cwd())
 BATCHES = PLAN.batches(RUN.batch)
 SCALE = PLAN.scale
 ENVIRONMENT = str(Path(workflow.basedir, "environment.yml")).replace("{", "{{").replace("}", "}}")

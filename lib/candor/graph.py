@@ -194,26 +194,28 @@ def plan(scale: str = "laptop", claim: str | None = None) -> Plan:
     return Plan(settings, (claim,) if claim else tuple(name for name in known if name in settings["claims"]))
 
 
-def plain(folder: Path) -> Path:
-    """The folder by a name that Snakemake takes as it is: relative if it lies below the working folder, so that a
-    checkout can be moved, and by a link in `.snakemake/` if it holds what is a pattern to Snakemake (`{x}`, `<x>`).
+def plain(folder: Path, here: Path = ROOT) -> Path:
+    """The folder by a name that Snakemake, working in `here`, takes as it is.
 
-    Raises: `CandorError` where the folder or the link cannot be made.
+    Relative if it lies below, so that a checkout can be moved; and by a link in `.snakemake/` if its name holds what
+    is a pattern to Snakemake (`{x}`, `<x>`). Raises: `CandorError` where the folder or the link cannot be made.
     """
-    below = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    below = folder.relative_to(here) if folder.is_relative_to(here) else folder
     folder = folder if str(below).startswith("-") else below  # a command would take it for an option
     if not set(str(folder)) & set("{}<>"):
         return folder
     link = Path(".snakemake", f"results-{_digest(str(folder))}")
     try:
-        link.parent.mkdir(exist_ok=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        if not link.exists():
-            link.symlink_to(folder.absolute())
+        (here / link).parent.mkdir(exist_ok=True)
+        (here / folder).mkdir(parents=True, exist_ok=True)
+        if not (here / link).exists():
+            (here / link).symlink_to(here / folder)
     except FileExistsError:  # by a job that started at the same moment
         pass
     except OSError as error:
-        raise CandorError(steps.disk_error(error, folder) or f"{folder} cannot be used: {error}.") from None
+        raise CandorError(
+            f"{here / folder} cannot be used ({error.strerror}): set CANDOR_RESULTS to another folder."
+        ) from None
     return link
 
 
