@@ -17,13 +17,15 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 MAIN, CUDA = ROOT / "requirements.lock", ROOT / "requirements-cuda.lock"
 OF_CUDA = re.compile(r"(nvidia|cuda|triton)\b")
-PIP = [sys.executable, "-m", "pip"]
+PIP = ("-m", "pip")
+NO_WHEEL = "connection-pool"
 HEADER = """\
 # Every package of the environment, pinned, each file that may be installed with its SHA-256. Written by `make lock`
 # (tools/environment.py) from requirements.in; pins stay as they are unless `make lock LOCK_FLAGS=--upgrade` says so.
@@ -66,15 +68,16 @@ def install() -> None:
     _install([wanted.pop("setuptools"), *wanted.values()], "requirements.lock")
     if _wants_cuda():
         _install(entries(CUDA), "requirements-cuda.lock, because this build of torch needs CUDA libraries", 1)
-    if (ROOT / "pyproject.toml").exists():
-        print("Candor itself, from this folder", flush=True)
-        _pip("--no-build-isolation", "--editable", str(ROOT))
+    if (ROOT / "lib").exists():
+        print(f"Candor itself, from {ROOT}", flush=True)
+        # What an editable install comes to; building one fails where the path has what setuptools takes for a variable.
+        Path(sysconfig.get_path("purelib"), "candor.pth").write_text(f"{ROOT / 'lib'}\n")
 
 
 def _install(wanted: list[str], source: str, at_once: int = 20) -> None:
     print(f"{len(wanted)} packages of {source}", flush=True)
-    # setuptools first and alone, because it builds others; torch alone, because it takes longest.
-    alone = [i for i, entry in enumerate(wanted) if name_of(entry) in ("setuptools", "torch")]
+    # setuptools comes first and alone, because it builds what has no wheel; torch alone, because it takes longest.
+    alone = [i for i, entry in enumerate(wanted) if name_of(entry) in ("setuptools", "torch", NO_WHEEL)]
     cuts = sorted({0, len(wanted), *range(1, len(wanted), at_once), *alone, *(i + 1 for i in alone)})
     for start, end in itertools.pairwise(cuts):
         names = " to ".join(dict.fromkeys((name_of(wanted[start]), name_of(wanted[end - 1]))))
@@ -82,18 +85,23 @@ def _install(wanted: list[str], source: str, at_once: int = 20) -> None:
         with tempfile.TemporaryDirectory() as folder:
             part = Path(folder, "part.lock")
             part.write_text("".join(wanted[start:end]), encoding="utf-8")
-            _pip("--no-build-isolation", "--require-hashes", "--requirement", str(part))
-
-
-def _pip(*arguments: str) -> None:
-    command = [*PIP, "install", "--quiet", "--no-deps", "--disable-pip-version-check", *arguments]
-    if subprocess.run(command, env={**os.environ, **_cache()}, check=False).returncode:
-        sys.exit("pip could not install this (see above): put it right and run the same command again, it goes on.")
+            how = ("--quiet", "--no-deps", "--no-build-isolation", "--require-hashes", "--disable-pip-version-check")
+            python = sys.executable
+            if name_of(wanted[start]) == NO_WHEEL and set("${") & set(sys.prefix):  # variables to setuptools
+                Path(folder, "here").symlink_to(sys.prefix)
+                python = f"{folder}/here/bin/python"
+            command = [python, *PIP, "install", *how, "--requirement", str(part)]
+            if subprocess.run(command, env={**os.environ, **_cache()}, check=False).returncode:
+                sys.exit(
+                    "pip could not install this (see above): put it right and run the same command again, it goes on."
+                )
 
 
 def _cache() -> dict[str, str]:
     """pip cannot build a wheel while its cache is on a read-only disk; then it does without."""
-    found = subprocess.run([*PIP, "cache", "dir"], capture_output=True, text=True, check=False).stdout.strip()
+    found = subprocess.run(
+        [sys.executable, *PIP, "cache", "dir"], capture_output=True, text=True, check=False
+    ).stdout.strip()
     try:
         Path(found).mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=found).close()
@@ -110,7 +118,8 @@ def _chosen_torch(entry: str) -> str:
 
 def _asked(requirement: str) -> tuple[str, str]:
     """Version and SHA-256 of the file that pip would install for it here."""
-    command = [*PIP, "install", "--quiet", "--dry-run", "--ignore-installed", "--no-deps", "--report", "-", requirement]
+    ask = ("--quiet", "--dry-run", "--ignore-installed", "--no-deps", "--report", "-")
+    command = [sys.executable, *PIP, "install", *ask, requirement]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     if made.returncode:
         sys.exit(f"pip finds no {requirement} for this machine: the head of requirements.lock says where there is one.")
