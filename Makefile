@@ -35,7 +35,7 @@ ON = $(if $(CORES), --cores $(call quote,$(CORES)))
 help: ## This list
 	echo "Candor: published claims about RLHF and overconfidence, replicated."
 	echo
-	awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 	echo
 	printf '  SCALE=smoke|laptop|sweep|gpu|paper (now %s)   CLAIM=a claim (now %s)\n' \
 	  $(call quote,$(SCALE)) $(call quote,$(or $(CLAIM),all))
