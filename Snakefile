@@ -5,20 +5,24 @@
 
 What there is to do is said in `lib/candor/graph.py`; this file says how it hangs together. Fingerprints go through
 `params`, because Snakemake does not see an edit in an imported module; inputs that only order jobs are `ancient`.
+Every placeholder of a shell command is quoted (`:q`): a results folder may have any name, and a name is no command.
 """
 
 from pathlib import Path
 
 from candor import graph, preflight, progress
 from candor.claims import load
+from candor.config import options
+from candor.errors import spoken
 from candor.replicate import hold
 
-PLAN = graph.plan(config.get("scale", "laptop"), config.get("claim"))
-BATCHES = PLAN.batches(int(config["batch"]) if "batch" in config else None)
+with spoken():  # Snakemake would show a stack trace
+    RUN = options(config)
+    PLAN = graph.plan(RUN.scale, RUN.claim)
+    OUT = graph.plain(PLAN.folder, Path.cwd())
+BATCHES = PLAN.batches(RUN.batch)
 SCALE = PLAN.scale
-GPUS = int(config.get("gpus_per_job", 1)), str(config.get("worlds_on_gpu", False)).lower() == "true"
-# A path below the checkout stays relative, so that it can be moved.
-OUT = PLAN.folder.relative_to(Path.cwd()) if PLAN.folder.is_relative_to(Path.cwd()) else PLAN.folder
+ENVIRONMENT = str(Path(workflow.basedir, "environment.yml")).replace("{", "{{").replace("}", "}}")
 NOTEBOOKS = [path.stem for path in graph.notebooks(PLAN.claims)] if PLAN.shown else []
 FIGURES = {c: {f: graph.figure_digest(c, f) for f in load(c).plots.FIGURES} for c in PLAN.claims}
 
@@ -58,13 +62,14 @@ localrules:
 
 
 onstart:
-    # Held until Snakemake ends, however it ends.
-    LOCK = hold(PLAN.folder)
-    # `replicate` holds the lock and has asked; --config preflight=false is for weights that only a cluster's nodes see.
-    if LOCK and str(config.get("preflight")).lower() != "false":
-        sent = [job.resources for job in workflow.dag.needrun_jobs() if not job.is_local]
-        asked = {(str(r.get("slurm_account", "")), str(r.get("slurm_partition", ""))) for r in sent}
-        preflight.check(PLAN, workflow.resource_settings.cores or 1, workflow.executor_plugin.name, asked)
+    with spoken():
+        # Held until Snakemake ends, however it ends.
+        LOCK = hold(PLAN.folder)
+        # `replicate` holds the lock and has asked; preflight=false is for weights that only a cluster's nodes see.
+        if LOCK and RUN.preflight:
+            sent = [job.resources for job in workflow.dag.needrun_jobs() if not job.is_local]
+            asked = {(str(r.get("slurm_account", "")), str(r.get("slurm_partition", ""))) for r in sent}
+            preflight.check(PLAN, workflow.resource_settings.cores or 1, workflow.executor_plugin.name, asked)
 
 
 rule all:
@@ -93,21 +98,21 @@ rule steps:
     benchmark:
         f"{OUT}/benchmarks/steps/{{seed}}/{{batch}}.tsv"
     conda:
-        "environment.yml"
+        ENVIRONMENT
     params:
-        wanted=lambda wildcards: " ".join(batch_of(wildcards).keys),
+        wanted=lambda wildcards: list(batch_of(wildcards).keys),
         fingerprints=lambda wildcards: PLAN.fingerprints(batch_of(wildcards).keys, int(wildcards.seed)),
         scale=SCALE,
     threads: 1
     priority: lambda wildcards: 1000 - batch_of(wildcards).rank
     resources:
-        gpu=lambda wildcards: PLAN.gpus(batch_of(wildcards), *GPUS),
+        gpu=lambda wildcards: PLAN.gpus(batch_of(wildcards), RUN.gpus_per_job, RUN.worlds_on_gpu),
         # A retry (profiles/slurm, profiles/kubernetes) gets as much again: memory is what a killed job lacked.
         mem_mb=lambda wildcards, attempt: attempt * (64000 if batch_of(wildcards).gpu else 2000),
         runtime=lambda wildcards: 1440 if batch_of(wildcards).gpu else 120,
     shell:
-        "python -m candor steps --scale {params.scale} --seed {wildcards.seed} --marker {output} --log {log} "
-        "--gpus {resources.gpu} {params.wanted} > {log} 2>&1"
+        "python -m candor steps --scale {params.scale:q} --seed {wildcards.seed:q} --marker {output:q} --log {log:q} "
+        "--gpus {resources.gpu:q} {params.wanted:q} > {log:q} 2>&1"
 
 
 rule tables:
@@ -121,7 +126,7 @@ rule tables:
     benchmark:
         f"{OUT}/benchmarks/tables/{{claim}}.tsv"
     conda:
-        "environment.yml"
+        ENVIRONMENT
     params:
         digest=lambda wildcards: PLAN.tables_digest(wildcards.claim),
         scale=SCALE,
@@ -131,7 +136,7 @@ rule tables:
         mem_mb=2000,
         runtime=30,
     shell:
-        "python -m candor tables --scale {params.scale} --claim {wildcards.claim} > {log} 2>&1"
+        "python -m candor tables --scale {params.scale:q} --claim {wildcards.claim:q} > {log:q} 2>&1"
 
 
 rule ledger:
@@ -157,7 +162,7 @@ rule ledger:
     benchmark:
         f"{OUT}/benchmarks/ledger.tsv"
     conda:
-        "environment.yml"
+        ENVIRONMENT
     params:
         digests={claim: graph.criteria_digest(claim) for claim in PLAN.claims},
         scale=SCALE,
@@ -167,7 +172,7 @@ rule ledger:
         mem_mb=1000,
         runtime=10,
     shell:
-        "python -m candor ledger --scale {params.scale} > {log} 2>&1"
+        "python -m candor ledger --scale {params.scale:q} > {log:q} 2>&1"
 
 
 rule figures:
@@ -190,7 +195,7 @@ rule figures:
     benchmark:
         f"{OUT}/benchmarks/figures/{{claim}}.tsv"
     conda:
-        "environment.yml"
+        ENVIRONMENT
     params:
         digests=lambda wildcards: FIGURES[wildcards.claim],
         captions=lambda wildcards: {name: plot.caption for name, plot in load(wildcards.claim).plots.FIGURES.items()},
@@ -201,7 +206,7 @@ rule figures:
         mem_mb=1000,
         runtime=10,
     shell:
-        "python -m candor figures --scale {params.scale} --claim {wildcards.claim} > {log} 2>&1"
+        "python -m candor figures --scale {params.scale:q} --claim {wildcards.claim:q} > {log:q} 2>&1"
 
 
 rule notebook:
@@ -222,23 +227,24 @@ rule notebook:
     benchmark:
         f"{OUT}/benchmarks/notebooks/{{notebook}}.tsv"
     conda:
-        "environment.yml"
+        ENVIRONMENT
     params:
         digest=lambda wildcards, input: [graph.notebook_digest(Path(input.source)), FIGURES],
-        given=lambda wildcards, input: " ".join(
-            f"-p {name} {value}"
+        given=lambda wildcards, input: [
+            word
             for name, value in graph.notebook_parameters(
                 Path(input.source), scale=SCALE, source="auto", live=SCALE != "smoke"
             ).items()
-        ),
+            for word in ("-p", name, value)
+        ],
     threads: 1
     resources:
         gpu=0,
         mem_mb=2000,
         runtime=30,
     shell:
-        "papermill {input.source} {output.executed} {params.given} --cwd notebooks --no-progress-bar > {log} 2>&1 && "
-        "jupyter nbconvert --to html --log-level ERROR {output.executed} >> {log} 2>&1"
+        "papermill {input.source:q} {output.executed:q} {params.given:q} --cwd notebooks --no-progress-bar > {log:q} 2>&1 && "
+        "jupyter nbconvert --to html --log-level ERROR {output.executed:q} >> {log:q} 2>&1"
 
 
 rule report:
@@ -252,13 +258,13 @@ rule report:
     benchmark:
         f"{OUT}/benchmarks/report.tsv"
     conda:
-        "environment.yml"
+        ENVIRONMENT
     params:
-        config=" ".join(f"{key}={value}" for key, value in config.items()),
+        config=[f"{key}={value}" for key, value in config.items()],
     threads: 1
     resources:
         gpu=0,
         mem_mb=2000,
         runtime=10,
     shell:
-        "snakemake evidence --report {output} --nolock --config {params.config} > {log} 2>&1"
+        "snakemake evidence --report {output:q} --nolock --config {params.config:q} > {log:q} 2>&1"

@@ -44,7 +44,9 @@ def said(capsys):
         (("fetch", "everything"), "nothing to fetch called 'everything'"),
         (("sheet", "turns.csv"), "No model has written anything at scale laptop: replicate it first."),
         (("sheet", __file__), "is there already and may hold labels"),
+        (("steps", "--scale", "smoke", "--seed", "12", BASE), "has no seed 12 at scale smoke: choose 11, 0 to 4 for"),
         (("paint",), "invalid choice: 'paint'"),
+        (("ledger", "--all", "x"), "Unrecognized arguments: --all x"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(said, words, sentence):
@@ -64,8 +66,9 @@ def test_list_shows_scales_claims_and_steps(said):
 def test_step_wants_a_number_and_a_known_name():
     import candor
 
-    with pytest.raises(CandorError, match="A seed is a whole number, such as 11, not '11'"):
-        candor.step(BASE, seed="11", scale="smoke")
+    for seed in ("11", True, -1, 10**31):
+        with pytest.raises(CandorError, match=f"A seed is a whole number from 0 to 1000000, such as 11, not {seed!r}"):
+            candor.step(BASE, seed=seed, scale="smoke")
     with pytest.raises(CandorError, match="there are witnesses/expert/base"):
         candor.step("witnesses/expert/rlvx", scale="smoke")
 

@@ -141,7 +141,7 @@ def test_the_laptop_takes_what_the_reference_took():
 
 
 def test_worlds_with_other_settings_are_not_guessed():
-    settings = config.load("laptop", overrides={"world": {"witnesses": {"grpo_steps": 7}}})
+    settings = config.load("laptop", overrides={"world": {"witnesses": {"grpo_steps": 57}}})
     assert cost.seconds_of("witnesses/expert/rlcr", 11, settings) is None
     assert cost.seconds_of("arithmetic/standard/base", 11, settings) is not None
     found = cost.of(graph.Plan(settings, ("brier_fix",)), cost.rate())

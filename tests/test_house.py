@@ -8,12 +8,13 @@ import os
 import re
 import subprocess
 import sys
-from importlib.metadata import metadata, packages_distributions, version
+from importlib.metadata import distributions, packages_distributions, requires
 from pathlib import Path
 
 import pytest
 import yaml
 from candor.config import ROOT
+from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 BINARY = {".png", ".safetensors", ".parquet"}
@@ -55,44 +56,46 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def lock_lines() -> list[str]:
-    lines = (ROOT / "requirements.lock").read_text().splitlines()
-    return [line for line in lines if not line.startswith("#")]
-
-
-def locked() -> dict[str, str]:
-    return dict(line.split("==") for line in lock_lines())
-
-
-@pytest.mark.parametrize("name", sorted(locked()))
-def test_every_locked_package_installs_on_any_python_3_11(name):
-    needed = metadata(name).get("Requires-Python")
-    assert SpecifierSet(needed or "").contains("3.11.0"), f"{name} needs Python {needed}"
-
-
-def test_lock_pins_every_package_and_names_no_place():
-    for line in lock_lines():
-        assert re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", line), line
-    names = [normal(name) for name in locked()]
-    assert len(names) == len(set(names))
-    assert not [name for name in names if name.startswith("nvidia")]
-    assert locked()["torch"] == "2.13.0"
-
-
-def test_conda_environment_is_the_lock():
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
-    conda = [part for part in environment["dependencies"] if isinstance(part, str)]
-    [pip] = [part["pip"] for part in environment["dependencies"] if isinstance(part, dict)]
-    assert "python=3.11" in conda
-    assert pip == ["-r requirements.lock", "-e ."]
-    own = {normal(re.split("[=<>]", part)[0]) for part in conda}
-    assert own == {"python", "make", "pip"}, "packages belong into requirements.lock, or they may disagree with it"
-    assert 'requires-python = "==3.11.*"' in (ROOT / "pyproject.toml").read_text()
+def locked(name: str = "requirements.lock") -> dict[str, Requirement]:
+    """What a lock pins, as it is for this machine; every file of it is named by a hash."""
+    entries = re.findall(
+        r"^([a-zA-Z].*?)((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", (ROOT / name).read_text(), flags=re.M
+    )
+    lines = [line for line in (ROOT / name).read_text().splitlines() if line[:1] not in "# "]
+    assert len(entries) == len(lines), "an entry without a hash, or something that is no entry"
+    pins = [Requirement(entry) for entry, _ in entries]
+    assert all(re.fullmatch(r"==[0-9][A-Za-z0-9.]*", str(pin.specifier)) and not pin.url for pin in pins)
+    return {normal(pin.name): pin for pin in pins if not pin.marker or pin.marker.evaluate()}
 
 
 def test_this_environment_is_the_lock():
-    installed = {name: version(name).split("+")[0] for name in locked()}
-    assert installed == locked()
+    """And so every locked package installs on any Python 3.11."""
+    here = {normal(one.metadata["Name"]): one for one in distributions()}
+    for name, pin in locked().items():
+        assert name in here, f"{name} is locked and not installed: run `make environment`"
+        assert here[name].version in pin.specifier, f"{name} is {here[name].version} here: run `make environment`"
+        needed = SpecifierSet(here[name].metadata.get("Requires-Python") or "")
+        assert needed.contains("3.11.0"), f"{name} needs Python {needed}"
+
+
+def test_the_locks_are_those_of_the_requirements():
+    main, cuda = locked(), locked("requirements-cuda.lock")
+    of_cuda = re.compile(r"(nvidia|cuda|triton)\b")
+    assert not [name for name in main if of_cuda.match(name)], "only a CUDA build of torch needs them"
+    assert not [name for name in cuda if not of_cuda.match(name)]
+    assert str(main["torch"].specifier) == "==2.13.0"
+    listed = [Requirement(line) for line in (ROOT / "requirements.in").read_text().splitlines() if line[:1] != "#"]
+    for wanted in listed:
+        assert next(iter(main[normal(wanted.name)].specifier)).version in wanted.specifier, wanted
+    asked = [Requirement(text) for text in requires("torch") or ()]
+    asked = [one for one in asked if not one.marker or one.marker.evaluate({"extra": ""})]
+    assert {normal(one.name) for one in asked} <= {*main, *cuda}
+
+
+def test_conda_has_the_python_and_the_locks_have_the_rest():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["dependencies"] == ["python=3.11", "make", "git", "pip"]
+    assert 'requires-python = "==3.11.*"' in (ROOT / "pyproject.toml").read_text()
 
 
 def imports_of(source: str) -> set[str]:
@@ -105,8 +108,12 @@ def imports_of(source: str) -> set[str]:
     return found
 
 
-def test_every_import_is_locked():
-    names = {normal(name) for name in locked()}
+def test_every_import_is_required():
+    names = {
+        normal(Requirement(line).name)
+        for line in (ROOT / "requirements.in").read_text().splitlines()
+        if line[:1] != "#"
+    }
     providers = packages_distributions()
     own = {path.parent.name for path in (ROOT / "lib").glob("*/__init__.py")}
     own |= {path.stem for path in (ROOT / "tests").rglob("*.py")}
@@ -115,7 +122,9 @@ def test_every_import_is_locked():
         for source in cells(path) if path.suffix == ".ipynb" else [path.read_text()]:
             imported |= imports_of(source)
         for module in imported - own - sys.stdlib_module_names:
-            assert {normal(name) for name in providers.get(module, [])} & names, f"{path}: {module} is not locked"
+            assert {normal(name) for name in providers.get(module, [])} & names, (
+                f"{path}: {module} is not in requirements.in"
+            )
 
 
 # --- One bibliography -------------------------------------------------------------------------------
@@ -212,43 +221,12 @@ def test_citation_file():
     assert all("name" in author for author in citation["authors"]), "the authors are an entity"
 
 
-# --- The commands -----------------------------------------------------------------------------------
-
-
-def make(*arguments: str) -> subprocess.CompletedProcess:
-    quiet = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
-    return subprocess.run(
-        ["make", "--no-print-directory", *arguments],
-        cwd=ROOT,
-        env=quiet,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_make_alone_lists_every_target():
-    listed = make()
-    assert listed.returncode == 0
-    phony = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), flags=re.M)[1].split()
-    for target in phony:
-        assert f"make {target} " in listed.stdout, target
-
-
-def test_replicate_passes_its_arguments_on():
-    ready = ("--assume-old=requirements.lock", "--assume-old=pyproject.toml")
-    dry = make("--dry-run", *ready, "replicate", "SCALE=smoke", "CLAIM=brier_fix", "CORES=1")
-    assert "-m candor replicate --scale smoke --claim brier_fix --cores 1" in dry.stdout
-    assert "--claim" not in make("--dry-run", *ready, "replicate").stdout
-
-
-def test_another_python_is_refused_in_a_sentence():
-    refused = make("--always-make", "environment", "PYTHON=no-such-python")
-    assert refused.returncode
-    assert "Candor needs Python 3.11, and 'no-such-python' is not one" in refused.stderr
-
-
 def test_ci_runs_the_tests():
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert "set -euo pipefail" in script.read_text() and "make test" in script.read_text()
+
+
+def test_no_two_files_differ_in_case_alone():
+    names = [str(path.relative_to(ROOT)).casefold() for path in tracked()]
+    assert len(names) == len(set(names)), "macOS and Windows keep one of them"

@@ -26,8 +26,8 @@ def step(key: str, seed: int = 11, scale: str = "laptop") -> Result:
     from candor import config, experiments, graph, steps
     from candor.errors import CandorError
 
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise CandorError(f"A seed is a whole number, such as 11, not {seed!r}.")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= 1_000_000:
+        raise CandorError(f"A seed is a whole number from 0 to 1000000, such as 11, not {seed!r}.")
     settings, known = config.load(scale), experiments.steps()
     graph.check_keys([key])
     needed: list[str] = []

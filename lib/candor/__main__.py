@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
         if "claim" in options:
             made.add_argument("--claim", default=None, help=f"one of {names}, {studies} (default: all)")
         if "cores" in options:
-            made.add_argument("--cores", type=_number("cores"), default=os.cpu_count(), help="processes at once")
+            made.add_argument("--cores", type=_number("cores"), help="processes at once (default: all cores)")
         return made
 
     command(_list, "Show scales, claims and steps", "scale", "claim")
@@ -76,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
     made = command(figures, "Draw figures from the tables of the scale, or from data/reference", "scale", "claim")
     made.add_argument("--figure", default=None, help="one figure of the claim")
     command(notebooks, "Execute the notebooks again, in place, from data/reference with live cells off", "cores")
+    command(lab, "Open copies of the notebooks, in work/, in JupyterLab; further options are JupyterLab's")
     command(report, "Write Snakemake's report of what has been computed", "scale", "claim")
     made = command(cost, "Say what a scale needs: runs, tokens, GPU-hours, gigabytes; runs nothing", "scale", "claim")
     made.add_argument("--hardware", default="h100", help="a card of data/cost/rates.csv, such as a100 (default: h100)")
@@ -123,6 +124,7 @@ def steps(arguments: argparse.Namespace) -> None:
     from candor import graph, jobs
 
     plan = graph.plan(arguments.scale)
+    graph.check_seed(plan, arguments.seed, arguments.keys)
     jobs.batch(plan, arguments.seed, arguments.keys, arguments.marker, arguments.log, arguments.gpus)
 
 
@@ -159,6 +161,12 @@ def notebooks(arguments: argparse.Namespace) -> None:
     from candor.publish import execute_notebooks
 
     execute_notebooks(arguments.cores)
+
+
+def lab(arguments: argparse.Namespace) -> None:
+    from candor.publish import lab
+
+    lab(arguments.flags)
 
 
 def report(arguments: argparse.Namespace) -> None:
@@ -231,14 +239,17 @@ def reference(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Raises the sentence for a wrong name before anything else is imported."""
-    known = (*claims.NAMES, *claims.STUDIES, None)
-    if getattr(arguments, "claim", None) not in known:
-        claims.load(arguments.claim)
-    if getattr(arguments, "scale", "laptop") not in SCALES:
-        from candor import config
+    """What can be told at once, before what takes seconds is imported."""
+    from candor import config
 
-        config.load(arguments.scale)
+    if "scale" in arguments:
+        config.check_scale(arguments.scale)
+    if "claim" in arguments and arguments.claim is not None:
+        claims.check(arguments.claim)
+    if "cores" in arguments and arguments.cores is None:
+        from candor.preflight import machine_cores
+
+        arguments.cores = machine_cores()
 
 
 def _once(show: Callable) -> Callable:
@@ -255,7 +266,9 @@ def _once(show: Callable) -> Callable:
 
 def main(words: list[str] | None = None) -> int:
     """Exit code 0, or 2 after one sentence on what is wrong."""
-    arguments = parser().parse_args(words)
+    arguments, arguments.flags = parser().parse_known_args(words)
+    if arguments.flags and arguments.command != "lab":
+        parser().error(f"unrecognized arguments: {' '.join(arguments.flags)}")
     try:
         _check(arguments)
         with warnings.catch_warnings():

@@ -26,9 +26,9 @@ import json
 import shutil
 import urllib.request
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 
+from candor import provenance
 from candor.config import Config
 from candor.corpora import annotations, dialogues, programs, reasoning, sets, stories
 from candor.errors import CandorError
@@ -188,7 +188,7 @@ def _outputs(config: Config) -> list[Path]:
 
 
 def _origin(folder: Path, **about: object) -> None:
-    told = about | {"date": datetime.now(UTC).date().isoformat()}
+    told = about | {"date": provenance.today()}
     (folder / "source.json").write_text(json.dumps(told, indent=1) + "\n")
 
 

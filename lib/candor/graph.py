@@ -201,6 +201,31 @@ def plan(scale: str = "laptop", claim: str | None = None) -> Plan:
     return Plan(settings, (claim,) if claim else tuple(name for name in known if name in settings["claims"]))
 
 
+def plain(folder: Path, here: Path = ROOT) -> Path:
+    """The folder by a name that Snakemake, working in `here`, takes as it is.
+
+    Relative if it lies below, so that a checkout can be moved; and by a link in `.snakemake/` if its name holds what
+    is a pattern to Snakemake (`{x}`, `<x>`). Raises: `CandorError` where the folder or the link cannot be made.
+    """
+    below = folder.relative_to(here) if folder.is_relative_to(here) else folder
+    folder = folder if str(below).startswith("-") else below  # a command would take it for an option
+    if not set(str(folder)) & set("{}<>"):
+        return folder
+    link = Path(".snakemake", f"results-{_digest(str(folder))}")
+    try:
+        (here / link).parent.mkdir(exist_ok=True)
+        (here / folder).mkdir(parents=True, exist_ok=True)
+        if not (here / link).exists():
+            (here / link).symlink_to(here / folder)
+    except FileExistsError:  # by a job that started at the same moment
+        pass
+    except OSError as error:
+        raise CandorError(
+            f"{here / folder} cannot be used ({error.strerror}): set CANDOR_RESULTS to another folder."
+        ) from None
+    return link
+
+
 def reference(names: Iterable[str]) -> Path:
     """The folder of the reference run of these claims: a study has its own, named after its scale."""
     return REFERENCE / STUDIES_AT if set(names) <= set(claims.STUDIES) else REFERENCE
@@ -215,6 +240,22 @@ def check_keys(keys: list[str]) -> None:
             settings = sorted({name.rsplit("/", 1)[0] for name in known})
             there = f"there are {', '.join(near)}" if near else f"the settings are {', '.join(settings)}"
             raise CandorError(f"There is no step {key!r}: {there} (`python -m candor list` shows all).")
+
+
+TUNING = range(5)
+
+
+def check_seed(plan: Plan, seed: int, keys: list[str]) -> None:
+    """Raises `CandorError` if this scale has no use for a step with that seed; 0 to 4 are for tuning, at any scale."""
+    check_keys(keys)
+    runs = plan.runs()
+    for key in keys:
+        seeds = {s for k, s in runs if k == key} | set(experiments.seeds_of(experiments.steps()[key], plan.config))
+        if seed not in (*TUNING, *seeds):
+            raise CandorError(
+                f"{key} has no seed {seed} at scale {plan.scale}: choose {', '.join(map(str, sorted(seeds)))}, 0 to 4 "
+                f"for tuning, or add it to the seeds in config/{plan.scale}.yaml."
+            )
 
 
 def _on_gpu(step: steps.Step, settings: Config) -> bool:

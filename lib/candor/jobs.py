@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from datetime import date
 from pathlib import Path
 
 import pandas as pd
@@ -167,10 +166,10 @@ def origin_of(plan: graph.Plan) -> dict:
     origin = runs[-1] if runs else provenance.here()
     return {
         "scale": plan.scale,
-        "date": date.today().isoformat(),
+        "date": provenance.today(),
         "commit": commits.most_common(1)[0][0] if commits else origin["commit"],
         "commits": dict(commits),
-        "modified": any(run["modified"] for run in runs),
+        "modified": next((state for state in (True, None) if state in {run["modified"] for run in runs}), False),
         "versions": origin["versions"],
         "hardware": origin["hardware"],
         "seeds": list(plan.config["seeds"]),

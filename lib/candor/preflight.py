@@ -112,6 +112,13 @@ def machine_memory(limit: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
     return min(total, int(allowed) if allowed.isdecimal() else total) // MB
 
 
+def machine_cores() -> int:
+    """Cores that this process may use: by its affinity and its container's share; OMP_NUM_THREADS is about threads."""
+    import joblib
+
+    return joblib.cpu_count()
+
+
 def gpu_memory() -> int:
     """Memory of the smallest GPU in MB; 0 where torch sees none."""
     import torch

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
+import sys
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,8 +15,31 @@ import pandas as pd
 
 from candor import claims, cost, evidence, experiments, graph, jobs, readme, show, steps
 from candor.config import ROOT
+from candor.corpora import sets
 from candor.errors import CandorError
 from candor.ledger import missing_criteria
+
+# --- Notebooks that a person works in ---------------------------------------------------------------
+
+
+def lab(flags: Iterable[str] = ()) -> None:
+    """JupyterLab on copies of the notebooks in `work/`, which git ignores, at the first; this process becomes it.
+
+    A copy that is there stays as its owner left it. `flags` are JupyterLab's own and come last, so that they win.
+    """
+    folder = ROOT / "work"
+    folder.mkdir(exist_ok=True)
+    for path in graph.notebooks():
+        if not (folder / path.name).exists():
+            shutil.copyfile(path, folder / path.name)
+    steps.results_root(), sets.root()  # absolute from here on: kernels start in another folder
+    options = [f"--ServerApp.root_dir={ROOT}", f"--ServerApp.preferred_dir={folder}"]
+    options.append(f"--LabApp.default_url=/lab/tree/{folder.name}/00_start_here.ipynb")
+    if hasattr(os, "geteuid") and os.geteuid() == 0:  # a container
+        options.append("--allow-root")
+    print(f"The notebooks in {folder} are yours; delete one, and the next start brings it back as it was.", flush=True)
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *options, *flags])
+
 
 # --- Reference --------------------------------------------------------------------------------------
 

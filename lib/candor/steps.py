@@ -18,7 +18,6 @@ import importlib
 import json
 import os
 import re
-import resource
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -30,7 +29,7 @@ from typing import Any
 import pandas as pd
 
 from candor import provenance, runtime
-from candor.config import ROOT, Config
+from candor.config import ROOT, Config, named_folder
 from candor.errors import CandorError, CorruptError
 
 PACKAGE = Path(__file__).parent
@@ -219,7 +218,7 @@ def resolved(step: Step, config: Config) -> Config:
 
 def results_root() -> Path:
     """`results/` of this checkout, or `$CANDOR_RESULTS`."""
-    return Path(os.environ.get("CANDOR_RESULTS", ROOT / "results"))
+    return named_folder("CANDOR_RESULTS", ROOT / "results")
 
 
 def folder_of(key: str, seed: int, scale: str) -> Path:
@@ -331,6 +330,7 @@ def run(
             if old.name != wanted:
                 shutil.rmtree(old, ignore_errors=True)
         partial.mkdir()
+        provenance.tree()  # before the work: what is edited meanwhile has no part in it
         start = time.perf_counter()
         module, function = step.make.split(":")
         make = getattr(importlib.import_module(module), function)
@@ -392,7 +392,7 @@ def _write_run(step, seed, scale, wanted, config, folder, tables, cost) -> None:
         **provenance.here(),
         "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         **cost,
-        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_memory_mb": provenance.peak_memory_mb(),
         "tables": {name: {"rows": len(table), "columns": list(table.columns)} for name, table in tables.items()},
         "files": {str(path.relative_to(folder)): _sha256(path) for path in files},
     }

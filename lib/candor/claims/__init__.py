@@ -40,9 +40,15 @@ class ClaimModules:
         return importlib.import_module(f"candor.claims.{self.name}.exercises")
 
 
+def check(name: str) -> str:
+    """The claim's name; `CandorError` naming those that there are if there is none of that name. Loads nothing."""
+    if name not in (*NAMES, *STUDIES):
+        raise CandorError(f"There is no claim {name!r}: choose one of {', '.join(NAMES)}.")
+    return name
+
+
 @cache
 def load(name: str) -> ClaimModules:
     """The claim of that name; `CandorError` naming the known ones if there is none."""
-    if name not in (*NAMES, *STUDIES):
-        raise CandorError(f"There is no claim {name!r}: choose one of {', '.join(NAMES)}.")
+    check(name)
     return ClaimModules(name, importlib.import_module(f"candor.claims.{name}.criteria").CLAIM)

@@ -9,14 +9,13 @@ of the others before you use them. GPQA is gated and its questions may not be pa
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from candor.config import ROOT
+from candor.config import ROOT, named_folder
 from candor.corpora import hotpot, text
 from candor.errors import CandorError
 
@@ -25,7 +24,7 @@ Rows = Iterable[Mapping]
 
 def root() -> Path:
     """`data/corpora/` of this checkout, or `$CANDOR_CORPORA`."""
-    return Path(os.environ.get("CANDOR_CORPORA", ROOT / "data" / "corpora"))
+    return named_folder("CANDOR_CORPORA", ROOT / "data" / "corpora")
 
 
 # --- Raw rows -> problem, answer (list of accepted ones), and what else the source tells --------------
