@@ -150,7 +150,7 @@ def replicate(
                 stderr=subprocess.STDOUT,
                 pass_fds=(lock.fileno(),),  # so that the lock outlives a parent that is killed alone
             )
-            watch = progress.Watch(plan, states, cores, log)
+            watch = progress.Watch(plan, states, cores, log, gpus[0])
             try:
                 signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to end: as with Ctrl-C
                 watch.until(process)
