@@ -249,6 +249,13 @@ def test_a_pipe_gets_a_line_a_step_and_a_job(tmp_path):
     assert all(line.endswith(" left") for line in lines[:-1]), "what comes after the steps takes time too"
 
 
+def test_the_first_line_says_on_how_many_cores(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("candor.preflight.machine_cores", lambda: 16)
+    Run(tmp_path, "grounding_loss")
+    said = " ".join(capsys.readouterr().out.split())
+    assert said == "Scale smoke, claim grounding_loss, on 2 of 16 cores: 21 of 21 steps to run."
+
+
 def test_the_first_seconds_already_move(tmp_path):
     run = Run(tmp_path, "grounding_loss")
     run.wait(1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 from rich.markup import escape
 
-from candor import claims, evidence, graph
+from candor import claims, evidence, graph, preflight
 from candor.config import ROOT
 from candor.estimate import Estimate, Job, expected_seconds, jobs
 
@@ -68,7 +67,7 @@ class Watch:
         self.users = {run: [name for name, runs in users.items() if run in runs] for run in states}
         self.estimate = self._estimate(gpus)
         self.chart = self.estimate.chart
-        self.where = f"on {cores} of {os.cpu_count()} cores"
+        self.where = f"on {cores} of {preflight.machine_cores()} cores"
         kept, names = len(states) - len(self.todo), f"claim{'s' * (len(plan.claims) > 1)} {', '.join(plan.claims)}"
         self.say(
             f"Scale {plan.scale}, {names}, {self.where}: {len(self.todo)} of {len(states)} steps to run"
