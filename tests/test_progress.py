@@ -109,6 +109,8 @@ def test_every_scale_has_seconds_of_its_own():
     own = expected_seconds(graph.Plan(longer, ("brier_fix",)))
     assert own["witnesses/expert/rlcr"] == {"21": seconds["witnesses/expert/rlcr"]["11"]}
     models = expected_seconds(graph.plan("gpu", "self_feedback"))
+    for scale in config.scales():
+        assert all(took > 0 for times in expected_seconds(graph.plan(scale)).values() for took in times.values()), scale
     trained = [key for key in models if key.startswith("reasoning/") and experiments.steps()[key].trains]
     assert trained and all(took > 600 for key in trained for took in models[key].values())
 
