@@ -174,7 +174,7 @@ def test_nothing_can_be_written_but_the_scratch_folder(tmp_path):
         "/dev/stdin",
     ]
     inside += [f"/python/lib/python3.11/{name}" for name in ("made", "os.py", "site-packages/made")]
-    told = openings((*inside, tmp_path / "made", "/tmp/made", "/proc/sys/kernel/core_pattern"), "w")
+    told = openings((*inside, tmp_path / "made", "/run/made", "/proc/sys/kernel/core_pattern"), "w")
     assert len(told) == len(inside) + 3 and set(told) <= {"OSError", "PermissionError", "FileNotFoundError"}, told
     link = f"import os; os.symlink({str(tmp_path)!r}, 'link'); open('link/made', 'w')"
     assert attempts(link, "") == ["FileNotFoundError", "done"]
@@ -410,6 +410,7 @@ def test_an_untried_processor_is_refused(kind, monkeypatch):
 
 
 BUBBLEWRAP = sandbox._bubblewrap
+TEMPORARY = sandbox.tempfile.gettempdir()
 
 
 def lets_through(number: int):
@@ -436,8 +437,8 @@ HOLES = {  # what the self-test says, and what was broken by hand
     "takes more memory": ("LIMITS", lambda: replace(LIMITS, memory=2**31)),
     "a program fails": ("LIMITS", lambda: replace(LIMITS, processes=1)),
     "much output": ("LIMITS", lambda: replace(LIMITS, output=2**28)),
-    "reads files": ("_bubblewrap", lambda: with_words("--ro-bind", "/tmp", "/tmp")),
-    "writes files": ("_bubblewrap", lambda: with_words("--bind", "/tmp", "/tmp")),
+    "reads files": ("_bubblewrap", lambda: with_words("--ro-bind", TEMPORARY, TEMPORARY)),
+    "writes files": ("_bubblewrap", lambda: with_words("--bind", TEMPORARY, TEMPORARY)),
     "writes beside": ("_bubblewrap", lambda: lambda *args: [*BUBBLEWRAP(*args)[:-3], "--chmod", "0777", "/", "--"]),
     "sees more": ("_bubblewrap", lambda: with_words("--dir", "/home")),
     "no program begins": ("_LAUNCH", lambda: "pass"),
