@@ -139,7 +139,7 @@ def test_errors_are_candor_errors():
 
 def test_unknown_scale_lists_the_scales():
     message = sentence("lptop")
-    assert "'lptop'" in message and "gpu, laptop, paper, smoke" in message
+    assert "'lptop'" in message and "gpu, laptop, paper, released, smoke" in message
 
 
 @pytest.mark.parametrize("scale", ["../laptop", "", "laptop.yaml", "sub/laptop"])

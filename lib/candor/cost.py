@@ -1004,6 +1004,8 @@ def page() -> str:
     ]
     for scale in sorted(config.scales(), key=lambda name: (_ORDER.find(name) % 99, name)):
         plan = graph.plan(scale)
+        if not plan.runs():  # released outputs alone
+            continue
         rows = table(plan, card)
         parts += [f"## Scale {scale}", _markdown(HEADINGS, map(row_of, rows))]
         parts.append("\n".join(f"- {note}" for note in notes(rows, plan, card, SHARED_PROMPTS)))

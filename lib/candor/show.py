@@ -299,6 +299,7 @@ def provenance_footer(evidence) -> HTML:
 
 _NEEDS = {
     "smoke": "two CPU cores, minutes; mechanics only, never a verdict",
+    "released": "one CPU core, a minute; 12 MB of the authors' outputs, no model",
     "laptop": "two CPU cores, hours",
     "sweep": "two CPU cores, two hours; other sizes of the small models, no claim of its own",
     "gpu": "one GPU, days; the papers' data sets",
@@ -313,7 +314,7 @@ def scales_table() -> HTML:
     rows = []
     for name in sorted(config.scales(), key=lambda s: [*_NEEDS, s].index(s)):
         settings = config.load(name)
-        seeds = [f"world: {len(settings.seeds)}"]
+        seeds = [f"world: {len(settings.seeds)}"] if "world" in settings.evidence else []
         if "models" in settings.evidence:
             seeds.append(f"models: {len(settings.models.seeds)}")
         rows.append([f"<code>{name}</code>", ", ".join(settings.evidence), "; ".join(seeds), _NEEDS.get(name, "")])
