@@ -77,7 +77,7 @@ def made(tmp_path_factory):
 
 
 STARTS = ("fluency", "assured", "binary", "base", "sharpened")
-RANKINGS = {"fluency_shuffled": 1, "fluency_shuffled_2": 2, "fluency_gold": None}
+RANKINGS = ("fluency_shuffled", "fluency_shuffled_2", "fluency_gold")
 PLACES = ("standard", "half_trap", *(size for size in sizes.WIDTHS if size != sizes.HOUSE))
 
 

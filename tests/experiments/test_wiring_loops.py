@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import wired
+from candor import config
 from candor.experiments import sample_tests
 from candor.training import models, self_feedback, sft
 
@@ -45,6 +46,16 @@ def test_a_loop_keeps_its_recipe(name, monkeypatch):
     assert (cycle and (cycle["max_lr"], cycle["total_steps"], cycle.get("pct_start", 0.3))) == (
         rise and (0.01, 2, rise)
     )
+
+
+BASES = ("witnesses/expert", "sample_tests/standard", "reference_game/standard", "arithmetic/standard")
+
+
+def test_every_seed_has_first_weights_of_its_own(tmp_path_factory):
+    with wired.noted(tmp_path_factory, config.load("smoke")) as made:
+        for place in BASES:
+            one, other = (made(f"{place}/base", seed).trainings[0].first_weights for seed in (11, 12))
+            assert not torch.equal(one, other), place
 
 
 def test_every_world_that_trains_has_its_tables():

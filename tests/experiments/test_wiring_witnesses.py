@@ -252,10 +252,11 @@ def test_an_evaluation_of_witnesses_asks_its_arm_the_declared_questions(made, ke
     asked = run.asked("ask", "sample_groups")
     if "classifier" in key:
         assert asked == {f"witnesses/expert/{CLASSIFIERS[name_of(own)[1]][0]}"}, "the policy whose answers it judges"
+        assert run.streams() == {("eval", EVAL_SEED)}
     else:
         course = {own.rsplit("/", 1)[0] + "/base", f"{own}/snapshots"} if step.options.get("trajectory") else set()
         assert asked == {own, *course}
-    assert run.streams() <= {("eval", EVAL_SEED), ("eval", EVAL_SEED + 1), ("free", EVAL_SEED)}
+        assert run.streams() == {("eval", EVAL_SEED), ("eval", EVAL_SEED + 1), ("free", EVAL_SEED)}
     first = run.called("sample_questions")[0].found
     same = made("witnesses/expert/eval_rlvr").called("sample_questions")[0].found
     assert len(first) == SMALL["eval_questions"], "the same for every arm"
@@ -275,6 +276,13 @@ def test_temperatures_are_fitted_on_held_out_questions_alone(made):
     assert len(draws) == len(splits), "no split shares a draw with another"
 
 
+def test_the_chances_of_an_evaluation_are_the_same_for_every_arm_and_seed(made):
+    """Answers are made up here, whatever the model, so nothing may differ but what is drawn from the model itself."""
+    runs = [made("witnesses/expert/eval_rlvr"), made("witnesses/expert/eval_rlcr", 12)]
+    rows = [run.row().drop("malformed") for run in runs]
+    assert rows[0].equals(rows[1]) and runs[0].result.table("voting").equals(runs[1].result.table("voting"))
+
+
 def test_the_laptop_scale_is_the_specification():
     settings = config.load("laptop")["world"]["witnesses"]
     wanted = {
@@ -284,6 +292,21 @@ def test_the_laptop_scale_is_the_specification():
         **{"hidden_size": 64, "layers": 2, "heads": 4, "mlp": 256},
     }
     assert {name: settings[name] for name in wanted} == wanted
+
+
+def test_arms_on_which_no_verdict_rests_have_few_seeds():
+    few = {
+        "expert/" + name for name in ("shuffled_reward", "rlvr_answer_only", "rlvr_no_format", "rlvr_oracle", "rlvr_kl")
+    }
+    few |= {
+        "expert_conf_first/rlcr_conf_first",
+        "give_up/swap_rlvr",
+        *(f"twelve/{n}" for n in ("base", "rlvr", "rlcr")),
+    }
+    for key, step in KNOWN.items():
+        setting, name = name_of(key.replace("/eval_", "/"))
+        if step.world == "witnesses" and setting not in SIZES:
+            assert step.seeds == ("few_seeds" if f"{setting}/{name}" in few else "seeds"), key
 
 
 def test_every_trained_step_has_a_row():

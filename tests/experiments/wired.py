@@ -147,10 +147,8 @@ class Steps:
             handler.on_epoch_end(*now)
 
         def loop(model, *data, **given):
-            started_from = self.origin(model)
-            self.now[-1].trainings.append(
-                SimpleNamespace(model=model, data=data, given=given, started_from=started_from)
-            )
+            start = {"started_from": self.origin(model), "first_weights": next(model.parameters()).detach().clone()}
+            self.now[-1].trainings.append(SimpleNamespace(model=model, data=data, given=given, **start))
             self._shift(model)
             for step in range(1, given.get("steps", 0) + 1):
                 given.get("at", lambda step: None)(step)
