@@ -215,6 +215,7 @@ rule notebook:
             caption="lib/candor/report/notebook.rst",
             labels={"notebook": "{notebook}"},
         ),
+        sums=f"{OUT}/notebooks/{{notebook}}.json",
     log:
         f"{OUT}/logs/notebooks/{{notebook}}.log",
     benchmark:
@@ -236,7 +237,8 @@ rule notebook:
         runtime=30,
     shell:
         "papermill {input.source} {output.executed} {params.given} --cwd notebooks --no-progress-bar > {log} 2>&1 && "
-        "jupyter nbconvert --to html --log-level ERROR {output.executed} >> {log} 2>&1"
+        "jupyter nbconvert --to html --log-level ERROR {output.executed} >> {log} 2>&1 && "
+        "python -m candor seal {output.sums} {output.executed} {output.page} >> {log} 2>&1"
 
 
 rule report:
@@ -244,7 +246,8 @@ rule report:
     input:
         rules.evidence.input,
     output:
-        f"{OUT}/report.html",
+        page=f"{OUT}/report.html",
+        sums=f"{OUT}/report.json",
     log:
         f"{OUT}/logs/report.log",
     benchmark:
@@ -259,4 +262,5 @@ rule report:
         mem_mb=2000,
         runtime=10,
     shell:
-        "snakemake evidence --report {output} --nolock --config {params.config} > {log} 2>&1"
+        "snakemake evidence --report {output.page} --nolock --config {params.config} > {log} 2>&1 && "
+        "python -m candor seal {output.sums} {output.page} >> {log} 2>&1"

@@ -20,7 +20,10 @@ def here() -> dict[str, Any]:
     from importlib.metadata import version
 
     def git(*arguments: str) -> str:
-        result = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+        try:
+            result = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+        except OSError:  # git is not installed
+            return ""
         return result.stdout.strip()
 
     packages = ("torch", "transformers", "trl", "datasets", "numpy", "pandas")
