@@ -25,18 +25,20 @@ _HELD = "CANDOR_LOCK_HELD"
 FREE_MB = 500
 
 
-def hold(folder: Path) -> TextIO | None:
+def hold(folder: Path, mend: bool = False) -> TextIO | None:
     """Take the lock of a results folder until the returned file is closed or its process ends, however it ends.
 
-    Raises `CandorError` if another replication has it, naming its process. None where the parent process, `replicate`,
-    has it already.
+    Raises: `CandorError` if another replication has it, naming its process; `CorruptError` if something else than a
+    file is there, which `mend` removes. None where the parent process, `replicate`, has the lock already.
     """
     if os.environ.get(_HELD) == str(folder):
         return None
     lock = folder / ".lock"
     folder.mkdir(parents=True, exist_ok=True)
     if os.path.lexists(lock) and not lock.is_file():
-        raise store.corrupt(lock, "is not a file")
+        if not mend:
+            raise store.corrupt(lock, "is not a file")
+        store.remove(lock)
     file = lock.open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -195,11 +197,8 @@ def replicate(
     """
     if gpus[1] > gpus[0]:
         raise CandorError(f"A job cannot have {gpus[1]} GPUs where all share {gpus[0]}: raise --gpus.")
-    lock = plan.folder / ".lock"
-    if mend and not lock.is_file():
-        store.remove(lock)
     ready(plan, cores)
-    with disk(plan.folder), hold(plan.folder) as held:
+    with disk(plan.folder), hold(plan.folder, mend) as held:
         store.sweep(plan.folder)
         found = _mend(plan) if mend else survey(plan)
         for error in found.damaged.values():
