@@ -18,12 +18,12 @@ CANDOR = PATH="$(CURDIR)/.venv/bin:$$PATH" $(PY) -m candor
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help environment replicate report notebooks figures verify lab test clean
+.PHONY: help environment replicate report notebooks figures verify lab test test-long clean
 
 help: ## This list
 	@echo "Candor: published claims about RLHF and overconfidence, replicated."
 	@echo
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  SCALE=smoke|laptop|sweep|gpu|paper (now $(SCALE))   CLAIM=a claim (now $(or $(CLAIM),all))"
 	@echo "  Claims: binary_reward sophistry grounding_loss annotation_noise brier_fix self_feedback"
@@ -55,6 +55,9 @@ test: $(READY) ## Lint, format check, workflow lint, and all tests (including th
 	$(PY) -m ruff format --check .
 	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PY) -m snakemake --lint
 	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PY) -m pytest -n 2 --dist loadfile
+
+test-long: $(READY) ## Kill a small run twenty times and compare what comes out with one that nobody touched
+	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PY) -m pytest -m long -s
 
 clean: ## Remove smoke results and caches; results of other scales and .venv stay
 	rm -rf results/smoke .snakemake/log .ruff_cache .pytest_cache .hypothesis

@@ -120,6 +120,17 @@ def folder(path):
     (path / "a").write_text("a")
 
 
+@contextmanager
+def limited(what, most):
+    """The kernel refuses what is beyond, for whomever."""
+    before = resource.getrlimit(what)
+    resource.setrlimit(what, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(what, before)
+
+
 SHAPES = ("5", "null", "[[1]]", "[]", "{}", '{"files": []}', '{"files": {}}', '{"checksum": null}', "[" * 10**5, "NaN")
 ODD = {
     "empty": lambda p: p.write_text(""),
@@ -211,18 +222,28 @@ def test_files_of_others_are_left_alone(plan):
     assert all(path.read_text() == "mine" for path in own)
 
 
+def test_what_an_interrupted_process_left_is_swept_and_what_a_living_one_makes_is_not(plan):
+    manifest = plan.folder / BASE / "run.json"
+    with store.draft(manifest) as draft:
+        (draft / "half").write_text("half")
+        dead = [
+            plan.folder / "batches" / name for name in (".a.lock", ".b.json.lock", ".c.json.7.draft", ".b.json.draft")
+        ]
+        for path in dead[:3]:
+            path.write_text("")
+        folder(dead[3])
+        store.sweep(plan.folder)
+        assert (draft / "half").exists() and not any(path.exists() for path in dead)
+    assert not [path for path in plan.folder.rglob(".*") if path.name != ".lock"]
+    assert lacking(plan) == []
+
+
+def test_a_machine_without_free_descriptors_has_no_damaged_results(plan):
+    with limited(resource.RLIMIT_NOFILE, 0), pytest.raises(OSError, match="Too many open files"):
+        store.unseal(plan.folder / LEDGER)
+
+
 # --- A disk that fails ------------------------------------------------------------------------------
-
-
-@contextmanager
-def no_file_larger_than(size):
-    """As a full disk: the kernel refuses to write on, for whomever."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def train(plan):
@@ -283,7 +304,10 @@ def results(made, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", WRITE)
 def test_a_full_disk_is_one_sentence_and_loses_nothing(results, name, size):
     before = everything(results.folder / name)
-    with no_file_larger_than(size), pytest.raises(CandorError, match="files may not be that large here") as caught:
+    with (
+        limited(resource.RLIMIT_FSIZE, size),
+        pytest.raises(CandorError, match="files may not be that large") as caught,
+    ):
         WRITE[name](results)
     assert "\n" not in str(caught.value) and str(results.folder) in str(caught.value)
     gone = {results.folder / DRAWN / "counts.json"} if name == DRAWN else set()

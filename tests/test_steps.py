@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pandas as pd
@@ -159,6 +161,11 @@ def above(context):
     return {"sum": pd.DataFrame({"x": [below.table("numbers")["x"].sum()], "bytes": [below.model.exists()]})}
 
 
+def slow(context):
+    time.sleep(0.3)
+    return good(context)
+
+
 def fails(context):
     (context.folder / "half.txt").write_text("half")
     raise context.step.options["error"]
@@ -203,6 +210,14 @@ def test_a_step_is_made_once_with_all_that_it_needs(toy):
     assert not leftovers()
     with pytest.raises(st.MissingError, match="no table 'nothing', only sum"):
         result.table("nothing")
+
+
+def test_a_step_that_two_ask_for_at_once_is_made_once(toy):
+    step = st.Step("toy/a/slow", "test_steps:slow", settings=("x",))
+    with ThreadPoolExecutor(3) as pool:
+        results = [*pool.map(lambda _: toy(step.key, steps={step.key: step}), range(3))]
+    assert len(made) == 1 and sorted(fresh for _, fresh in results) == [False, False, True]
+    assert not leftovers()
 
 
 def test_run_json_says_how_it_was_made(toy):

@@ -7,6 +7,7 @@ JSON of the same name for a figure, a notebook and the report. It is written las
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -20,6 +21,7 @@ from typing import Any, TypeVar
 from candor.errors import CandorError, CorruptError, MissingError
 
 T = TypeVar("T")
+_NOT_THE_FILE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _EDITED = "does not match its checksum (truncated, edited by hand or of an older version)"
 
 
@@ -48,6 +50,8 @@ def read(path: Path, parse: Callable[[Path], T]) -> T:
     except FileNotFoundError:
         pass
     except Exception as error:
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in _NOT_THE_FILE:
+            raise
         reason = getattr(error, "strerror", None) or "truncated or edited by hand"
         raise corrupt(path, f"cannot be read ({reason})") from None
     there = next(place for place in (path, *path.parents) if os.path.lexists(place))
