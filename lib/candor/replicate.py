@@ -94,10 +94,8 @@ def _probe(folder: Path) -> None:
     """Raises one sentence if nothing can be written in a folder."""
     try:
         with disk(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / f".probe-{os.getpid()}"
-            probe.write_bytes(b"candor")
-            probe.unlink()
+            store.write_json(folder / ".probe", "candor")
+            (folder / ".probe").unlink(missing_ok=True)
     except OSError as error:
         raise CandorError(
             f"{folder} cannot be written ({error.strerror}): set CANDOR_RESULTS to another folder."
