@@ -30,7 +30,7 @@ ON = $(if $(CORES), --cores $(call quote,$(CORES)))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SILENT:
-.PHONY: help environment replicate report notebooks figures verify lab test lock clean
+.PHONY: help environment replicate report notebooks figures verify lab test test-long lock clean
 
 help: ## This list
 	echo "Candor: published claims about RLHF and overconfidence, replicated."
@@ -69,6 +69,10 @@ test: $(READY) ## Lint, format check, workflow lint, and all tests (including th
 	$(PY) -m ruff format --check .
 	$(IN) $(PY) -m snakemake --lint
 	$(IN) $(PY) -m pytest -n 2 --dist loadfile
+
+test-long: export HF_HUB_OFFLINE = 1
+test-long: $(READY) ## Kill a small run twenty times and compare what comes out with one that nobody touched
+	$(IN) $(PY) -m pytest -m long -s
 
 lock: $(READY) ## Write requirements.lock again from requirements.in (LOCK_FLAGS=--upgrade for newer packages)
 	$(PY) tools/environment.py lock $(LOCK_FLAGS)

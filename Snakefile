@@ -222,6 +222,7 @@ rule notebook:
             caption="lib/candor/report/notebook.rst",
             labels={"notebook": "{notebook}"},
         ),
+        sums=f"{OUT}/notebooks/{{notebook}}.json",
     log:
         f"{OUT}/logs/notebooks/{{notebook}}.log",
     benchmark:
@@ -244,7 +245,8 @@ rule notebook:
         runtime=30,
     shell:
         "papermill {input.source:q} {output.executed:q} {params.given:q} --cwd notebooks --no-progress-bar > {log:q} 2>&1 && "
-        "jupyter nbconvert --to html --log-level ERROR {output.executed:q} >> {log:q} 2>&1"
+        "jupyter nbconvert --to html --log-level ERROR {output.executed:q} >> {log:q} 2>&1 && "
+        "python -m candor seal {output.sums:q} {output.executed:q} {output.page:q} >> {log:q} 2>&1"
 
 
 rule report:
@@ -252,7 +254,8 @@ rule report:
     input:
         rules.evidence.input,
     output:
-        f"{OUT}/report.html",
+        page=f"{OUT}/report.html",
+        sums=f"{OUT}/report.json",
     log:
         f"{OUT}/logs/report.log",
     benchmark:
@@ -267,4 +270,5 @@ rule report:
         mem_mb=2000,
         runtime=10,
     shell:
-        "snakemake evidence --report {output:q} --nolock --config {params.config:q} > {log:q} 2>&1"
+        "snakemake evidence --report {output.page:q} --nolock --config {params.config:q} > {log:q} 2>&1 && "
+        "python -m candor seal {output.sums:q} {output.page:q} >> {log:q} 2>&1"

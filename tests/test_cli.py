@@ -1,8 +1,12 @@
 """The command line: what is wrong is said in one sentence, with exit code 2."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 from candor import __main__ as cli
-from candor import claims, config, experiments, graph, jobs, progress, replicate, steps
+from candor import claims, config, experiments, graph, jobs, progress, provenance, replicate, steps
 from candor.errors import CandorError, DivergedError
 
 BASE = "witnesses/expert/base"
@@ -39,7 +43,7 @@ def said(capsys):
         (("steps", "--scale", "smoke", "--seed", "11", "rlvr"), "witnesses/abstaining, witnesses/expert"),
         (("figures", "--claim", "binary_reward", "--figure", "pie"), "no figure 'pie': choose one of payoff"),
         (("report", "--scale", "smoke"), "Nothing has been computed at scale smoke: run `make replicate SCALE=smoke`"),
-        (("verify", "--scale", "smoke"), "run `make replicate`"),
+        (("verify", "--scale", "smoke"), "run `make replicate SCALE=smoke`"),
         (("ledger", "--scale", "smoke"), "no tables at scale smoke: run `make replicate SCALE=smoke`"),
         (("fetch", "everything"), "nothing to fetch called 'everything'"),
         (("sheet", "turns.csv"), "No model has written anything at scale laptop: replicate it first."),
@@ -92,52 +96,71 @@ def test_a_loss_that_is_not_a_number_is_said(said, results, monkeypatch):
     [event] = [event for event in progress.events(plan) if "failed" in event]
     assert event["failed"] == f"{BASE}, seed 11" and event["log"] == "a.log"
     assert not (results / "marker.json").exists()
-    assert not list(results.rglob("*.partial-*")) and not list(plan.folder.glob("progress/*.json"))
+    assert not list(results.rglob(".*")) and not list(plan.folder.glob("progress/*.json"))
     monkeypatch.setattr(graph, "plan", lambda *_: plan)
     code, _, error = said("steps", "--scale", "smoke", "--seed", "11", BASE)
     assert code == 2 and "The loss became" in error
 
 
-def test_a_full_disk_is_said(said, results, monkeypatch):
-    import pandas as pd
-
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
-    code, _, error = said("steps", "--scale", "smoke", "--seed", "11", BASE)
-    assert code == 2
-    assert "The disk is full" in error and len(error.strip().splitlines()) == 1
-    assert not list(results.rglob("*.partial-*"))
-
-
-def test_no_room_and_no_permission_are_said_before_any_work(said, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "place, sentence",
+    [("{tmp}/file/results", "is in the way"), ("/sys/kernel/candor", "CANDOR_RESULTS"), ("/proc/candor", "cannot be")],
+)
+def test_a_folder_that_cannot_be_written_is_said_before_any_work(said, tmp_path, monkeypatch, place, sentence):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("CANDOR_RESULTS", str(tmp_path / "file" / "results"))
-    code, _, error = said("replicate", "--scale", "smoke")
-    assert code == 2 and "cannot be written" in error and "CANDOR_RESULTS" in error
-    monkeypatch.setenv("CANDOR_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("CANDOR_RESULTS", place.format(tmp=tmp_path))
+    for command in ("replicate", "repair"):
+        code, _, error = said(command, "--scale", "smoke")
+        assert code == 2 and sentence in error and "CANDOR_RESULTS" in error and len(error.splitlines()) == 1
+
+
+def test_no_room_is_said_before_any_work(said, monkeypatch):
     monkeypatch.setattr(replicate, "FREE_MB", 10**12)
     code, _, error = said("replicate", "--scale", "smoke")
     assert code == 2 and "MB are free" in error
 
 
-def test_a_read_only_folder_is_said(said, results, monkeypatch):
-    from pathlib import Path
-
-    def read_only(*_):
-        raise OSError(30, "Read-only file system")
-
-    monkeypatch.setattr(Path, "write_bytes", read_only)
+@pytest.mark.parametrize("there, lacking", [([], "bash"), (["bash", "python", "papermill"], "jupyter")])
+def test_a_missing_program_is_said_before_any_work(said, tmp_path, monkeypatch, there, lacking):
+    for name in there:
+        (tmp_path / name).write_text("#!/bin/sh")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     code, _, error = said("replicate", "--scale", "smoke")
-    assert code == 2 and "cannot be written (Read-only file system)" in error
+    assert code == 2 and f"{lacking} is not installed: run `make environment`." in error
 
 
-def test_a_second_replication_is_refused(said):
-    with replicate.hold(graph.plan("smoke").folder):
-        code, _, error = said("replicate", "--scale", "smoke")
-    assert code == 2 and "Another replication is at work" in error
-    replicate.hold(graph.plan("smoke").folder).close()  # the lock is free again
+def test_without_git_a_result_says_that_its_commit_is_unknown(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert provenance.here.__wrapped__()["commit"] == "unknown"
+
+
+HOLD = """
+import fcntl, sys
+file = open(sys.argv[1], "a+")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_a_second_replication_is_refused_and_the_first_is_named(said, left):
+    folder = graph.plan("smoke").folder
+    folder.mkdir(parents=True)
+    environment = os.environ | ({replicate._HELD: str(folder)} if left else {})
+    command, pipe = [sys.executable, "-c", HOLD, str(folder / ".lock")], subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe) as other:
+        other.stdout.readline()
+        for command in ("replicate", "repair"):
+            code, _, error = said(command, "--scale", "smoke")
+            assert code == 2 and f"(process {other.pid}, since 20" in error and f"`kill {other.pid}`" in error
+            assert ("left behind by a replication that was killed" in error) == left
+            assert ("Another replication" in error) != left
+        other.stdin.close()
+    replicate.hold(folder).close()  # the lock is free again
+    replicate.hold(folder).close()
 
 
 def test_known_steps_pass_the_check():

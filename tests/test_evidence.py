@@ -1,10 +1,8 @@
 """Tables on disk, whose evidence a reader sees, and a run held against the reference."""
 
-import json
-
 import pandas as pd
 import pytest
-from candor import claims, evidence, graph, ledger, publish, readme
+from candor import claims, evidence, graph, ledger, publish, readme, store
 from candor.errors import CandorError, CorruptError
 
 TABLES = {
@@ -33,10 +31,11 @@ def places(tmp_path, monkeypatch):
 def fill(folder, tables, frame=LEDGER):
     for claim in claims.NAMES:
         evidence.write_tables(TABLES, tables / claim, claim=claim, scale="laptop")
-    for name in evidence.LEDGERS:
-        frame.to_csv(folder / f"{name}.csv", index=False)
     about = {"date": "2026-01-31", "commit": "abc", "hardware": {"cpu": "a chip", "cores": 2, "gpu": None}}
-    (folder / "provenance.json").write_text(json.dumps(about))
+    with store.draft(folder / "provenance.json") as draft:
+        for name in evidence.LEDGERS:
+            frame.to_csv(draft / f"{name}.csv", index=False)
+        store.put(draft, folder / "provenance.json", about)
 
 
 def test_tables_survive_the_disk(tmp_path):
@@ -48,13 +47,43 @@ def test_tables_survive_the_disk(tmp_path):
         pd.testing.assert_frame_equal(read[name], table, rtol=1e-7)
 
 
-@pytest.mark.parametrize("harm", [lambda p: p.write_text(p.read_text()[:-5]), lambda p: p.unlink()])
-def test_a_truncated_or_missing_table_is_named(tmp_path, harm):
-    evidence.write_tables(TABLES, tmp_path / "results" / "smoke" / "tables" / "binary_reward")
-    folder = tmp_path / "results" / "smoke" / "tables" / "binary_reward"
-    harm(folder / "one.csv")
-    with pytest.raises(CorruptError, match=r"one\.csv does not match .* repair --scale smoke"):
+@pytest.mark.parametrize("name", ["one.csv", "two.csv", "provenance.json"])
+def test_a_table_that_is_not_as_it_was_written_is_named(places, name):
+    folder = places[0] / "tables" / "binary_reward"
+    evidence.write_tables(TABLES, folder)
+    (folder / "mine.csv").write_text("x\n1\n")
+    assert set(evidence.read_tables(folder)) == set(TABLES), "only what was sealed is read"
+    whole = (folder / name).read_bytes()
+    for harmed in (whole[:-5], b"", whole + b"1,2,3\n", bytes(range(256))):
+        (folder / name).write_bytes(harmed)
+        with pytest.raises(CorruptError, match=rf"{name} .*candor repair --scale laptop"):
+            evidence.read_tables(folder)
+    (folder / name).unlink()
+    with pytest.raises(CandorError, match=rf"{name}.*make replicate SCALE=laptop"):
         evidence.read_tables(folder)
+
+
+@pytest.mark.parametrize("name", [*(f"{name}.csv" for name in evidence.LEDGERS), "provenance.json"])
+def test_an_edited_ledger_is_named_and_never_shown(places, name):
+    own, reference = places
+    fill(own, own / "tables")
+    fill(reference, reference)
+    for folder, remedy in ((own, "candor repair --scale laptop"), (reference, "with git")):
+        path = folder / name
+        path.write_text(path.read_text().replace("2026", "2027").replace("0.5", "0.7"))
+        source = "results" if folder == own else "reference"
+        for act in (lambda: evidence.load(source=source), lambda: evidence.load_ledgers(folder)):  # noqa: B023
+            with pytest.raises(CorruptError, match=rf"{name} does not match its checksum.*{remedy}"):
+                act()
+    with pytest.raises(CorruptError):
+        evidence.load()
+
+
+def test_the_committed_reference_is_sealed():
+    for manifest in graph.REFERENCE.rglob("provenance.json"):
+        store.unseal(manifest)
+    for names in (claims.NAMES, claims.STUDIES):
+        evidence.load_ledgers(graph.reference(names))
 
 
 def test_own_results_take_the_place_of_the_reference(places):

@@ -131,8 +131,8 @@ def test_jobs_ask_for_the_gpus_that_they_can_use():
 
 def test_one_command_hands_the_gpus_on():
     plan = graph.plan("gpu", "brier_fix")
-    words = replicate._command(plan, 2, None, "all", (4, 2))
+    words = replicate._command(plan, 2, None, [], (4, 2))
     assert words[words.index("--resources") + 1] == "gpu=4" and "gpus_per_job=2" in words
     with pytest.raises(CandorError, match="cannot have 2 GPUs where all share 1: raise --gpus"):
         replicate.replicate(plan, 2, gpus=(1, 2))
-    assert "--resources" not in replicate._command(graph.plan("smoke"), 2, None, "all")
+    assert "--resources" not in replicate._command(graph.plan("smoke"), 2, None, [])

@@ -3,19 +3,23 @@
 The graph runs in a copy of the checkout, so that the tests may edit its sources, and its results are nobody's.
 """
 
+import copy
 import json
 import os
+import random
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
-from candor import claims, experiments, graph, jobs, ledger, replicate, steps
+from candor import claims, experiments, graph, jobs, ledger, replicate, steps, store
 from candor.config import ROOT
 from candor.errors import CandorError
 
@@ -131,12 +135,19 @@ class Checkout:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            preexec_fn=heed_signals,
         )
 
     def run(self, *words: str) -> tuple[int, str]:
         process = self.start(*words)
-        output, _ = process.communicate(timeout=900)
+        output, _ = process.communicate()
         return process.returncode, output
+
+    def elsewhere(self, name: str) -> "Checkout":
+        """The same checkout, with results in another folder."""
+        other = copy.copy(self)
+        other.results, other.env = self.folder / name / "smoke", {**self.env, "CANDOR_RESULTS": str(self.folder / name)}
+        return other
 
     def replicate(self, command: str = "replicate", *words: str) -> tuple[int, str]:
         return self.run("candor", command, "--scale", "smoke", "--cores", "2", *words)
@@ -158,40 +169,44 @@ class Checkout:
         return {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", output, flags=re.M) if rule != "total"}
 
 
+def heed_signals():
+    """A shell's background job ignores some signals, and so would what it starts."""
+    for number in SIGNALS:
+        if number != signal.SIGKILL:
+            signal.signal(number, signal.SIG_DFL)
+
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL)
+
+
 @pytest.fixture(scope="session")
-def resumed(tmp_path_factory) -> tuple[Checkout, dict[Path, int], str]:
-    """The graph, killed with all its processes after some steps, then finished by the same command."""
+def finished(tmp_path_factory) -> tuple[Checkout, str]:
+    """The graph, run to its end, and what was said."""
     checkout = Checkout(tmp_path_factory.mktemp("checkout"))
-    process = checkout.start("candor", "replicate", "--scale", "smoke", "--cores", "2")
-    while process.poll() is None and len(checkout.finished()) < 5:
-        time.sleep(0.2)
-    assert process.poll() is None, process.stdout.read()
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    before = checkout.finished()
     code, output = checkout.replicate()
     assert code == 0, output
-    return checkout, before, output
+    return checkout, output
 
 
 @pytest.mark.slow
-def test_a_killed_run_keeps_what_was_finished(resumed):
-    checkout, before, output = resumed
-    after = checkout.finished()
-    assert len(before) >= 5
-    assert {path: after[path] for path in before} == before
+def test_every_step_is_told(finished):
+    checkout, output = finished
     total = len(graph.plan("smoke").runs())
-    assert len(after) == total
-    assert f"{total - len(before)} of {total} steps to run, {len(before)} are done." in output
-    assert not list(checkout.results.rglob("*.partial-*"))
-    assert len(re.findall(r"^\[step \d+/\d+\] \w+/", output, flags=re.M)) == total - len(before)
+    assert len(checkout.finished()) == total
+    assert f"{total} of {total} steps to run" in output
+    assert len(re.findall(r"^\[step \d+/\d+\] \w+/", output, flags=re.M)) == total
     jobs = re.findall(r"^\[job (\d+)/(\d+)\] (\w+)", output, flags=re.M)
     assert jobs[-1] == (jobs[-1][1], jobs[-1][1], "report") and len(jobs) == 2 * len(claims.NAMES) + 10
+    assert not leftovers(checkout.results)
+
+
+def leftovers(results: Path) -> list[Path]:
+    return [path for path in results.rglob(".*") if path.name not in (".lock", ".snakemake_timestamp")]
 
 
 @pytest.mark.slow
-def test_the_ledger_is_complete_and_gives_no_verdict(resumed):
-    checkout, _, output = resumed
+def test_the_ledger_is_complete_and_gives_no_verdict(finished):
+    checkout, output = finished
     rows = pd.read_csv(checkout.results / "ledger.csv")
     for name in claims.NAMES:
         assert not ledger.missing_criteria(claims.load(name).claim, rows)
@@ -207,8 +222,8 @@ def test_the_ledger_is_complete_and_gives_no_verdict(resumed):
 
 
 @pytest.mark.slow
-def test_figures_notebooks_and_report_are_there(resumed):
-    checkout, _, _ = resumed
+def test_figures_notebooks_and_report_are_there(finished):
+    checkout, _ = finished
     for name in claims.NAMES:
         for figure in claims.load(name).plots.FIGURES:
             assert {p.suffix for p in (checkout.results / "figures" / name).glob(f"{figure}.*")} == {
@@ -225,18 +240,30 @@ def test_figures_notebooks_and_report_are_there(resumed):
 
 
 @pytest.mark.slow
-def test_a_second_run_does_nothing(resumed):
-    checkout, _, _ = resumed
+def test_what_was_lost_is_made_again_and_nothing_else(finished):
+    checkout, _ = finished
     before = {path: path.stat().st_mtime_ns for path in checkout.results.rglob("*.csv")} | checkout.finished()
+    drawn = {path: path.read_bytes() for path in (checkout.results / "figures").rglob("*.*g")}
+    lost = [
+        checkout.results / "figures" / "sophistry" / "minutes.svg",
+        checkout.results / "notebooks" / "07_verdict.html",
+    ]
+    for path in lost:
+        path.unlink()
     code, output = checkout.replicate()
     assert code == 0, output
-    assert "was there already" in output
+    assert all(path.exists() for path in lost)
+    assert {path: path.read_bytes() for path in drawn} == drawn
     assert all(path.stat().st_mtime_ns == then for path, then in before.items())
+    log = (checkout.results / "logs" / "snakemake.log").read_text()
+    ran = {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", log, flags=re.M)}
+    assert ran == {"all": 1, "figures": 1, "notebook": 1, "report": 1, "total": 4}
+    assert not checkout.would_run()
 
 
 @pytest.mark.slow
-def test_an_edited_figure_redraws_itself_and_trains_nothing(resumed):
-    checkout, _, _ = resumed
+def test_an_edited_figure_redraws_itself_and_trains_nothing(finished):
+    checkout, _ = finished
     before, drawn = checkout.finished(), checkout.results / "figures" / "binary_reward"
     times = {path: path.stat().st_mtime_ns for path in drawn.glob("*.svg")}
     checkout.edit("lib/candor/claims/binary_reward/plots.py", "def payoff(tables: Tables)", "def payoff(tables: dict)")
@@ -251,8 +278,8 @@ def test_an_edited_figure_redraws_itself_and_trains_nothing(resumed):
 
 
 @pytest.mark.slow
-def test_an_edited_trainer_trains_again_and_comments_do_not(resumed):
-    checkout, _, _ = resumed
+def test_an_edited_trainer_trains_again_and_comments_do_not(finished):
+    checkout, _ = finished
     checkout.edit("lib/candor/training/sft.py", "model.train()\n", "model.train()  # a remark\n")
     assert "steps" not in checkout.would_run()
     checkout.edit("lib/candor/training/sft.py", "weight_decay=0.01", "weight_decay=0.02")
@@ -264,35 +291,188 @@ def test_an_edited_trainer_trains_again_and_comments_do_not(resumed):
     assert todo["tables"] == sum(any(key.startswith(stale) for key in plan.keys(name)) for name in plan.claims)
 
 
-@pytest.mark.slow
-def test_a_truncated_result_is_named_and_repaired(resumed):
-    checkout, _, _ = resumed
-    folder = checkout.results / "steps" / "witnesses" / "twelve" / "eval_rlcr" / "11"
-    harmed = folder / "summary.parquet"
-    whole = harmed.read_bytes()
-    harmed.write_bytes(whole[: len(whole) // 2])
-    before = checkout.finished()
-    code, output = checkout.replicate()
-    assert code == 2
-    assert f"{harmed} does not match its checksum" in output and "repair --scale smoke" in output
-    code, output = checkout.replicate("repair", "--claim", "brier_fix")  # one, for the sake of the notebooks' time
+# --- Killed, harmed and run again --------------------------------------------------------------------
+
+ONE = "grounding_loss"  # the cheapest claim
+TARGETS = ("worker", "shell", "snakemake", "parent", "group")
+
+
+def killed(run: Checkout, draw: random.Random) -> str:
+    """Start the run of one claim and kill a part of it at a random moment; follow what is then said.
+
+    Returns what was done, after every process has ended.
+    """
+    until, number, target = draw.randint(tally(run), len(manifests(run))), draw.choice(SIGNALS), draw.choice(TARGETS)
+    process = run.start("candor", "replicate", "--scale", "smoke", "--claim", ONE, "--cores", "2")
+    parent = psutil.Process(process.pid)
+    while process.poll() is None and not holds_lock(parent):
+        time.sleep(0.1)
+    while process.poll() is None and tally(run) < until:
+        time.sleep(0.1)
+    time.sleep(2 * draw.random())
+    there = family(parent)
+    done = f"{number.name} to {target}, {tally(run)} of {len(manifests(run))} finished"
+    with suppress(ProcessLookupError, psutil.NoSuchProcess):
+        if target == "group":
+            os.killpg(process.pid, number)
+        else:
+            there.get(target, parent).send_signal(number)
+    output, code = process.communicate()[0], process.returncode
+    done += f", exit {code}: {output.splitlines()[-1] if output else 'nothing was said'}"
+    assert "Traceback" not in output, done
+    assert code in (0, 2) or (code == -number and number == signal.SIGKILL), done
+    if code == 2 and (target in ("parent", "group") or target not in there):
+        assert "Stopping ..." in output and "what is finished is kept" in output, done
+    elif code == 2:
+        assert number in (signal.SIGINT, signal.SIGHUP) or f"({number.name}" in output or "by SIGTERM" in output, done
+    snakemake = there.get("snakemake")
+    if code == -signal.SIGKILL and snakemake and alive(snakemake):
+        code, output = run.replicate("replicate", "--claim", ONE)
+        if code:  # else it had ended by itself meanwhile
+            assert "left behind" in output and f"`kill {snakemake.pid}`" in output, output
+            snakemake.terminate()
+            done += "; Snakemake was left behind, and stopped as was said"
+    while any(map(alive, there.values())):
+        time.sleep(0.1)
+    return done
+
+
+def manifests(run: Checkout) -> list[Path]:
+    """Of all that the run of one claim makes."""
+    plan = graph.plan("smoke", ONE)
+    those = [path for paths in replicate.outputs(plan).values() for path in paths]
+    those += [steps.folder_of(key, seed, plan.scale) / "run.json" for key, seed in plan.runs()]
+    return [run.results / path.relative_to(plan.folder) for path in those]
+
+
+def tally(run: Checkout) -> int:
+    return sum(path.exists() for path in manifests(run))
+
+
+def family(parent: psutil.Process) -> dict[str, psutil.Process]:
+    """Snakemake, a job's shell, and what works in it."""
+    found = {}
+    with suppress(psutil.NoSuchProcess):
+        for child in parent.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                shell = child.name() == "bash"
+                found["snakemake" if child.ppid() == parent.pid else "shell" if shell else "worker"] = child
+    return found
+
+
+def holds_lock(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return any(file.path.endswith("/.lock") for file in process.open_files())
+    return False
+
+
+def alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """Every step, table, ledger row, figure and marker of the claim, byte for byte.
+
+    Exempt: how long a step took and what memory (`seconds`, `peak_memory_mb`), in `run.json` and in a training's log;
+    notebooks and the report, which say when they were executed, have to be there and whole.
+    """
+    plan = graph.plan("smoke", ONE)
+    for key, seed in plan.runs():
+        at = Path("steps", key, str(seed))
+        runs = [store.unseal(results / at / "run.json") for results in (one, other)]
+        assert runs[0]["files"].keys() == runs[1]["files"].keys()
+        for name in runs[0]["files"]:
+            if (one / at / name).read_bytes() != (other / at / name).read_bytes():
+                logs = [pd.read_parquet(results / at / name).drop(columns="seconds") for results in (one, other)]
+                pd.testing.assert_frame_equal(*logs, check_exact=True)
+        for run in runs:
+            for part in ("seconds", "peak_memory_mb", "files"):
+                run.pop(part)
+        assert runs[0] == runs[1]
+    for kind in ("tables", "figures"):
+        names = {path.relative_to(one) for path in (one / kind / ONE).glob("*.*")}
+        assert names == {path.relative_to(other) for path in (other / kind / ONE).glob("*.*")}
+        for name in names:
+            assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    for name in ("ledger.csv", "checks.csv", "verdicts.csv"):
+        rows = [[row for row in (at / name).read_bytes().splitlines() if row.startswith(b"gro")] for at in (one, other)]
+        assert rows[0] and rows[0] == rows[1], name
+    found = replicate.survey(plan)
+    assert not found.lacking and not found.damaged and {*found.states.values()} == {"done"}
+    assert not leftovers(one)
+
+
+@pytest.fixture(scope="session")
+def one(finished) -> tuple[Checkout, list[str]]:
+    """The run of one claim, killed three times, then finished by the same command; and how it was killed."""
+    run = finished[0].elsewhere("killed")
+    done = [killed(run, random.Random(f"kill {i}")) for i in range(3)]
+    code, output = run.replicate("replicate", "--claim", ONE)
     assert code == 0, output
-    assert "To be made again: witnesses/twelve/eval_rlcr, seed 11." in output
-    changed = {path for path, then in checkout.finished().items() if before[path] != then}
-    assert changed == {folder / "run.json"}
-    pd.testing.assert_frame_equal(pd.read_parquet(harmed), pd.read_parquet(_write(whole, checkout.folder)))
+    return run, done
 
 
-def _write(content: bytes, folder: Path) -> Path:
-    place = folder / "before.parquet"
-    place.write_bytes(content)
-    return place
+@pytest.mark.slow
+def test_a_run_that_was_killed_ends_as_one_that_nobody_touched(finished, one, monkeypatch):
+    monkeypatch.setenv("CANDOR_RESULTS", one[0].env["CANDOR_RESULTS"])
+    assert_same(one[0].results, finished[0].results)
 
 
-# --- Marks that promise too much -------------------------------------------------------------------
+HARM = {
+    "steps/reference_game/standard/eval_base/11/cells.parquet": lambda p: p.write_bytes(p.read_bytes()[:100]),
+    "steps/reference_game/standard/base/11": shutil.rmtree,
+    "batches/11/reference_game_1.json": lambda p: p.write_text("5"),
+    "tables/grounding_loss/cells.csv": Path.unlink,
+    "tables/grounding_loss/provenance.json": lambda p: p.write_text("null"),
+    "ledger.csv": lambda p: p.write_text(p.read_text().replace("not attempted", "replicated")),
+    "checks.csv": Path.unlink,
+    "figures/grounding_loss/headline.svg": lambda p: p.write_text(""),
+    "figures/grounding_loss/arms.json": Path.unlink,
+    "notebooks/03_grounding_loss.ipynb": lambda p: p.write_bytes(p.read_bytes()[:1000]),
+    "notebooks/07_verdict.html": Path.unlink,
+    "report.html": lambda p: (p.unlink(), p.mkdir()),
+    "logs/ledger.log": lambda p: (p.unlink(), p.mkdir()),
+}
 
 
-def test_half_the_figures_of_a_claim_are_taken_away_and_a_figure_that_is_no_more(tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_whatever_is_harmed_is_named_and_repaired_with_the_command_of_the_run(finished, one, monkeypatch):
+    run, before = one[0], one[0].finished()
+    monkeypatch.setenv("CANDOR_RESULTS", run.env["CANDOR_RESULTS"])
+    for name, harm in HARM.items():
+        harm(run.results / name)
+    code, output = run.replicate("replicate", "--claim", ONE)
+    assert code == 2 and len(output.splitlines()) == 1
+    assert "cells.parquet does not match its checksum" in output and "repair --scale smoke" in output
+    code, output = run.replicate("repair", "--claim", ONE)
+    assert code == 0, output
+    assert_same(run.results, finished[0].results)
+    made = {path.parent.parent.name for path, then in run.finished().items() if before[path] != then}
+    assert made == {"base", "eval_base"}
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_twenty_kills(finished, monkeypatch):
+    """`make test-long`: other moments each time."""
+    seed = time.time_ns()
+    print(f"random.Random({seed})")
+    draw, run = random.Random(seed), finished[0].elsewhere("twenty")
+    monkeypatch.setenv("CANDOR_RESULTS", run.env["CANDOR_RESULTS"])
+    for _ in range(20):
+        if tally(run) == len(manifests(run)):  # something to do again
+            for path in draw.sample(sorted(run.results.rglob("run.json")), 7):
+                shutil.rmtree(path.parent)
+        print(killed(run, draw), flush=True)
+    code, output = run.replicate("replicate", "--claim", ONE)
+    assert code == 0, output
+    assert_same(run.results, finished[0].results)
+
+
+def test_a_figure_that_is_no_more_is_removed(tmp_path, monkeypatch):
     monkeypatch.setenv("CANDOR_RESULTS", str(tmp_path))
     plan = graph.plan("smoke", "sophistry")
     folder, names = plan.folder / "figures" / "sophistry", list(claims.load("sophistry").plots.FIGURES)
@@ -301,28 +481,3 @@ def test_half_the_figures_of_a_claim_are_taken_away_and_a_figure_that_is_no_more
         (folder / f"{name}.svg").write_text("<svg/>")
     jobs.figures(plan, "sophistry", names[0])
     assert {path.stem for path in folder.glob("*.svg")} == set(names)
-    replicate.survey(plan)
-    assert len(list(folder.glob("*.svg"))) == len(names)
-    (folder / f"{names[-1]}.svg").unlink()
-    replicate.survey(plan)
-    assert not folder.exists()
-
-
-def test_a_marker_without_its_step_is_taken_away(tmp_path, monkeypatch):
-    monkeypatch.setenv("CANDOR_RESULTS", str(tmp_path))
-    plan = graph.plan("smoke")
-    [key, *_] = plan.keys("binary_reward")
-    for seed in ("11", "12"):
-        marker = plan.folder / "batches" / seed / "a.json"
-        marker.parent.mkdir(parents=True)
-        marker.write_text(json.dumps({key: "0"}))
-    (plan.folder / "batches" / "11" / "b.json").write_text("{half")
-    states = replicate.survey(plan)
-    assert set(states.values()) == {"missing"}
-    assert [path.parent.name for path in plan.folder.glob("batches/*/*.json")] == ["12"]
-
-
-def test_repair_finds_nothing_in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("CANDOR_RESULTS", str(tmp_path))
-    assert replicate.repair(graph.plan("smoke")) == []
-    assert not steps.folder_of("witnesses/expert/base", 11, "smoke").exists()

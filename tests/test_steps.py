@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pandas as pd
@@ -159,6 +161,11 @@ def above(context):
     return {"sum": pd.DataFrame({"x": [below.table("numbers")["x"].sum()], "bytes": [below.model.exists()]})}
 
 
+def slow(context):
+    time.sleep(0.3)
+    return good(context)
+
+
 def fails(context):
     (context.folder / "half.txt").write_text("half")
     raise context.step.options["error"]
@@ -188,7 +195,7 @@ def toy(tmp_path, monkeypatch):
 
 
 def leftovers():
-    return list(st.results_root().rglob("*partial*"))
+    return [path for kind in ("draft", "lock") for path in st.results_root().rglob(f".*.{kind}")]
 
 
 def test_a_step_is_made_once_with_all_that_it_needs(toy):
@@ -203,6 +210,14 @@ def test_a_step_is_made_once_with_all_that_it_needs(toy):
     assert not leftovers()
     with pytest.raises(st.MissingError, match="no table 'nothing', only sum"):
         result.table("nothing")
+
+
+def test_a_step_that_two_ask_for_at_once_is_made_once(toy):
+    step = st.Step("toy/a/slow", "test_steps:slow", settings=("x",))
+    with ThreadPoolExecutor(3) as pool:
+        results = [*pool.map(lambda _: toy(step.key, steps={step.key: step}), range(3))]
+    assert len(made) == 1 and sorted(fresh for _, fresh in results) == [False, False, True]
+    assert not leftovers()
 
 
 def test_run_json_says_how_it_was_made(toy):
@@ -242,25 +257,37 @@ def test_states(toy):
 
 
 @pytest.mark.parametrize(
-    "name, damage",
+    "name, damage, what",
     [
-        ("model/weights.bin", lambda p: p.write_bytes(p.read_bytes()[:-1])),
-        ("model/weights.bin", lambda p: p.unlink()),
-        ("numbers.parquet", lambda p: p.write_bytes(p.read_bytes()[:40] + b"X" + p.read_bytes()[41:])),
-        ("run.json", lambda p: p.write_text(p.read_text()[:200])),
-        ("run.json", lambda p: p.write_text("")),
-        ("run.json", lambda p: p.write_text("[]")),
-        ("run.json", lambda p: p.write_text(p.read_text().replace('"seed": 11', '"seed": 12'))),
+        ("model/weights.bin", lambda p: p.write_bytes(p.read_bytes()[:-1]), "does not match its checksum"),
+        ("numbers.parquet", lambda p: p.write_bytes(p.read_bytes()[:40] + b"X" + p.read_bytes()[41:]), "not match its"),
+        ("run.json", lambda p: p.write_text(p.read_text()[:200]), "truncated"),
+        ("run.json", lambda p: p.write_text("[]"), "truncated or edited"),
+        (
+            "run.json",
+            lambda p: p.write_text(p.read_text().replace('"seed": 11', '"seed": 12')),
+            "not match its checksum",
+        ),
     ],
 )
-def test_damage_is_noticed_and_named(toy, name, damage):
+def test_damage_is_noticed_and_named(toy, name, damage, what):
     result, _ = toy("toy/a/base")
     damage(result.folder / name)
     for act in (lambda: st.read("toy/a/base", 11, "laptop"), lambda: toy("toy/a/base"), toy):
-        with pytest.raises(CorruptError, match=r"does not match its checksum.*candor repair --scale laptop") as caught:
+        with pytest.raises(CorruptError, match=what + r".*candor repair --scale laptop") as caught:
             act()
-        assert str(result.folder / name) in str(caught.value)
+        assert caught.value.path == result.folder / name and str(caught.value.path) in str(caught.value)
     assert len(made) == 1, "nothing is recomputed behind anybody's back"
+
+
+@pytest.mark.parametrize("name", ["model/weights.bin", "numbers.parquet", "run.json"])
+def test_what_was_deleted_is_made_again(toy, name):
+    result, _ = toy("toy/a/base")
+    (result.folder / name).unlink()
+    with pytest.raises(CandorError, match="make replicate SCALE=laptop"):
+        st.read("toy/a/base", 11, "laptop")
+    assert toy("toy/a/base")[1] and len(made) == 2
+    assert not leftovers()
 
 
 def test_an_unknown_step_is_one_sentence(toy):
@@ -280,7 +307,9 @@ class Safetensors(Exception):
         (Safetensors('IoError(Os { code: 28, message: "No space left on device" })'), "disk is full"),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "quota is used up"),
         (OSError(errno.EROFS, "Read-only file system"), "read-only disk: set CANDOR_RESULTS"),
-        (PermissionError(errno.EACCES, "Permission denied"), "cannot be written"),
+        (PermissionError(errno.EACCES, "Permission denied"), "permission denied"),
+        (OSError(errno.EFBIG, "File too large"), "files may not be that large"),
+        (IsADirectoryError(errno.EISDIR, "Is a directory"), "is in the way"),
     ],
 )
 def test_a_disk_that_fails_is_one_sentence(toy, error, sentence):
@@ -297,7 +326,7 @@ def test_other_errors_stay_themselves_and_leave_nothing(toy, error):
     with pytest.raises(type(error)) as caught:
         toy(bad.key, steps={bad.key: bad})
     assert caught.value is error
-    assert not leftovers() and not st.folder_of(bad.key, 11, "laptop").exists()
+    assert not leftovers() and not [*st.folder_of(bad.key, 11, "laptop").iterdir()]
 
 
 def test_a_failure_leaves_the_old_result(toy):
@@ -328,10 +357,12 @@ st.run("toy/a/base", 11, test_steps.STEPS, Config({{"scale": "laptop", "world": 
 @pytest.mark.parametrize(
     "target, when",
     [
-        ("st._write_run", "True"),
-        ("st.Path.rename", "'partial' in arguments[0].name"),
-        ("st.Path.rename", "'partial' not in arguments[0].name"),
-        ("st.shutil.rmtree", "'-old' in arguments[0].name"),
+        ("st._about", "True"),
+        ("st.store.seal", "True"),
+        ("st.store.remove", "arguments[0].name == 'run.json'"),
+        ("st.store.remove", "arguments[0].name == 'numbers.parquet'"),
+        ("st.Path.rename", "arguments[0].name == 'numbers.parquet'"),
+        ("st.Path.rename", "arguments[0].name == 'run.json'"),
     ],
 )
 def test_kill_9_leaves_old_or_new_and_the_next_run_finishes(toy, target, when):
@@ -343,9 +374,9 @@ def test_kill_9_leaves_old_or_new_and_the_next_run_finishes(toy, target, when):
     assert died.returncode == -9, died.stderr.decode()
     wanted = st.fingerprint(STEPS["toy/a/base"], 11, STEPS, Config({"scale": "laptop", "world": {"toy": {"x": 2}}}))
     assert st.state("toy/a/base", 11, "laptop", wanted) in ("done", "stale", "missing"), "never half a result"
+    assert leftovers()
     result, _ = toy("toy/a/base", x=2)
     assert result.table("numbers")["seed"].tolist() == [22, 22]
-    toy("toy/a/base", x=3)
     assert not leftovers()
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from candor import claims
-from candor.errors import CandorError
+from candor.errors import CandorError, disk
 
 # Names are known without importing what they stand for: help and a wrong name take no second.
 SCALES = sorted(path.stem for path in (Path(__file__).resolve().parents[2] / "config").glob("*.yaml"))
@@ -85,7 +87,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--page", action="store_true", help="write COST.md and the table in README.md instead")
     command(verify, "Compare your results with data/reference", "scale")
     command(declare, "Lock the criteria that are new, before their run; refuses if one that is locked was changed")
-    command(repair, "Make again what does not match its checksum", "scale", "claim", "cores")
+    command(repair, "Replicate, after removing what is truncated, edited or odd", "scale", "claim", "cores")
+    made = command(seal, "Write the checksums of files into a JSON beside them; the graph's jobs do so")
+    made.add_argument("manifest", type=Path, metavar="JSON")
+    made.add_argument("files", type=Path, nargs="+", metavar="FILE")
     made = command(fetch, "Put data sets and weights of the models path onto this machine", "scale")
     made.add_argument("names", nargs="+", metavar="NAME", help="data sets, or models, outputs, all")
     made = command(sheet, "Write turns to be labelled by hand, for the labeller of dialogues", "scale")
@@ -201,13 +206,15 @@ def declare(arguments: argparse.Namespace) -> None:
 
 def repair(arguments: argparse.Namespace) -> None:
     from candor import graph
-    from candor.replicate import repair, replicate
+    from candor.replicate import replicate
 
-    plan = graph.plan(arguments.scale, arguments.claim)
-    removed = repair(plan)
-    print(f"To be made again: {'; '.join(removed)}." if removed else "Every result matches its checksum.")
-    if removed:
-        replicate(plan, arguments.cores, arguments.claim)
+    replicate(graph.plan(arguments.scale, arguments.claim), arguments.cores, arguments.claim, mend=True)
+
+
+def seal(arguments: argparse.Namespace) -> None:
+    from candor import store
+
+    store.seal(arguments.manifest, {}, arguments.files)
 
 
 def fetch(arguments: argparse.Namespace) -> None:
@@ -264,14 +271,21 @@ def _once(show: Callable) -> Callable:
     return first
 
 
+def _stop(number: int, _: object) -> None:
+    raise KeyboardInterrupt(number)
+
+
 def main(words: list[str] | None = None) -> int:
-    """Exit code 0, or 2 after one sentence on what is wrong."""
+    """Exit code 0, 2 after one sentence on what is wrong, or 128 and the number of the signal that asked to stop."""
     arguments, arguments.flags = parser().parse_known_args(words)
     if arguments.flags and arguments.command != "lab":
         parser().error(f"unrecognized arguments: {' '.join(arguments.flags)}")
+    for number in (signal.SIGTERM, signal.SIGHUP) if words is None else ():
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, _stop)
     try:
         _check(arguments)
-        with warnings.catch_warnings():
+        with disk("A file"), warnings.catch_warnings():
             warnings.showwarning = _once(warnings.showwarning)
             arguments.function(arguments)
     except CandorError as error:
@@ -279,9 +293,10 @@ def main(words: list[str] | None = None) -> int:
         return 2
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        print("candor: Stopped; what is finished is kept.", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        with suppress(OSError):  # a terminal that was closed
+            print("candor: Stopped; what is finished is kept.", file=sys.stderr)
+        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
     return 0
 
 

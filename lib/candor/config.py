@@ -163,6 +163,11 @@ def named_folder(variable: str, default: Path) -> Path:
     return place
 
 
+def results_root() -> Path:
+    """`results/` of this checkout, or `$CANDOR_RESULTS`."""
+    return named_folder("CANDOR_RESULTS", ROOT / "results")
+
+
 # --- Reading ----------------------------------------------------------------------------------------
 
 

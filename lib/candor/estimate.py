@@ -52,12 +52,13 @@ def jobs(plan: graph.Plan, seconds: Mapping[str, Mapping[str, float]], rates: Ma
         keys = set(plan.keys(claim))
         needs = tuple(f"{name}, seed {seed}" for (name, seed), batch in batches.items() if keys & set(batch.keys))
         found.append(Job(f"tables of {claim}", "tables", rates["tables"], needs))
-        found.append(Job(f"figures of {claim}", "figures", rates["figures"], (f"tables of {claim}",)))
+        if plan.shown:
+            found.append(Job(f"figures of {claim}", "figures", rates["figures"], (f"tables of {claim}",)))
     found.append(Job("ledger", "ledger", rates["ledger"], tuple(f"tables of {claim}" for claim in plan.claims)))
-    shown = [f"notebook {path.stem}" for path in graph.notebooks(plan.claims)]
+    shown = [f"notebook {path.stem}" for path in graph.notebooks(plan.claims) if plan.shown]
     live = 0 if plan.scale == "smoke" else LIVE_SECONDS
     found += [Job(name, "notebook", rates["notebook"] + live, ("ledger",)) for name in shown]
-    made = (*shown, *(f"figures of {claim}" for claim in plan.claims))
+    made = ("ledger", *shown, *(f"figures of {claim}" for claim in plan.claims if plan.shown))
     found.append(Job("report", "report", rates["report"], made))
     return {job.name: job for job in found}
 

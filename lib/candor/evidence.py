@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from candor import claims, graph, steps
-from candor.errors import CandorError, CorruptError
+from candor import claims, graph, steps, store
+from candor.errors import CandorError
 
 LEDGERS = ("ledger", "checks", "verdicts")
 
@@ -34,7 +33,8 @@ def load(claim: str | None = None, scale: str = "laptop", source: str = "auto") 
     """The evidence for a claim (None: for all).
 
     `source` "results" is the reader's own run at `scale`, "reference" the run that came with the project, "auto" the
-    first where it is there and the second where not. Raises `CandorError` if there is nothing to load.
+    first where it is there and the second where not. Raises `CandorError` if there is nothing to load, `CorruptError`
+    naming a file that is not as it was written.
     """
     if source not in ("auto", "results", "reference"):
         raise CandorError(f"There is no source {source!r}: choose auto, results or reference.")
@@ -44,7 +44,7 @@ def load(claim: str | None = None, scale: str = "laptop", source: str = "auto") 
         return _load(own, own / "tables", names, claim, f"Your own run at {scale} scale.", "results")
     kept = graph.reference(names)
     if source != "results" and _complete(kept, kept, names):
-        provenance = _provenance(kept)
+        provenance = store.unseal(kept / "provenance.json", check=False)
         label = f"Reference run of {provenance['date']}, commit {provenance['commit']}, {_machine(provenance)}."
         if gone := provenance.get("missing"):
             label += f" Not finished: {len(gone)} runs are missing; `make replicate` computes them."
@@ -54,27 +54,18 @@ def load(claim: str | None = None, scale: str = "laptop", source: str = "auto") 
 
 
 def _complete(folder: Path, tables: Path, names: list[str]) -> bool:
-    ledger = folder / "ledger.csv"
-    if not ledger.exists() or not all(list((tables / name).glob("*.csv")) for name in names):
-        return False
-    return set(names) <= set(pd.read_csv(ledger, usecols=["claim"])["claim"])
+    manifests = [folder / "provenance.json", *(tables / name / "provenance.json" for name in names)]
+    return all(map(os.path.lexists, manifests)) and set(names) <= set(load_ledgers(folder)["ledger"]["claim"])
 
 
 def _load(folder: Path, tables: Path, names: list[str], claim: str | None, label: str, source: str) -> Evidence:
-    def rows(name: str) -> pd.DataFrame:
-        frame = pd.read_csv(folder / f"{name}.csv")
-        return frame[frame["claim"].isin(names)].reset_index(drop=True)
-
+    ledgers = load_ledgers(folder)
+    rows = (ledgers[name][ledgers[name]["claim"].isin(names)].reset_index(drop=True) for name in LEDGERS)
     found = {}
     for name in names:
         prefix = "" if claim else f"{name}/"
         found |= {prefix + table: frame for table, frame in read_tables(tables / name).items()}
-    return Evidence(found, *(rows(name) for name in LEDGERS), label, _provenance(folder), source)
-
-
-def _provenance(folder: Path) -> dict[str, Any]:
-    path = folder / "provenance.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    return Evidence(found, *rows, label, store.unseal(folder / "provenance.json", check=False), source)
 
 
 def _machine(provenance: Mapping[str, Any]) -> str:
@@ -86,53 +77,28 @@ def _machine(provenance: Mapping[str, Any]) -> str:
 
 
 def write_tables(tables: Mapping[str, pd.DataFrame], folder: Path, **about: object) -> None:
-    """Each table as CSV in `folder`, and `provenance.json` with their checksums; other tables there are removed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.csv"):
-        old.unlink()
-    for name, table in tables.items():
-        table.to_csv(folder / f"{name}.csv", index=False, float_format="%.8g")
-    known = {**about, "files": {f"{name}.csv": _sha256(folder / f"{name}.csv") for name in sorted(tables)}}
-    (folder / "provenance.json").write_text(json.dumps(known, indent=1) + "\n")
+    """Each table as CSV in `folder`, and `provenance.json` with their checksums; tables made before are removed."""
+    with store.draft(folder / "provenance.json") as draft:
+        for name, table in tables.items():
+            table.to_csv(draft / f"{name}.csv", index=False, float_format="%.8g")
+        store.put(draft, folder / "provenance.json", about)
 
 
 def read_tables(folder: Path) -> dict[str, pd.DataFrame]:
     """The tables of a claim by name.
 
-    Raises `CandorError` if there are none, `CorruptError` naming one that does not match its checksum.
+    Raises: `MissingError` if there are none, `CorruptError` naming one that is not as it was written.
     """
-    check_tables(folder)
-    return {path.stem: pd.read_csv(path) for path in sorted(folder.glob("*.csv"))}
-
-
-def check_tables(folder: Path) -> None:
-    """Raises what `read_tables` would."""
-    try:
-        files = json.loads((folder / "provenance.json").read_text())["files"]
-    except FileNotFoundError:
-        raise CandorError(f"There are no tables in {folder}: run `make replicate`.") from None
-    except (json.JSONDecodeError, KeyError):
-        raise CorruptError(_corrupt(folder / "provenance.json")) from None
-    for name, digest in files.items():
-        if not (folder / name).exists() or _sha256(folder / name) != digest:
-            raise CorruptError(_corrupt(folder / name))
-
-
-def _corrupt(path: Path) -> str:
-    remedy = (
-        "restore it with git"
-        if path.is_relative_to(graph.REFERENCE)
-        else f"run `python -m candor repair --scale {path.parts[-4]}` to make it again"
-    )
-    return f"{path} does not match its checksum (truncated or edited by hand): {remedy}."
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return {Path(name).stem: _csv(folder / name) for name in sorted(store.unseal(folder / "provenance.json")["files"])}
 
 
 def load_ledgers(folder: Path) -> dict[str, pd.DataFrame]:
-    """`ledger`, `checks` and `verdicts` of a folder; `CandorError` if they are not there."""
-    if missing := [name for name in LEDGERS if not (folder / f"{name}.csv").exists()]:
-        raise CandorError(f"There is no {folder / missing[0]}.csv: run `make replicate`.")
-    return {name: pd.read_csv(folder / f"{name}.csv") for name in LEDGERS}
+    """`ledger`, `checks` and `verdicts` of a folder; raises what `read_tables` does."""
+    sealed = store.unseal(folder / "provenance.json")["files"]
+    if lost := {f"{name}.csv" for name in LEDGERS} - {*sealed}:
+        raise store.corrupt(folder / "provenance.json", f"has no checksum of {min(lost)}")
+    return {name: _csv(folder / f"{name}.csv") for name in LEDGERS}
+
+
+def _csv(path: Path) -> pd.DataFrame:
+    return store.read(path, pd.read_csv)

@@ -6,56 +6,44 @@ process for what it is doing, and one line an event in `events.jsonl` for what w
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pandas as pd
 
-from candor import claims, evidence, experiments, gpus, graph, ledger, provenance, steps
-from candor.errors import CandorError
+from candor import claims, evidence, experiments, gpus, graph, ledger, provenance, steps, store
+from candor.errors import CandorError, CorruptError, MissingError, disk
 
 # --- Traces -----------------------------------------------------------------------------------------
 
 
-def write(path: Path, content: Mapping) -> None:
-    """A small JSON file that nobody ever sees half written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(content) + "\n")
-    draft.replace(path)
-
-
 def tell(folder: Path, **event: object) -> None:
-    """One line in the record of events; short lines appended by several processes do not mix."""
+    """One line in the record of events; short lines appended by several processes do not mix.
+
+    A trace is only shown, so a disk that refuses it does not stop the work.
+    """
     place = folder / "progress" / "events.jsonl"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with place.open("a") as file:
-        file.write(json.dumps(event) + "\n")
+    with suppress(OSError):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with place.open("a") as file:
+            file.write(json.dumps(event) + "\n")
 
 
 @contextmanager
 def told(folder: Path, job: str, log: str) -> Iterator[None]:
-    """Records what made a job fail, and raises it as one sentence."""
+    """Records what made a job fail, and raises it; what the disk refuses as one sentence."""
     try:
-        yield
-    except CandorError as error:
-        tell(folder, failed=job, why=str(error), log=log)
-        raise
-    except OSError as error:
-        sentence = steps.disk_error(error, folder)
-        tell(folder, failed=job, why=str(sentence or error), log=log)
-        if sentence is None:
-            raise
-        raise sentence from None
+        with disk(folder):
+            yield
     except Exception as error:
-        tell(folder, failed=job, why=f"{type(error).__name__}: {error}", log=log)
+        why = str(error) if isinstance(error, CandorError) else f"{type(error).__name__}: {error}"
+        tell(folder, failed=job, why=why, log=log)
         raise
 
 
@@ -73,13 +61,12 @@ def batch(
     if number is None:
         number = int(any(graph._on_gpu(experiments.steps()[key], plan.config) for key in keys))
     with ExitStack() as held:
-        if marker:
-            held.enter_context(_alone(marker))
         with told(plan.folder, f"{keys[0]}, seed {seed}", log):
             held.enter_context(gpus.assigned(number))
         fingerprints = _make(plan, seed, keys, log)
         if marker:
-            write(marker, fingerprints)
+            with told(plan.folder, f"marker of {keys[0]}, seed {seed}", log):
+                store.write_json(marker, fingerprints)
 
 
 def _make(plan: graph.Plan, seed: int, keys: list[str], log: str) -> dict[str, str]:
@@ -94,7 +81,10 @@ def _make(plan: graph.Plan, seed: int, keys: list[str], log: str) -> dict[str, s
                 nonlocal last
                 if time.time() - last > 0.5 or done == total:
                     last = time.time()
-                    write(doing, {"key": key, "seed": seed, "done": done, "total": total, "started": started})
+                    with suppress(OSError):
+                        store.write_json(
+                            doing, {"key": key, "seed": seed, "done": done, "total": total, "started": started}
+                        )
 
             progress(0, 1)
             with told(plan.folder, f"{key}, seed {seed}", log):
@@ -105,17 +95,9 @@ def _make(plan: graph.Plan, seed: int, keys: list[str], log: str) -> dict[str, s
             memory = result.run["peak_memory_mb"]
             tell(plan.folder, done=key, seed=seed, made=made, seconds=result.run["seconds"], memory=memory)
     finally:
-        doing.unlink(missing_ok=True)
+        with suppress(OSError):
+            doing.unlink()
     return fingerprints
-
-
-@contextmanager
-def _alone(marker: Path) -> Iterator[None]:
-    """Waits until no other process makes this batch: one may have outlived the graph that started it."""
-    marker.parent.mkdir(parents=True, exist_ok=True)
-    with marker.with_name(f".{marker.stem}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def tables(plan: graph.Plan, claim: str) -> None:
@@ -148,8 +130,9 @@ def judge(plan: graph.Plan) -> None:
         if not there:
             raise CandorError(f"There are no tables at scale {plan.scale}: run `make replicate SCALE={plan.scale}`.")
         pairs = [(claims.load(name).claim, evidence.read_tables(plan.folder / "tables" / name)) for name in there]
-        ledger.write(pairs, plan.scale, plan.folder)
-        write(plan.folder / "provenance.json", origin_of(plan))
+        with store.draft(plan.folder / "provenance.json") as draft:
+            ledger.write(pairs, plan.scale, draft)
+            store.put(draft, plan.folder / "provenance.json", origin_of(plan))
 
 
 def origin_of(plan: graph.Plan) -> dict:
@@ -158,7 +141,7 @@ def origin_of(plan: graph.Plan) -> dict:
     for key, seed in plan.runs():
         try:
             run = steps.read(key, seed, plan.scale, check=False).run
-        except steps.MissingError:
+        except MissingError:
             continue
         runs.append(run)
         costs.setdefault(key, {})[str(seed)] = run["seconds"]
@@ -180,6 +163,14 @@ def origin_of(plan: graph.Plan) -> dict:
     }
 
 
+def sessions(plan: graph.Plan) -> list[dict]:
+    """What each session of `replicate` took; the runs of a scale may have come from several."""
+    try:
+        return store.read_json(plan.folder / "sessions.json", list)
+    except MissingError:
+        return []
+
+
 def figures(plan: graph.Plan, claim: str | None = None, figure: str | None = None) -> list[Path]:
     """Draw a figure, those of a claim, or all, from the tables of the scale, or else the reference's.
 
@@ -199,29 +190,25 @@ def _figures(plan: graph.Plan, claim: str, figure: str | None) -> list[Path]:
     if not own:
         folder = graph.reference([claim]) / claim
     tables = evidence.read_tables(folder)
-    files = json.loads((folder / "provenance.json").read_text())["files"]
+    files = store.unseal(folder / "provenance.json")["files"]
     for path in (plan.folder / "figures" / claim).glob("*.*"):
         if path.stem not in plots and path.suffix in (".svg", ".png", ".json"):
             path.unlink()
     drawn = []
     for name in [figure] if figure else plots:
-        plot, stem = plots[name], plan.folder / "figures" / claim / name
+        plot, manifest = plots[name], plan.folder / "figures" / claim / f"{name}.json"
         read = {table: files.get(f"{table}.csv") for table in plot.tables}
         origin = {"code": graph.figure_digest(claim, name), "read": read, "source": "results" if own else "reference"}
-        if _drawn(stem) == origin:
-            continue
-        try:
-            about = {"commit": provenance.here()["commit"], "scale": plan.scale}
-            drawn += plot.save(tables, stem, about | origin)[:1]
-        except KeyError as error:
-            raise CandorError(f"The figure {name} of {claim} cannot be drawn: {error.args[0]}") from None
+        with suppress(MissingError, CorruptError):
+            there = store.unseal(manifest)
+            if all(there[part] == origin[part] for part in origin):
+                continue
+        about = {"commit": provenance.here()["commit"], "scale": plan.scale}
+        with store.draft(manifest) as draft:
+            try:
+                plot.save(tables, draft / name, about | origin)
+            except KeyError as error:
+                raise CandorError(f"The figure {name} of {claim} cannot be drawn: {error.args[0]}") from None
+            store.put(draft, manifest, store.read_json(draft / manifest.name))
+        drawn.append(manifest.with_suffix(".svg"))
     return drawn
-
-
-def _drawn(stem: Path) -> dict | None:
-    """What the figure there was made of; None if it is not whole."""
-    svg, png, sidecar = (stem.with_name(stem.name + suffix) for suffix in (".svg", ".png", ".json"))
-    if not (svg.exists() and png.exists() and sidecar.exists()):
-        return None
-    about = json.loads(sidecar.read_text())
-    return {part: about.get(part) for part in ("code", "read", "source")}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import shutil
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from candor import claims, cost, evidence, experiments, graph, jobs, readme, show, steps
+from candor import claims, cost, evidence, experiments, graph, jobs, readme, show, steps, store
 from candor.config import ROOT
 from candor.corpora import sets
 from candor.errors import CandorError
@@ -59,27 +58,23 @@ def promote(plan: graph.Plan, unfinished: bool = False) -> list[Path]:
         elif state != "done":
             raise CandorError(f"{key}, seed {seed}, is {state}: finish the run first, with `make replicate`.")
     made, kept = [], graph.reference(plan.claims)
+    drawn, tables = plan.folder / "figures", plan.folder / "tables"
+    evidence.load_ledgers(plan.folder)
     for claim in plan.claims:
-        source = plan.folder / "tables" / claim
-        evidence.check_tables(source)
-        if json.loads((source / "provenance.json").read_text())["made_from"] != plan.tables_digest(claim):
+        if store.unseal(tables / claim / "provenance.json")["made_from"] != plan.tables_digest(claim):
             raise CandorError(f"The tables of {claim} are older than its steps: run `make replicate` first.")
-        drawn = plan.folder / "figures" / claim
-        undrawn = [name for name in claims.load(claim).plots.FIGURES if not (drawn / f"{name}.svg").exists()]
-        if undrawn and not unfinished:
-            raise CandorError(f"The figure {undrawn[0]} of {claim} is missing: run `make replicate` first.")
-        for origin, place in ((source, kept / claim), (drawn, ROOT / "figures" / claim)):
+        for name in claims.load(claim).plots.FIGURES if not unfinished else ():
+            store.unseal(drawn / claim / f"{name}.json")
+    for claim in plan.claims:
+        for origin, place in ((tables / claim, kept / claim), (drawn / claim, ROOT / "figures" / claim)):
             shutil.rmtree(place, ignore_errors=True)
             shutil.copytree(origin, place, ignore=shutil.ignore_patterns(".*"))
             made.append(place)
-    for name in evidence.LEDGERS:
-        shutil.copy(plan.folder / f"{name}.csv", kept / f"{name}.csv")
-    sessions = plan.folder / "sessions.json"
-    about = jobs.origin_of(plan) | {
-        "missing": missing,
-        "sessions": json.loads(sessions.read_text()) if sessions.exists() else [],
-    }
-    (kept / "provenance.json").write_text(json.dumps(about, indent=1) + "\n")
+    with store.draft(kept / "provenance.json") as draft:
+        for name in evidence.LEDGERS:
+            shutil.copy(plan.folder / f"{name}.csv", draft)
+        about = jobs.origin_of(plan) | {"missing": missing, "sessions": jobs.sessions(plan)}
+        store.put(draft, kept / "provenance.json", about)
     if kept == graph.REFERENCE:
         readme.put("ledger", readme_ledger())
     else:

@@ -12,10 +12,7 @@ name that it mentions is followed to its definition inside candor. Comments, doc
 from __future__ import annotations
 
 import ast
-import errno
-import hashlib
 import importlib
-import json
 import os
 import re
 import shutil
@@ -28,18 +25,14 @@ from typing import Any
 
 import pandas as pd
 
-from candor import provenance, runtime
-from candor.config import ROOT, Config, named_folder
-from candor.errors import CandorError, CorruptError
+from candor import provenance, runtime, store
+from candor.config import Config, results_root
+from candor.errors import CandorError, CorruptError, MissingError, disk
 
 PACKAGE = Path(__file__).parent
 _NAME = re.compile(r"[a-z0-9_]+")
 # Carries a step and does not shape what it makes: its edits make nothing stale.
-_MACHINERY = {"candor.steps", "candor.config", "candor.errors", "candor.runtime", "candor.checkpoints"}
-
-
-class MissingError(CandorError):
-    """A result that has not been computed yet."""
+_MACHINERY = {f"candor.{name}" for name in ("steps", "store", "config", "errors", "runtime", "checkpoints")}
 
 
 @dataclass(frozen=True)
@@ -82,7 +75,7 @@ class Result:
         """The table of that name."""
         if name not in self.run["tables"]:
             raise MissingError(f"{self.folder} has no table {name!r}, only {', '.join(self.run['tables'])}.")
-        return pd.read_parquet(self.folder / f"{name}.parquet")
+        return store.read(self.folder / f"{name}.parquet", pd.read_parquet)
 
     @property
     def model(self) -> Path:
@@ -185,16 +178,12 @@ def code_used(*references: str) -> dict[str, str]:
 
 @cache
 def _code_digest(references: tuple[str, ...]) -> str:
-    return _digest(sorted(code_used(*references).items()))
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return store.digest(sorted(code_used(*references).items()))
 
 
 def fingerprint(step: Step, seed: int, steps: Mapping[str, Step], config: Config) -> str:
     """Sixteen hexadecimal digits that change when the step would give something else."""
-    return _digest(
+    return store.digest(
         {
             "key": step.key,
             "seed": seed,
@@ -216,11 +205,6 @@ def resolved(step: Step, config: Config) -> Config:
 # --- Folders --------------------------------------------------------------------------------------
 
 
-def results_root() -> Path:
-    """`results/` of this checkout, or `$CANDOR_RESULTS`."""
-    return named_folder("CANDOR_RESULTS", ROOT / "results")
-
-
 def folder_of(key: str, seed: int, scale: str) -> Path:
     return results_root() / scale / "steps" / key / str(seed)
 
@@ -230,51 +214,28 @@ def checkpoints_of(key: str, seed: int, scale: str) -> Path:
     return results_root() / scale / "checkpoints" / key / str(seed)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def read(key: str, seed: int, scale: str, *, check: bool = True) -> Result:
-    """The finished step, its checksums verified.
+    """The finished step, its checksums verified (`check` False: only that its files are there).
 
-    Raises: `MissingError` if it was never finished, `CorruptError` naming the file that was truncated or edited.
+    Raises: `MissingError` if it was never finished, `CorruptError` naming what is missing, odd, truncated or edited.
     """
     folder = folder_of(key, seed, scale)
     try:
-        run = json.loads((folder / "run.json").read_text())
-        files, own = run["files"], run.pop("checksum")
-    except FileNotFoundError:
+        return Result(folder, store.unseal(folder / "run.json", check=check))
+    except MissingError:
         raise MissingError(
             f"{key} with seed {seed} has not been computed at scale {scale}: run `make replicate SCALE={scale}`."
         ) from None
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
-        raise CorruptError(_corrupt(folder / "run.json", scale)) from None
-    if own != _digest(run):
-        raise CorruptError(_corrupt(folder / "run.json", scale))
-    if check:
-        for name, digest in files.items():
-            path = folder / name
-            if not path.exists() or _sha256(path) != digest:
-                raise CorruptError(_corrupt(path, scale))
-    return Result(folder, run)
-
-
-def _corrupt(path: Path, scale: str) -> str:
-    return (
-        f"{path} does not match its checksum (truncated or edited by hand): "
-        f"run `python -m candor repair --scale {scale}` to recompute it."
-    )
 
 
 def state(key: str, seed: int, scale: str, wanted: str) -> str:
-    """ "done", "missing", "stale" or "corrupt", for the fingerprint that is wanted."""
+    """ "done", "missing" (or a file of it), "stale" or "corrupt", for the fingerprint that is wanted."""
     try:
         result = read(key, seed, scale)
     except MissingError:
         return "missing"
-    except CorruptError:
-        return "corrupt"
+    except CorruptError as error:
+        return "corrupt" if os.path.lexists(error.path) else "missing"
     return "done" if result.run.get("fingerprint") == wanted else "stale"
 
 
@@ -291,70 +252,50 @@ def run(
 ) -> tuple[Result, bool]:
     """Load the step if it is there and fresh, at this scale or another, otherwise make it; and whether it was made.
 
-    A step is made in a folder beside its place and moved there when it is whole, so that an interruption at any
-    moment leaves either the old result or the new one. What a pretrained model has been trained is kept in checkpoints
-    until then, from which the next call goes on. Raises: `CorruptError` if the result there does not match
-    its checksum, `CandorError` in one sentence for a full disk or a folder that cannot be written.
+    A step is made in a draft and moved to its place when it is whole, so that an interruption at any moment leaves
+    either the old result or the new one. What a pretrained model has been trained is kept in checkpoints until then,
+    from which the next call goes on. Raises: `CorruptError` if the result there is not as it was made, `CandorError`
+    in one sentence for a full disk or a folder that cannot be written.
     """
     if key not in steps:
         raise CandorError(f"There is no step {key!r}: `python -m candor list` shows them.")
     step, scale = steps[key], config["scale"]
-    wanted = fingerprint(step, seed, steps, config)
+    wanted, final = fingerprint(step, seed, steps, config), folder_of(key, seed, scale)
     now = state(key, seed, scale, wanted)
     if now == "corrupt":
         read(key, seed, scale)
     if now == "done":
         return read(key, seed, scale, check=False), False
-    final = folder_of(key, seed, scale)
-    partial = final.with_name(f"{seed}.partial-{os.getpid()}")
-    if now == "missing" and (made := twin(key, seed, wanted)):
-        try:
-            shutil.copytree(made, partial)
-            partial.rename(final)
-        except OSError as error:
-            shutil.rmtree(partial, ignore_errors=True)
-            if sentence := disk_error(error, final):
-                raise CandorError(sentence) from None
-            raise
-        return read(key, seed, scale, check=False), False
-    needs = {need: run(need, seed, steps, config)[0] for need in step.needs}
+    made = twin(key, seed, wanted) if now == "missing" else None
+    needs = {} if made else {need: run(need, seed, steps, config)[0] for need in step.needs}
     checkpoints = checkpoints_of(key, seed, scale)
     how = runtime.Runtime()
     if step.world not in config["world"]:
         how = runtime.Runtime(**config["models"]["computation"], checkpoints=checkpoints / wanted)
-    try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        for old in final.parent.glob(f"{seed}.partial-*"):
-            shutil.rmtree(old, ignore_errors=True)
+    with disk(final), store.draft(final / "run.json") as draft:
+        if state(key, seed, scale, wanted) == "done":  # made by another process meanwhile
+            return read(key, seed, scale, check=False), False
+        if made:
+            shutil.copytree(made, draft, dirs_exist_ok=True)
+            store.put(draft, final / "run.json", store.unseal(draft / "run.json"))
+            return read(key, seed, scale, check=False), False
         for old in checkpoints.glob("*"):
             if old.name != wanted:
                 shutil.rmtree(old, ignore_errors=True)
-        partial.mkdir()
         provenance.tree()  # before the work: what is edited meanwhile has no part in it
         start = time.perf_counter()
         module, function = step.make.split(":")
         make = getattr(importlib.import_module(module), function)
         with runtime.use(how):
-            tables = make(Context(step, seed, resolved(step, config), partial, needs, progress))
+            tables = make(Context(step, seed, resolved(step, config), draft, needs, progress))
             cost = how.told()
         for name, table in tables.items():
-            table.to_parquet(partial / f"{name}.parquet", index=False)
+            table.to_parquet(draft / f"{name}.parquet", index=False)
         if step.world not in config["world"]:
             cost["computation"] = config["models"]["computation"].to_dict()
         cost["seconds"] = round(time.perf_counter() - start + how.resumed, 2)
-        _write_run(step, seed, scale, wanted, config, partial, tables, cost)
-        if final.exists():  # moved aside whole: half a folder would look like a corrupt result
-            final.rename(stale := final.with_name(f"{seed}.partial-{os.getpid()}-old"))
-            partial.rename(final)
-            shutil.rmtree(stale, ignore_errors=True)
-        else:
-            partial.rename(final)
+        store.put(draft, final / "run.json", _about(step, seed, scale, wanted, config, tables, cost))
         shutil.rmtree(checkpoints, ignore_errors=True)
-    except BaseException as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        if sentence := disk_error(error, final):
-            raise CandorError(sentence) from None
-        raise
     return read(key, seed, scale, check=False), True
 
 
@@ -366,22 +307,8 @@ def twin(key: str, seed: int, wanted: str) -> Path | None:
     return None
 
 
-def disk_error(error: BaseException, place: Path) -> str | None:
-    """One sentence if `error` says that `place` could not be written, else None."""
-    sentences = {
-        errno.ENOSPC: f"The disk is full, so {place} was not written: free some space and run the command again.",
-        errno.EDQUOT: f"Your disk quota is used up, so {place} was not written: free some space and run again.",
-        errno.EROFS: f"{place} lies on a read-only disk: set CANDOR_RESULTS to a folder that can be written.",
-        errno.EACCES: f"{place} cannot be written: change its permissions or set CANDOR_RESULTS to another folder.",
-    }
-    if "No space left" in str(error):  # safetensors and pyarrow have their own exceptions
-        return sentences[errno.ENOSPC]
-    return sentences.get(error.errno) if isinstance(error, OSError) else None
-
-
-def _write_run(step, seed, scale, wanted, config, folder, tables, cost) -> None:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    run = {
+def _about(step, seed, scale, wanted, config, tables, cost) -> dict:
+    return {
         "key": step.key,
         "seed": seed,
         "scale": scale,
@@ -394,7 +321,4 @@ def _write_run(step, seed, scale, wanted, config, folder, tables, cost) -> None:
         **cost,
         "peak_memory_mb": provenance.peak_memory_mb(),
         "tables": {name: {"rows": len(table), "columns": list(table.columns)} for name, table in tables.items()},
-        "files": {str(path.relative_to(folder)): _sha256(path) for path in files},
     }
-    run["checksum"] = _digest(run)
-    (folder / "run.json").write_text(json.dumps(run, indent=1, default=str) + "\n")
