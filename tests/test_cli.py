@@ -6,7 +6,7 @@ import sys
 
 import pytest
 from candor import __main__ as cli
-from candor import claims, config, experiments, graph, jobs, progress, provenance, replicate, steps
+from candor import claims, config, experiments, graph, jobs, progress, replicate, steps
 from candor.errors import CandorError, DivergedError
 
 BASE = "witnesses/expert/base"
@@ -129,20 +129,6 @@ def test_a_missing_program_is_said_before_any_work(said, tmp_path, monkeypatch, 
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     code, _, error = said("replicate", "--scale", "smoke")
     assert code == 2 and f"{lacking} is not installed: run `make environment`." in error
-
-
-def test_without_git_a_result_says_that_its_commit_is_unknown(monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    assert provenance.here.__wrapped__()["commit"] == "unknown"
-
-
-HOLD = """
-import fcntl, sys
-file = open(sys.argv[1], "a+")
-fcntl.flock(file, fcntl.LOCK_EX)
-print("held", flush=True)
-sys.stdin.read()
-"""
 
 
 @pytest.mark.parametrize("left", [True, False])
