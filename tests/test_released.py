@@ -103,7 +103,7 @@ def test_raw_options_are_read_too():
             lambda folder: (folder / "gpqa" / fetch.OUTPUT_FILE).write_bytes(
                 content_of(rows_of("gpqa", 448, ["Base"]))
             ),
-            "GPQA without rlvr, rlvr+bce_classifier, answer_probability, rlcr;",
+            "GPQA without rlvr, rlvr+bce_classifier, answer_probability, rlcr)",
         ),
     ],
 )
@@ -114,7 +114,11 @@ def test_a_part_of_the_outputs_is_not_judged_and_the_note_names_what_lacks(corpo
     assert (whole["verdict"], whole["value"], whole["note"]) == ("not replicated", 0, ""), "made-up rows, all of them"
     spoil(corpora / "outputs")
     row = ledger_of(lm.released_tables(), claim).loc["M1"]
-    assert row["verdict"] == "not attempted" and named in row["note"] and row["note"].startswith("incomplete: ")
+    assert (
+        row["verdict"] == "not attempted"
+        and named in row["note"]
+        and row["note"].startswith("the released outputs are not whole (")
+    )
 
 
 @pytest.mark.parametrize("spoil", [lambda c: c[: len(c) // 2], lambda c: b"<html>no such file</html>", lambda c: b""])

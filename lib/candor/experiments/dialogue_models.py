@@ -370,7 +370,7 @@ def tables(results) -> dict[str, pd.DataFrame]:
     human_turns = collect("data", ["human"], "turns")
     own = [] if models["chat"] is None else ["sft", *models["chat_arms"]]
     written = [collect(name, LINEAGES[name], "turns") for name in models["lineages"]] + [collect("own", own, "turns")]
-    written = pd.concat([pd.DataFrame(columns=["setting"]), *(frame for frame in written if len(frame))])
+    written = _together(written, "setting")
     if len(human_turns):
         found["models_rates"] = rates(human_turns, written, models["resamples"])
     ours = written[written["setting"] == "own"]
@@ -382,6 +382,12 @@ def tables(results) -> dict[str, pd.DataFrame]:
         for name, table in found.items()
         if len(table)
     }
+
+
+def _together(frames: Iterable[pd.DataFrame], column: str) -> pd.DataFrame:
+    """The frames that have rows, in one (with an empty frame among them, whole numbers would become decimals)."""
+    filled = [frame for frame in frames if len(frame)]
+    return pd.concat(filled) if filled else pd.DataFrame(columns=[column])
 
 
 def acts_of(name: str) -> tuple[str, ...]:
@@ -493,7 +499,7 @@ def sheet(results, n: int = 240, seed: int = 0) -> pd.DataFrame:
     """
     models = results.config["models"]
     frames = [results.collect(name, LINEAGES[name], "messages", world=WORLD) for name in models["lineages"]]
-    written = pd.concat([pd.DataFrame(columns=["text"]), *frames])
+    written = _together(frames, "text")
     if not len(written):
         raise CandorError(f"No model has written anything at scale {results.config['scale']}: replicate it first.")
     chosen, rng = models["dialogues"], np.random.default_rng(seed)

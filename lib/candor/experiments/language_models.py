@@ -741,15 +741,14 @@ def recomputing_cells(tables: Tables) -> int:
 
     `Incomplete` unless all fifteen are there with all their questions.
     """
-    if lacks := lacking_cells(tables["outputs"]):
-        raise Incomplete(lacks)
+    _whole(tables["outputs"], OUTPUT_CELLS)
     return int(
         (tables["outputs"].groupby(["dataset", "arm"])["difference"].agg(lambda d: d.abs().max()) <= 0.001).sum()
     )
 
 
-def lacking_cells(outputs: pd.DataFrame, cells: Iterable[tuple[str, str]] = tuple(OUTPUT_CELLS)) -> str:
-    """What a table of released outputs lacks of these data sets and arms, in words; "" for nothing."""
+def _whole(outputs: pd.DataFrame, cells: Iterable[tuple[str, str]]) -> None:
+    """Raises `Incomplete`, naming what lacks, unless these data sets and arms are there with all their questions."""
     whole = outputs.groupby(["dataset", "arm"])[["n", "questions"]].min()
     lacks: dict[str, list[str]] = {}
     for dataset, arm in cells:
@@ -757,22 +756,14 @@ def lacking_cells(outputs: pd.DataFrame, cells: Iterable[tuple[str, str]] = tupl
             lacks.setdefault(f"{dataset} without", []).append(arm)
         elif (found := whole.loc[dataset, arm])["n"] != found["questions"]:
             lacks.setdefault(f"{dataset} with {found['n']:g} of {found['questions']:g} questions in", []).append(arm)
-    return "; ".join(f"{where} {', '.join(arms)}" for where, arms in lacks.items())
-
-
-def outputs_note(tables: Tables) -> str:
-    """Why the released outputs were not judged, where some of them are there."""
-    lacks = lacking_cells(tables["outputs"])
-    return f"incomplete: {lacks}; run `python -m candor fetch outputs`" if lacks else ""
+    if lacks:
+        told = "; ".join(f"{where} {', '.join(arms)}" for where, arms in lacks.items())
+        raise Incomplete(f"the released outputs are not whole ({told}): run `python -m candor fetch outputs`")
 
 
 def options_note(tables: Tables) -> str:
-    """The share of answers that name no option, the most and the least of any arm; what lacks, where some does."""
-    table = tables["outputs_by_option"]
-    cells = [cell for cell in OUTPUT_CELLS if cell[0] in JUDGED_OUTPUTS]
-    if lacks := lacking_cells(table, cells):
-        return f"incomplete: {lacks}; run `python -m candor fetch outputs`"
-    low, high = table["unreadable"].agg(["min", "max"])
+    """The share of answers that name no option, the least and the most of any arm."""
+    low, high = tables["outputs_by_option"]["unreadable"].agg(["min", "max"])
     return f"{low:.1%} to {high:.1%} of an arm's answers name no option or several"
 
 
@@ -781,8 +772,7 @@ def option_effect(dataset: str, arm: str, measure: str) -> Callable[[Tables], fl
 
     def estimate(tables: Tables) -> float:
         table = tables["outputs_by_option"]
-        if lacks := lacking_cells(table, [(dataset, arm)]):
-            raise Incomplete(lacks)
+        _whole(table, [(dataset, arm)])
         row = table[(table["dataset"] == dataset) & (table["arm"] == arm)].iloc[0]
         return float(row[f"{measure}_option"] - row[f"{measure}_label"])
 

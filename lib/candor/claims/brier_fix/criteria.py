@@ -445,7 +445,6 @@ CRITERIA = (
         "accuracy, Brier, ECE, AUROC from the released per-item outputs against the released metrics",
         "within .001 in 15 of 15",
         (Check("cells within .001", models.recomputing_cells, Band(15, 15), unit="cells", n=15),),
-        note=models.outputs_note,
     ),
     Criterion(
         "M1b",
@@ -458,7 +457,7 @@ CRITERIA = (
             Check(f"{measure} of {arm} on {dataset}", models.option_effect(dataset, arm, measure))
             for measure in ("ece", "accuracy")
             for arm in ("base", "rlvr", "rlcr")
-            for dataset in ("CommonsenseQA", "GPQA")
+            for dataset in models.JUDGED_OUTPUTS
         ),
         note=models.options_note,
     ),
