@@ -49,7 +49,7 @@ class Sandbox:
     def __init__(self, kind="bubblewrap"):
         assert kind == "bubblewrap"
 
-    def run(self, program, stdin):
+    def run(self, program, stdin, expected=""):
         test = stdin.split()[-1]
         passes = int(test) in PASSES.get(program.split()[0] if program.split() else "none", ())
         return Outcome("exited", test if passes else "no")

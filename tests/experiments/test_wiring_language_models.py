@@ -1,10 +1,8 @@
 """What pretrained models are rewarded with and trained by on the papers' data, and what is evaluated: see `wired`."""
 
 from math import log
-from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 import wired
 from candor import config
@@ -129,11 +127,14 @@ QUESTIONS = {"hotpot": ("Which river is it?", "the Seine"), "math": ("How many a
 # --- Steps ------------------------------------------------------------------------------------------
 
 
-def asked(sampler, questions, tokens, form):
-    n = len(questions)
-    columns = {"correct": np.arange(n) % 2 == 0, "q_mode": 0.6, "answer_prob": 0.7, "well_formed": True}
-    columns |= {"forced_answer": False, "forced_confidence": False, "gold_removed": -1, "said": "x", "text": "y"}
-    return pd.DataFrame(columns, index=range(n))
+class Sampler:
+    """A model that says one of `TEXTS` after another, and is rather sure of each answer."""
+
+    def __call__(self, prompts, tokens, temperature=0.0, seed=0):
+        return [TEXTS[i % len(TEXTS)] for i in range(len(prompts))]
+
+    def answer_probabilities(self, prompts, completions):
+        return [0.7] * len(prompts)
 
 
 @pytest.fixture(scope="module")
@@ -152,8 +153,8 @@ def made(tmp_path_factory):
     with wired.noted(tmp_path_factory, wired.of_models(**settings)) as run:
         run.patch.setenv("CANDOR_CORPORA", str(folder / "corpora"))
         run.spy(sets, "prompts")
-        run.spy(lm, "_sampler", lambda place, context: (SimpleNamespace(place=place), None))
-        run.spy(lm, "ask", asked)
+        run.spy(lm, "_sampler", lambda place, context: (Sampler(), None))
+        run.spy(lm, "ask")
         run.spy(lm, "classify", lambda place, asked: None)
         yield run
 

@@ -9,7 +9,7 @@ from wired import DPO, EVAL_SEED, KNOWN, SEED, check_recipe, evaluations
 
 SMALL = {
     **{"eval_turns": 40, "rollouts": 10, "trajectory_turns": 20, "trajectory_rollouts": 6, "base_dialogues": 30},
-    **{"base_steps": 3, "base_batch": 8, "base_lr": 0.0043, "pair_dialogues": 40, "pairs": 80, "dpo_steps": 2},
+    **{"base_steps": 12, "base_batch": 8, "base_lr": 0.0043, "pair_dialogues": 40, "pairs": 80, "dpo_steps": 2},
     **{"dpo_batch": 4, "dpo_lr": 0.00033, "dpo_beta": 0.34, "more_dialogues": 20, "snapshot_every": 2},
 }
 # Which of two responses a rater prefers (a tie: -): a delivers, b asks, in the last two both ask. What a is worth to a

@@ -238,6 +238,7 @@ def check_recipe(trainer, wanted: dict) -> None:
 def total(trainer, **columns) -> np.ndarray:
     """The weighted sum of a trainer's rewards."""
     weights = trainer.args.reward_weights or [1.0] * len(trainer.reward_funcs)
+    columns.setdefault("completions", columns.get("completion_ids"))  # the trainers hand over both
     return sum(weight * np.array(reward(**columns)) for weight, reward in zip(weights, trainer.reward_funcs))
 
 

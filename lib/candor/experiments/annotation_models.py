@@ -245,10 +245,7 @@ def collect_pairs(context: Context) -> dict[str, pd.DataFrame]:
         drawn.append(answers_to(sampler, questions, policy["tokens"], 1000 * seed + k))
         context.progress(k + 1, policy["samples"])
     held = answers_to(sampler, questions_of(settings, "eval", tokenizer), policy["tokens"], 1000 * seed + 999)
-    both = [
-        one.join(other.drop(columns="question"), lsuffix="_a", rsuffix="_b")
-        for one, other in zip(drawn[::2], drawn[1::2])
-    ]
+    both = [one.merge(other, on="question", suffixes=("_a", "_b")) for one, other in zip(drawn[::2], drawn[1::2])]
     made = pd.concat(both, ignore_index=True)
     whole = made[made["well_formed_a"] & made["well_formed_b"]]
     differ = whole[whole["q_a"] != whole["q_b"]].sample(frac=1, random_state=seed, ignore_index=True)[: policy["pairs"]]
