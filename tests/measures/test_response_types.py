@@ -162,6 +162,8 @@ def test_the_ridge_reaches_from_no_genuine_answers_to_nothing_else():
     mixes = types_of.ridge(0.73)
     assert isinstance(mixes, pd.DataFrame)
     assert mixes["agreement"].between(0.72, 0.74).all()
-    assert mixes[["genuine", "non_attitude", "constructed"]].sum(1).to_numpy() == pytest.approx(np.ones(len(mixes)))
+    assert mixes[["genuine", "non_attitude", "constructed"]].sum(axis=1).to_numpy() == pytest.approx(
+        np.ones(len(mixes))
+    )
     assert (mixes["genuine"].min(), mixes["genuine"].max()) == (0, 1)
     assert mixes.loc[mixes["genuine"] == 0, "constructed"].max() == pytest.approx(0.76, abs=0.02)

@@ -216,7 +216,7 @@ class Is:
 
 @dataclass(frozen=True)
 class Frame:
-    """A data frame with rows and these columns, each by its rule; its index is dropped."""
+    """A data frame with rows and these columns, each by its rule."""
 
     columns: Mapping[str, Rule]
 
@@ -225,7 +225,7 @@ class Frame:
             raise ValueError(f"{name} must be a DataFrame with the columns {', '.join(self.columns)}.")
         for column, rule in self.columns.items():
             rule(value[column], f"column {column} of {name}", {})
-        return value.reset_index(drop=True)
+        return value
 
 
 def _random(value: Any, name: str, sizes: Sizes) -> np.random.Generator | int | None:

@@ -305,7 +305,7 @@ def stepmix(responses: ArrayLike, classes: int, design: Design = EIGHT, *, start
 
 @takes(
     labels=Array(("items", "labellers"), only=(0, 1), flags=True),
-    annotators=Array(("items", "labellers"), low=0, whole=True),
+    annotators=Array(("items", "labellers"), low=0, high=10**6, whole=True),
     iterations=COUNT,
 )
 def dawid_skene(labels: ArrayLike, annotators: ArrayLike, *, iterations: int = 50) -> tuple[np.ndarray, np.ndarray]:

@@ -16,11 +16,21 @@ from difflib import SequenceMatcher
 from fractions import Fraction
 from functools import lru_cache
 from itertools import accumulate
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
+
+from candor.measures.checks import FLAG, Choice, Is, Number, Sizes, takes
 
 Kind = Literal["number", "choice"]
 Span = tuple[int, int]
 FINDERS = ("authors", "strict")
+
+KIND = Choice(("number", "choice"))
+TEXT = Is((str,))
+PARTS = Is((str,), "tokens")
+IDS = Is((int, np.integer), "tokens")
+PLACE = Number(low=0, whole=True)
 
 # --- How answers are written ------------------------------------------------------------------------
 
@@ -87,6 +97,14 @@ _MATHS = re.compile(r"\$\$?([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]")
 END = re.compile(r"[.!?;](?=\s|\Z)|\n|\s\((?=[^\W\d_]{2})|,?\s(?:because|since|so|which|where|as)\b")
 
 
+def _tokenizer(value: Any, name: str, sizes: Sizes) -> Any:
+    """Rule: whatever decodes, other than bytes."""
+    if not callable(getattr(value, "decode", None)) or isinstance(value, bytes):
+        raise ValueError(f"{name} must be a tokenizer, but is a {type(value).__name__}.")
+    return value
+
+
+@takes(tokenizer=_tokenizer, ids=IDS)
 def pieces(tokenizer, ids: Sequence[int]) -> list[str]:
     """The text that each token adds, special tokens as they are written; together they are the text of `ids`."""
     decode = _decoder(tokenizer)
@@ -106,6 +124,7 @@ def _decoder(tokenizer):
     return added
 
 
+@takes(text=TEXT)
 def counted(text: str) -> tuple[int, int]:
     """The part of a text that can hold an answer: behind the thinking, in the last pair of answer tags if there is one.
 
@@ -146,6 +165,7 @@ def _places(text: str) -> tuple[str, list[tuple[int, int]]]:
     return "cue", list(zip(cues, [*cues[1:], high]))[::-1]
 
 
+@takes(text=TEXT)
 def final(text: str) -> str:
     r"""The words that are the answer: the inside of the last box, what stands behind the last cue, or the last line.
 
@@ -167,6 +187,7 @@ def final(text: str) -> str:
 # --- Numbers ----------------------------------------------------------------------------------------
 
 
+@takes(text=TEXT, pattern=Is((re.Pattern,)))
 def numbers(text: str, pattern: re.Pattern = NUMBER) -> list[str]:
     """The numbers of a text, in one form: no sign of a currency, no commas, no trailing zeros.
 
@@ -180,6 +201,7 @@ def numbers(text: str, pattern: re.Pattern = NUMBER) -> list[str]:
     return [plain(match[0]) for match in pattern.finditer(text)]
 
 
+@takes(number=TEXT)
 def plain(number: str) -> str:
     """A number in one form: a decimal, or a fraction in lowest terms where that would not end; "" for what is none.
 
@@ -207,6 +229,7 @@ def plain(number: str) -> str:
     return value if value == "0" else sign + value
 
 
+@takes(text=TEXT)
 def value(text: str) -> str:
     r"""The number that a whole text is, but for a unit, a name in front or a remark; "" where it is a formula or more.
 
@@ -259,6 +282,7 @@ def _number_at(text: str, low: int, high: int, boxed: bool) -> re.Match | None:
 # --- Answers ----------------------------------------------------------------------------------------
 
 
+@takes(text=TEXT, kind=KIND)
 def stated(text: str, kind: Kind) -> re.Match | None:
     """The answer in a reply to a cue: in a box, else the first number or letter, as behind any cue.
 
@@ -276,6 +300,7 @@ def stated(text: str, kind: Kind) -> re.Match | None:
     return _number_at(text, low, high, False) or NUMBER.search(text, low, high)
 
 
+@takes(text=TEXT, kind=KIND)
 def given(text: str, kind: Kind) -> re.Match | None:
     """The answer in a trace: in its last box, else behind its last cue, else its last number, or a letter alone in the
     last line.
@@ -309,6 +334,7 @@ def _certain(text: str, kind: Kind) -> tuple[str, re.Match | None]:
     return how, next((match for low, high in found if (match := at(text, low, high, how == "box"))), None)
 
 
+@takes(text=TEXT, low=PLACE, high=PLACE, boxed=FLAG)
 def letter_at(text: str, low: int, high: int, boxed: bool = False) -> re.Match | None:
     """The letter between two places: the label in a box, or behind a cue and at most four words."""
     return (
@@ -318,13 +344,17 @@ def letter_at(text: str, low: int, high: int, boxed: bool = False) -> re.Match |
     )
 
 
+@takes(match=Is((re.Match, type(None))), kind=KIND)
 def read(match: re.Match | None, kind: Kind) -> str:
     """An answer in one form; "" without one."""
     if match is None:
         return ""
+    if kind == "choice" and not match.re.groups:
+        raise ValueError("match must be of a letter, as `stated` and `given` find it.")
     return plain(match[0]) if kind == "number" else match[1].upper()
 
 
+@takes(parts=PARTS, low=PLACE, high=PLACE)
 def tokens_at(parts: Sequence[str], low: int, high: int) -> Span:
     """The tokens that hold the characters from `low` to before `high` of the joined `parts`.
 
@@ -332,6 +362,8 @@ def tokens_at(parts: Sequence[str], low: int, high: int) -> Span:
     (1, 3)
     """
     ends = list(accumulate(map(len, parts)))
+    if not low < high <= ends[-1]:
+        raise ValueError(f"low and high must be a stretch of {ends[-1]} characters, but are {low} and {high}.")
     start = next(i for i, end in enumerate(ends) if end > low)
     return start, next(i for i, end in enumerate(ends) if end >= high) + 1
 
@@ -340,6 +372,7 @@ def _place(match: re.Match, kind: Kind) -> tuple[int, int]:
     return match.span(0 if kind == "number" else 1)
 
 
+@takes(trace=Is((int, np.integer), "trace"), reply=IDS, reply_parts=PARTS, kind=KIND)
 def authors(
     trace: Sequence[int], reply: Sequence[int], reply_parts: Sequence[str], kind: Kind
 ) -> tuple[str, Span | None]:
@@ -361,6 +394,7 @@ def authors(
     return read(match, kind), (block.a, block.a + block.size) if block.size else None
 
 
+@takes(parts=PARTS, finished=FLAG, kind=KIND)
 def strict(parts: Sequence[str], finished: bool, kind: Kind) -> tuple[str, Span | None]:
     """The answer that a trace itself gives, and its tokens; none in an unfinished trace, whose last number is a step.
 
