@@ -99,7 +99,7 @@ def expected_seconds(plan: graph.Plan) -> dict[str, dict[str, float]]:
         with suppress(CandorError):  # of a model whose shape is not known
             counted = cost.of(plan, cost.rate(cost.HARDWARE)).steps
     for key, seed in plan.runs():
-        took = counted[key][1].seconds if key in counted else cost.usual_seconds(key, plan.config)
+        took = max(counted[key][1].seconds, 1.0) if key in counted else cost.usual_seconds(key, plan.config)
         found.setdefault(key, {})[str(seed)] = took
     for trains in (True, False):
         alike = [times for key, times in found.items() if known[key].trains is trains]
