@@ -131,6 +131,15 @@ def test_a_missing_program_is_said_before_any_work(said, tmp_path, monkeypatch, 
     assert code == 2 and f"{lacking} is not installed: run `make environment`." in error
 
 
+HOLD = """
+import fcntl, sys
+file = open(sys.argv[1], "a+")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
 @pytest.mark.parametrize("left", [True, False])
 def test_a_second_replication_is_refused_and_the_first_is_named(said, left):
     folder = graph.plan("smoke").folder

@@ -241,7 +241,10 @@ def _discount(main: pd.DataFrame, settings: pd.DataFrame) -> pd.DataFrame:
         value = round(row["gamma 0.98"] - row["gamma 1.0"], 4)
         found.append((f"{row['metric']}, gamma .98 minus 1", row["dataset"], value, value - half, value + half))
     credit = settings[settings["metric"].str.startswith("discount_at_")]
-    found += [(f"credit at {row.metric.split('_')[2]} tokens", "", float(row.value)) for row in credit.itertuples()]
+    found += [
+        (f"credit at {row.metric.split('_')[2]} tokens", "", float(row.value), np.nan, np.nan)
+        for row in credit.itertuples()
+    ]
     return pd.DataFrame(found, columns=["name", "dataset", "value", "low", "high"])
 
 
