@@ -4,6 +4,7 @@ The graph runs in a copy of the checkout, so that the tests may edit its sources
 """
 
 import copy
+import hashlib
 import json
 import os
 import random
@@ -13,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -186,6 +188,17 @@ def finished(tmp_path_factory) -> tuple[Checkout, str]:
     code, output = checkout.replicate()
     assert code == 0, output
     return checkout, output
+
+
+@pytest.mark.slow
+def test_every_arm_is_trained(finished):
+    """No two models of a run are the same: an arm that did not move would have the weights of its base."""
+    checkout, _ = finished
+    models = sorted(checkout.results.glob("steps/*/*/*/*/model/*.safetensors"))
+    assert {path.parents[4].name for path in models} >= set(graph.plan("smoke").config["world"])
+    alike = Counter(hashlib.sha256(path.read_bytes()).hexdigest() for path in models)
+    same = [path for path in models if alike[hashlib.sha256(path.read_bytes()).hexdigest()] > 1]
+    assert not same, same
 
 
 @pytest.mark.slow
