@@ -196,7 +196,7 @@ def verify(arguments: argparse.Namespace) -> None:
 def declare(arguments: argparse.Namespace) -> None:
     from candor.declared import declare, declared
 
-    print(*declare(declared()), sep="\n")
+    print(*(declare(declared()) or ["Every criterion is declared already."]), sep="\n")
 
 
 def repair(arguments: argparse.Namespace) -> None:
