@@ -125,6 +125,7 @@ RLVR = {"setting": "expert", "arm": "rlvr"}
         ),
         ("summary", "answer_ece", {**RLVR, "setting": "expret"}, "no row with setting 'expret': write expert"),
         ("summary", "answer_ece", {"setting": "rlvr", "arm": "expert"}, "no row with setting 'rlvr'"),
+        ("summary", "answer_ece", {"arm": "expert"}, "no row with arm 'expert'"),
         ("summary", "answer_ece", {**RLVR, "amr": "rlvr"}, "The table summary has no column 'amr': write arm"),
         (
             "summary",

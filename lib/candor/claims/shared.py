@@ -147,9 +147,10 @@ def _words() -> dict[str, frozenset[str]]:
     Tables call an arm by the end of its step's name, `policy_naive` naive, and other things by parts of it.
     """
     worlds, settings, arms = zip(*(key.split("/") for key in experiments.steps()))
-    split = [name.split("_") for name in {*settings, *arms, *itertools.chain(*annotators.ARMS.values())}]
+    arms = [*arms, *itertools.chain(*annotators.ARMS.values())]
+    ends = {"_".join(p[i:]) for p in (arm.split("_") for arm in arms) for i in range(len(p))}
+    split = [name.split("_") for name in {*settings, *arms}]
     parts = {"_".join(p[i:j]) for p in split for i, j in itertools.combinations(range(len(p) + 1), 2)}
-    ends = {"_".join(p[i:]) for p in split for i in range(len(p))} - set(settings).difference(arms)
     models = config.load("laptop")["models"]
     kinds = ("datasets", "dialogue_data", "program_data", "story_data", "annotation_data", "reasoning_data")
     rest = parts.union(worlds, *(models[kind] for kind in kinds))
