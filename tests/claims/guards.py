@@ -1,7 +1,7 @@
 """What must hold for the criteria of every claim, tried on tables in which each of them finds what it reads."""
 
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from unittest.mock import patch
 
@@ -41,16 +41,23 @@ class _Recorded(dict):
         return self.read[name]
 
 
-def read(criterion, tables):
-    """The tables that a criterion's checks, gates and note ask for, with the columns that are asked for by name."""
-    recorded = _Recorded(tables)
+def read(claim, criterion, tables):
+    """What a criterion's checks, gates and note read: tables with the columns asked for by name, and values of rows."""
+    recorded, values, select = _Recorded(tables), set(), shared.select
+
+    def told(tables, table, /, **where):
+        values.update(where.values())
+        return select(tables, table, **where)
+
     functions = [check.estimate for check in (*criterion.checks, *criterion.gates)]
-    for function in [*functions, *([criterion.note] if callable(criterion.note) else [])]:
-        try:
-            function(recorded)
-        except ledger.NotRun:
-            continue
-    return {name: frame.asked & set(tables[name]) for name, frame in recorded.read.items()}
+    with ExitStack() as patches:
+        for module in (shared, sys.modules[f"candor.claims.{claim.name}.criteria"]):
+            if hasattr(module, "select"):
+                patches.enter_context(patch.object(module, "select", told))
+        for function in [*functions, *([criterion.note] if callable(criterion.note) else [])]:
+            with suppress(ledger.NotRun):
+                function(recorded)
+    return {name: frame.asked & set(tables[name]) for name, frame in recorded.read.items()}, values
 
 
 def judged(claim, criterion, tables, scale="laptop"):
@@ -65,72 +72,64 @@ def renamed(claim, criterion, tables, table, columns):
     return judged(claim, criterion, {**tables, table: frame})
 
 
-def check_columns(claim, tables):
-    """A column that is missing or misspelled is an error which names the criterion, never a verdict.
-
-    And the claim declares the tables that its criteria read, no more and no fewer.
-    """
-    assert set(claim.tables) == {table for criterion in claim.criteria for table in read(criterion, tables)}
-    for criterion in claim.criteria:
-        before, errors = judged(claim, criterion, tables), 0
-        for table, asked in read(criterion, tables).items():
-            rest = set(tables[table]) - asked
-            try:
-                assert renamed(claim, criterion, tables, table, rest) == before, (criterion.id, table, rest)
-            except CandorError:  # some are asked for in other ways
-                asked = set(tables[table])
-            for column in asked:
-                try:
-                    assert renamed(claim, criterion, tables, table, [column]) == before, (criterion.id, table, column)
-                except CandorError as error:
-                    assert str(error).startswith(f"{claim.name} {criterion.id}, "), error
-                    errors += 1
-        assert errors, f"{criterion.id} reads nothing"
-
-
-def asked_for(claim, criterion, tables):
-    """The values by which a criterion selects rows."""
-    values, select = set(), shared.select
-
-    def told(tables, table, /, **where):
-        values.update(where.values())
-        return select(tables, table, **where)
-
-    with ExitStack() as patches:
-        for module in (shared, sys.modules[f"candor.claims.{claim.name}.criteria"]):
-            if hasattr(module, "select"):
-                patches.enter_context(patch.object(module, "select", told))
-        read(criterion, tables)
-    return values
-
-
-def check_rows(claim, tables, of_what_ran=(), made_with_others=()):
-    """Rows that nothing has made give "not attempted"; rows that were made twice are an error.
+def check(claim, tables, of_what_ran=(), made_with_others=()):
+    """What must hold for every criterion; and the claim declares the tables that they read, no more and no fewer.
 
     `of_what_ran`: criteria that judge whichever arms or seeds were run. `made_with_others`: names of rows that are
     there wherever others are, so that their lack is an error.
     """
+    declared = set()
     for criterion in claim.criteria:
-        before, asked = judged(claim, criterion, tables), asked_for(claim, criterion, tables)
-        for table in read(criterion, tables):
-            frame = tables[table]
-            if "seed" not in frame and not table.startswith("models"):
-                continue
-            changed = {"no row": {**tables, table: frame[:0]}, "no table": {**tables}}
-            del changed["no table"][table]
-            for column in {"setting", "arm", "dataset", "corpus", "lineage", "stage", "source"} & set(frame):
-                for name in (set(frame[column]) & asked).difference(made_with_others):
-                    changed[name] = {**tables, table: frame[frame[column] != name]}
-            for name, without in changed.items():
+        before, (asked, values) = judged(claim, criterion, tables), read(claim, criterion, tables)
+        declared |= set(asked)
+        check_columns(claim, criterion, tables, before, asked)
+        of_runs = [table for table in asked if "seed" in tables[table] or table.startswith("models")]
+        for table in of_runs:
+            for name, without in lacking(tables, table, values.difference(made_with_others)):
                 row, checks = judged(claim, criterion, without)
                 fine = "not attempted" in row or checks == before[1] or criterion.id in of_what_ran
                 assert fine, f"{criterion.id} is judged without the rows of {name} in {table}"
-            if "seed" in frame:
-                doubled = pd.concat([frame, frame[frame["seed"] == frame["seed"].iloc[0]]])
-                try:
-                    assert judged(claim, criterion, {**tables, table: doubled}) == before, (criterion.id, table)
-                except CandorError as error:
-                    assert "more than one row" in str(error), error
+            check_doubled(claim, criterion, tables, before, table)
+    assert set(claim.tables) == declared
+
+
+def check_columns(claim, criterion, tables, before, asked):
+    """A column that is missing or misspelled is an error which names the criterion, never a verdict."""
+    errors = 0
+    for table, columns in asked.items():
+        rest = set(tables[table]) - columns
+        try:
+            assert renamed(claim, criterion, tables, table, rest) == before, (criterion.id, table, rest)
+        except CandorError:  # some are asked for in other ways
+            columns = set(tables[table])
+        for column in columns:
+            try:
+                assert renamed(claim, criterion, tables, table, [column]) == before, (criterion.id, table, column)
+            except CandorError as error:
+                assert str(error).startswith(f"{claim.name} {criterion.id}, "), error
+                errors += 1
+    assert errors, f"{criterion.id} reads nothing"
+
+
+def lacking(tables, table, values):
+    """Names, and the tables of a run that has not made a table, any row of it, or the rows of a value."""
+    frame = tables[table]
+    yield "everything", {name: other for name, other in tables.items() if name != table}
+    yield "everything", {**tables, table: frame[:0]}
+    for column in {"setting", "arm", "dataset", "corpus", "lineage", "stage", "source"} & set(frame):
+        for value in set(frame[column]) & values:
+            yield value, {**tables, table: frame[frame[column] != value]}
+
+
+def check_doubled(claim, criterion, tables, before, table):
+    """A row that was made twice is an error, where it would change anything."""
+    frame = tables[table]
+    if "seed" in frame:
+        doubled = pd.concat([frame, frame[frame["seed"] == frame["seed"].iloc[0]]])
+        try:
+            assert judged(claim, criterion, {**tables, table: doubled}) == before, (criterion.id, table)
+        except CandorError as error:
+            assert "more than one row" in str(error), error
 
 
 def pretrained():

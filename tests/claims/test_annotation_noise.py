@@ -532,8 +532,7 @@ def test_print_alone_never_lifts_people_above_inconclusive():
 
 def test_a_slip_is_an_error_and_what_was_not_run_is_not_attempted():
     tables = everything() | pretrained()
-    guards.check_columns(CLAIM, tables)
-    guards.check_rows(CLAIM, tables, of_what_ran=("W13",), made_with_others=set(tables["models_hosking"]["setting"]))
+    guards.check(CLAIM, tables, of_what_ran=("W13",), made_with_others=set(tables["models_hosking"]["setting"]))
 
 
 def test_tables_survive_csv_and_are_small(tmp_path):

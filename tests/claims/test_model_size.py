@@ -74,8 +74,7 @@ def test_what_was_not_run_is_not_attempted():
 
 
 def test_a_slip_is_an_error_and_what_was_not_run_is_not_attempted():
-    guards.check_columns(CLAIM, made_up(0.01))
-    guards.check_rows(CLAIM, made_up(0.01))
+    guards.check(CLAIM, made_up(0.01))
 
 
 def test_the_largest_size_is_one_with_an_interval():

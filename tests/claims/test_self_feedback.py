@@ -516,8 +516,7 @@ def test_pretrained_models_pass_and_fail():
 
 def test_a_slip_is_an_error_and_what_was_not_run_is_not_attempted():
     tables = everything() | pretrained()
-    guards.check_columns(CLAIM, tables)
-    guards.check_rows(CLAIM, tables, of_what_ran=("W4", "W5a", "W8", "W11", "W15"), made_with_others=("cot",))
+    guards.check(CLAIM, tables, of_what_ran=("W4", "W5a", "W8", "W11", "W15"), made_with_others=("cot",))
 
 
 def test_tables_survive_csv_and_are_small(tmp_path):
