@@ -143,6 +143,11 @@ def test_a_slip_is_an_error_that_says_where(table, measure, where, why, scale):
     assert str(error.value).count(". ") == 0 and str(error.value).endswith(".")
 
 
+def test_a_number_is_that_of_one_row():
+    with pytest.raises(CandorError, match="cells has more than one row with family HotpotQA: select by more columns"):
+        shared.number(reference("binary_reward"), "cells", "n", family="HotpotQA")
+
+
 @pytest.mark.parametrize(
     "rows",
     [

@@ -78,19 +78,31 @@ def check(claim, tables, of_what_ran=(), made_with_others=()):
     `of_what_ran`: criteria that judge whichever arms or seeds were run. `made_with_others`: names of rows that are
     there wherever others are, so that their lack is an error.
     """
-    declared = set()
+    declared, seen = set(), set()
     for criterion in claim.criteria:
-        before, (asked, values) = judged(claim, criterion, tables), read(claim, criterion, tables)
-        declared |= set(asked)
-        check_columns(claim, criterion, tables, before, asked)
-        of_runs = [table for table in asked if "seed" in tables[table] or table.startswith("models")]
-        for table in of_runs:
-            for name, without in lacking(tables, table, values.difference(made_with_others)):
-                row, checks = judged(claim, criterion, without)
-                fine = "not attempted" in row or checks == before[1] or criterion.id in of_what_ran
-                assert fine, f"{criterion.id} is judged without the rows of {name} in {table}"
-            check_doubled(claim, criterion, tables, before, table)
+        for piece in pieces(criterion):
+            [function] = [check.estimate for check in piece.checks] or [piece.note]
+            if function in seen:  # a gate of several criteria
+                continue
+            seen.add(function)
+            before, (asked, values) = judged(claim, piece, tables), read(claim, piece, tables)
+            declared |= set(asked)
+            check_columns(claim, piece, tables, before, asked)
+            for table in (table for table in asked if "seed" in tables[table] or table.startswith("models")):
+                for name, without in lacking(tables, table, values.difference(made_with_others)):
+                    row, checks = judged(claim, piece, without)
+                    fine = "not attempted" in row or checks == before[1] or criterion.id in of_what_ran
+                    assert fine, f"{criterion.id} is judged without the rows of {name} in {table}"
+                check_doubled(claim, piece, tables, before, table)
     assert set(claim.tables) == declared
+
+
+def pieces(criterion):
+    """The criterion with one of its checks, gates or its note alone, so that none hides behind the others."""
+    alone = replace(criterion, gates=(), note="")
+    yield from (replace(alone, checks=(check,)) for check in (*criterion.checks, *criterion.gates))
+    if callable(criterion.note):
+        yield replace(criterion, checks=(), gates=())
 
 
 def check_columns(claim, criterion, tables, before, asked):
@@ -108,7 +120,7 @@ def check_columns(claim, criterion, tables, before, asked):
             except CandorError as error:
                 assert str(error).startswith(f"{claim.name} {criterion.id}, "), error
                 errors += 1
-    assert errors, f"{criterion.id} reads nothing"
+    assert errors, f"{criterion.id} reads nothing in {[check.name for check in criterion.checks] or 'its note'}"
 
 
 def lacking(tables, table, values):
