@@ -123,15 +123,16 @@ def checked(reward: Callable) -> Callable:
     """
 
     @wraps(reward)
-    def checked_reward(completions, **columns) -> list[float]:
-        values = reward(completions=completions, **columns)
+    def checked_reward(**columns) -> list[float]:
+        values = reward(**columns)
+        n = len(columns.get("completions", columns.get("completion_ids", ())))
         try:
-            fine = len(values) == len(completions) and not any(map(math.isnan, values))
+            fine = len(values) == n and not any(map(math.isnan, values))
         except TypeError:
             fine = False
         if not fine:
             raise CandorError(
-                f"The reward {getattr(reward, '__name__', reward)} did not give each of {len(completions)} completions "
+                f"The reward {getattr(reward, '__name__', reward)} did not give each of {n} completions "
                 "a number: let it return a list of as many floats, without NaN and None."
             )
         return values

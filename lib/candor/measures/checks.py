@@ -138,8 +138,6 @@ class Array:
         if outside or (self.whole and (known != np.floor(known)).any()):
             low, high, verb = f"{self.low:g}", f"{self.high:g}", "be whole and lie" if self.whole else "lie"
             span = f"strictly between {low} and {high}" if self.open else f"in [{low}, {high}]"
-            if self.high >= MANY:
-                span = f"above {low}" if self.open else f"at {low} or above"
             found = f"is {least:g}" if least == most else f"reaches from {least:g} to {most:g}"
             return f"must {verb} {span}, but {found}"
         return "must not all be 0" if self.total and not known.any() else None
