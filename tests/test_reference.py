@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pandas as pd
 import pytest
-from candor import claims, evidence, graph, ledger, publish
+from candor import claims, evidence, graph, ledger, publish, store
 from candor.claims import shared
 from candor.errors import CandorError
 
@@ -210,6 +210,10 @@ def test_a_claim_imports_no_other_claim():
 # --- A run held against the reference -----------------------------------------------------------------
 
 
+def sealed(folder):
+    store.seal(folder / "provenance.json", {}, [folder / f"{name}.csv" for name in evidence.LEDGERS])
+
+
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """A smoke run without a graph: the reference's tables, in which every number of a run is another."""
@@ -227,7 +231,9 @@ def run(tmp_path, monkeypatch):
                     frame[floats] *= rng.uniform(0.1, 3.0, (len(frame), len(floats)))
                 tables[table] = frame
             pairs.append((claims.load(name).claim, change(name, tables)))
-        return ledger.write(pairs, scale, tmp_path / scale)
+        written = ledger.write(pairs, scale, tmp_path / scale)
+        sealed(tmp_path / scale)
+        return written
 
     return write
 
@@ -274,6 +280,7 @@ def test_a_laptop_run_agrees_within_its_intervals(criterion, change, agrees, tmp
             row = (frame["claim"] == criterion[0]) & (frame["criterion"] == criterion[1])
             frame.loc[row, list(change)] = list(change.values())
         frame.to_csv(tmp_path / "laptop" / f"{name}.csv", index=False)
+    sealed(tmp_path / "laptop")
     if agrees:
         assert "rows of the ledger agree" in publish.verify(graph.plan("laptop"))
     else:
