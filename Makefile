@@ -37,7 +37,7 @@ help: ## This list
 	echo
 	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 	echo
-	printf '  SCALE=smoke|laptop|sweep|gpu|paper (now %s)   CLAIM=a claim (now %s)\n' \
+	printf '  SCALE=smoke|laptop|released|sweep|gpu|paper (now %s)   CLAIM=a claim (now %s)\n' \
 	  $(call quote,$(SCALE)) $(call quote,$(or $(CLAIM),all))
 	echo "  Claims: binary_reward sophistry grounding_loss annotation_noise brier_fix self_feedback"
 	printf '  CORES=number (now %s)   GPUS=number that jobs share (now %s)   PYTHON=a Python 3.11 (now %s)\n' \
