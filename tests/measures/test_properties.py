@@ -18,7 +18,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from candor import measures
-from candor.measures import approval, checks, clustered, response_types, spans, two_frames
+from candor.measures import (
+    agreement,
+    approval,
+    calibration,
+    checks,
+    clustered,
+    crossed,
+    response_types,
+    spans,
+    two_frames,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -330,6 +340,29 @@ def test_arrays_of_the_same_items_have_one_length(name):
         longer = np.concatenate([valid[argument]] * 2, axis)
         with pytest.raises(ValueError, match=r"has \d+ items, but \w+ has \d+"):
             call(name, valid | {argument: longer})
+
+
+# By hand: what is made from the rules follows a rule that somebody loosens.
+ONCE_A_NUMBER = {
+    "pass_rate": lambda: approval.by_pass_rate([1, 0], [0.1, 5]),
+    "correctness": lambda: approval.constant_verdict(1.5),
+    "responses": lambda: response_types.em([[0.6, 0.9, 0.2, 0.1]]),
+    "human": lambda: clustered.act_sums([2, 5], [1, 1], [0, 1]),
+    "weights": lambda: agreement.kappa([1, 0, 1], [1, 0, 1], weights=[1, -1, 1]),
+    "approved_before": lambda: crossed.changes([2, 1], [1, 0], [1, 1], [1, 0]),
+    "level": lambda: clustered.interval([1.0, 2.0], level=95),
+    "n_bins": lambda: calibration.ece([0.5], [1], n_bins=True),
+    "confidence": lambda: calibration.ece(["0.5"], [1]),
+    "correct": lambda: calibration.ece([0.5, 0.6], [1]),
+    "labels": lambda: calibration.fit_temperature([[0.0, 1.0]], [0.5]),
+    "design": lambda: response_types.rank([(1, 2)]),
+}
+
+
+@pytest.mark.parametrize("argument", ONCE_A_NUMBER)
+def test_what_once_gave_a_number_is_refused(argument):
+    with pytest.raises(ValueError, match=rf"^{argument} "):
+        ONCE_A_NUMBER[argument]()
 
 
 # --- Valid input ------------------------------------------------------------------------------------
