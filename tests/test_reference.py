@@ -196,17 +196,6 @@ def test_a_note_is_asked_as_a_check_is():
         one(fine, reference("binary_reward"), note=lambda tables: tables["nothing"])
 
 
-def test_a_claim_imports_no_other_claim():
-    """Criteria, tables, plots and exercises of a claim stand alone, and studies too."""
-    folder = graph.ROOT / "lib" / "candor" / "claims"
-    names = {*claims.NAMES, *claims.STUDIES}
-    for path in folder.glob("*/*.py"):
-        others = [name for name in names - {path.parent.name} if f"claims.{name}" in path.read_text()]
-        assert not others, (
-            f"{path.relative_to(graph.ROOT)} imports {others[0]}: put what both need into claims/shared.py"
-        )
-
-
 # --- A run held against the reference -----------------------------------------------------------------
 
 

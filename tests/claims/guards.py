@@ -9,6 +9,7 @@ import pandas as pd
 from candor import ledger
 from candor.claims import shared
 from candor.errors import CandorError
+from candor.experiments import language_models
 
 
 class _Frame(pd.DataFrame):
@@ -157,5 +158,8 @@ def pretrained():
         for seed in seeds
         for dataset in ("hotpot_vanilla", "hotpot_modified", "commonsense_qa")
     ]
-    cells = [{"dataset": f"set {i // 5}", "arm": f"arm {i % 5}", "difference": 1e-5} for i in range(15) for _ in "abcd"]
-    return {"models": pd.DataFrame(rows), "outputs": pd.DataFrame(cells)}
+    cells = pd.DataFrame(language_models.OUTPUT_CELLS, columns=["dataset", "arm"]).assign(n=10, questions=10)
+    grades = {f"{measure}_{by}": 0.3 for measure in ("ece", "accuracy") for by in ("option", "label")}
+    by_option = cells[cells["dataset"].isin(language_models.JUDGED_OUTPUTS)].assign(unreadable=0.01, **grades)
+    recomputed = pd.concat([cells.assign(difference=difference) for difference in (1e-5, -1e-5)])
+    return {"models": pd.DataFrame(rows), "outputs": recomputed, "outputs_by_option": by_option}
