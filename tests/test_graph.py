@@ -336,10 +336,11 @@ def killed(run: Checkout, draw: random.Random) -> str:
     output, code = process.communicate()[0], process.returncode
     done += f", exit {code}: {output.splitlines()[-1] if output else 'nothing was said'}"
     assert "Traceback" not in output, done
-    assert code in (0, 2) or (code == -number and number == signal.SIGKILL), done
-    if code == 2 and (target in ("parent", "group") or target not in there):
-        assert "Stopping ..." in output and "what is finished is kept" in output, done
-    elif code == 2:
+    stopped = 128 + number  # the command was told to end; else a part of it was, and is named
+    assert code in (0, 2, stopped) or (code == -number and number == signal.SIGKILL), done
+    assert code != stopped or "Stopped; what is finished is kept" in output, done
+    assert code != stopped or "shell" not in there or "Stopping ..." in output, done
+    if code == 2:
         assert number in (signal.SIGINT, signal.SIGHUP) or f"({number.name}" in output or "by SIGTERM" in output, done
     snakemake = there.get("snakemake")
     if code == -signal.SIGKILL and snakemake and alive(snakemake):

@@ -12,7 +12,7 @@ from statistics import median
 
 import pandas as pd
 import pytest
-from candor import __main__ as cli
+from candor import __main__ as cli, store
 from candor import claims, config, evidence, experiments, graph, progress
 from candor.config import ROOT
 from candor.estimate import Estimate, Job, expected_seconds, jobs
@@ -306,9 +306,10 @@ def ended(tmp_path, scale: str) -> str:
     """What the end of a run prints, on the reference's ledger."""
     run = Run(tmp_path, width=80)
     plan = graph.plan(scale)
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    for name, frame in evidence.load_ledgers(graph.REFERENCE).items():
-        frame.sort_values("claim").to_csv(plan.folder / f"{name}.csv", index=False)
+    with store.draft(plan.folder / "provenance.json") as draft:
+        for name, frame in evidence.load_ledgers(graph.REFERENCE).items():
+            frame.sort_values("claim").to_csv(draft / f"{name}.csv", index=False)
+        store.put(draft, plan.folder / "provenance.json", {})
     progress.show_end(plan, run.watch, 61)
     return run.page.getvalue()
 

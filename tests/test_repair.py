@@ -110,6 +110,13 @@ def test_what_is_deleted_is_asked_for_and_nothing_else(plan, name):
     assert sorted(lacking(plan)) == sorted(FOLDERS.get(name, [FILES.get(name)]))
 
 
+def test_a_marker_that_promises_nothing_is_no_promise(plan):
+    store.write_json(plan.folder / MARKER, {})
+    assert lacking(plan) == [MARKER]
+    store.remove(plan.folder / "steps")
+    assert lacking(plan) == [MARKER]
+
+
 def test_a_step_of_other_code_is_asked_for(plan):
     seal(plan.folder / BASE / "run.json", ["a.bin"], fingerprint="other")
     assert lacking(plan) == [MARKER]
@@ -315,6 +322,13 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(results, name, size):
     assert not [*results.folder.rglob(".*")]
     WRITE[name](results)
     assert everything(results.folder / name).keys() == before.keys()
+
+
+def test_a_full_disk_leaves_a_small_file_as_it_was(tmp_path):
+    store.write_json(tmp_path / "a.json", [1])
+    with limited(resource.RLIMIT_FSIZE, 0), pytest.raises(OSError):
+        store.write_json(tmp_path / "a.json", [2])
+    assert [*tmp_path.iterdir()] == [tmp_path / "a.json"] and store.read_json(tmp_path / "a.json", list) == [1]
 
 
 @pytest.mark.parametrize("name", WRITE)

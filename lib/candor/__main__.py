@@ -88,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
     command(verify, "Compare your results with data/reference", "scale")
     command(declare, "Lock the criteria that are new, before their run; refuses if one that is locked was changed")
     command(repair, "Replicate, after removing what is truncated, edited or odd", "scale", "claim", "cores")
-    made = command(seal, "Write the checksums of files into a JSON beside them; the graph's jobs do so")
+    made = command(seal, "Write the checksums of files into the JSON beside them; the graph's jobs do so")
     made.add_argument("manifest", type=Path, metavar="JSON")
     made.add_argument("files", type=Path, nargs="+", metavar="FILE")
     made = command(fetch, "Put data sets and weights of the models path onto this machine", "scale")
@@ -213,8 +213,12 @@ def repair(arguments: argparse.Namespace) -> None:
 
 def seal(arguments: argparse.Namespace) -> None:
     from candor import store
+    from candor.errors import MissingError
 
-    store.seal(arguments.manifest, {}, arguments.files)
+    about = {}
+    with suppress(MissingError):
+        about = store.read_json(arguments.manifest)
+    store.seal(arguments.manifest, about, arguments.files)
 
 
 def fetch(arguments: argparse.Namespace) -> None:
@@ -295,7 +299,7 @@ def main(words: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt as stop:
         with suppress(OSError):  # a terminal that was closed
-            print("candor: Stopped; what is finished is kept.", file=sys.stderr)
+            print("candor: Stopped; what is finished is kept, and the same command goes on there.", file=sys.stderr)
         return 128 + (stop.args[0] if stop.args else signal.SIGINT)
     return 0
 

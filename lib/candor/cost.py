@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 
-from candor import config, experiments, generation, graph, readme
+from candor import config, experiments, generation, graph, readme, store
 from candor.config import ROOT, Config
 from candor.corpora import sets
 from candor.errors import CandorError
@@ -685,7 +685,7 @@ def _measured() -> list[tuple[str, dict, dict[str, dict[str, float]], str]]:
     """
     found = []
     for path in sorted(graph.REFERENCE.rglob("provenance.json"), key=lambda path: len(path.parts)):
-        run = json.loads(path.read_text(encoding="utf-8"))
+        run = store.read_json(path)
         if "seconds" in run:
             about = f"reference run of {run['date']}, {run['hardware']['cpu']}, {run['hardware']['cores']} cores"
             found.append((run["scale"], run["config"]["world"], run["seconds"], about))

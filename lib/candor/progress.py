@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -44,8 +45,8 @@ _NAMES = {
 def events(plan: graph.Plan) -> Iterator[dict]:
     """What the jobs of this run have finished, and what has failed."""
     path = plan.folder / "progress" / "events.jsonl"
-    if path.exists():
-        for line in path.read_text().splitlines():
+    for line in path.read_text().splitlines() if path.exists() else ():
+        with suppress(json.JSONDecodeError):  # half a line, where the disk was full
             yield json.loads(line)
 
 
@@ -96,7 +97,6 @@ class Watch:
 
     def until(self, process: subprocess.Popen) -> None:
         """Follow log and traces until Snakemake ends."""
-        from contextlib import nullcontext
 
         from rich.live import Live
 

@@ -134,8 +134,8 @@ def survey(plan: graph.Plan, check: bool = True) -> Found:
         found.states[key, seed] = state
     for (name, seed), batch in plan.batches().items():
         marker = plan.folder / "batches" / str(seed) / f"{name}.json"
-        promised = {key: wanted[key, seed] for key in batch.keys if found.states[key, seed] == "done"}
-        if whole(store.read_json, marker) != promised or len(promised) < len(batch.keys):
+        promised = {key: wanted[key, seed] for key in batch.keys}
+        if whole(store.read_json, marker) != promised or {found.states[key, seed] for key in batch.keys} != {"done"}:
             found.lacking.append(marker)
     for output, manifests in outputs(plan).items():
         if None in [whole(store.unseal, manifest, check=check) for manifest in manifests]:
@@ -230,9 +230,7 @@ def replicate(
             if process:
                 _stop(process)
             store.sweep(plan.folder)
-            raise CandorError(
-                f"Stopped; what is finished is kept, and the same command goes on from there ({plan.folder})."
-            ) from None
+            raise
         if process.returncode:
             raise CandorError(_failure(plan, log, process.returncode))
         found = survey(plan, check=False)

@@ -126,6 +126,7 @@ def seal(manifest: Path, about: Mapping[str, Any], files: Iterable[Path]) -> Non
     """Write a manifest that says `about` and has the checksums of `files`, which lie beside it or below."""
     sums = {str(path.relative_to(manifest.parent)): sha256(path) for path in sorted(files)}
     about = json.loads(json.dumps({**about, "files": sums}, default=str))
+    about.pop("checksum", None)
     write_json(manifest, {**about, "checksum": digest(about)})
 
 
@@ -176,12 +177,11 @@ def put(folder: Path, manifest: Path, about: Mapping[str, Any]) -> None:
     """Seal what is in a draft's `folder` and move it beside `manifest`; what the manifest there named goes."""
     place, first = manifest.parent, folder / manifest.name
     seal(first, about, [path for path in folder.rglob("*") if path.is_file() and path != first])
+    gone: Iterable[str] = ()
     with suppress(CandorError):
         gone = unseal(manifest, check=False)["files"]
-        remove(manifest)
-        for name in gone:
-            remove(place / name)
-    remove(manifest)
+    for old in (manifest, *(place / name for name in gone)):
+        remove(old)
     for path in sorted(folder.iterdir(), key=lambda path: path == first):
         remove(place / path.name)
         path.rename(place / path.name)
