@@ -249,9 +249,7 @@ def test_figures_notebooks_and_report_are_there(finished):
     first = html.unescape(page.partition("var workflow_desc = ")[2].partition("\n")[0])
     for name in claims.NAMES:
         assert all(f"{figure}.svg" in page for figure in claims.load(name).plots.FIGURES)
-        assert claims.load(name).claim.title in html.unescape(
-            page.partition("var workflow_desc = ")[2].partition("\n")[0]
-        )
+        assert claims.load(name).claim.title in first
     assert "ledger.csv" in page and "07_verdict" in page
 
 
