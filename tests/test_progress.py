@@ -12,8 +12,8 @@ from statistics import median
 
 import pandas as pd
 import pytest
-from candor import __main__ as cli, store
-from candor import claims, config, evidence, experiments, graph, progress
+from candor import __main__ as cli
+from candor import claims, config, evidence, experiments, graph, progress, store
 from candor.config import ROOT
 from candor.estimate import Estimate, Job, expected_seconds, jobs
 from hypothesis import given
