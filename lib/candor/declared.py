@@ -1,9 +1,10 @@
 """What was declared stays declared: `data/declared.lock` has a line a criterion, with the hash of its declared text.
 
-The text is what a criterion says and what judges it: statement, estimator, band in prose, and of every check and gate
-its name, band, count, unit and verdict outside the band. Code is no part of it: how an estimate is computed may be
-corrected. A line is written once (`python -m candor declare`) and never changed: a criterion that turns out wrong
-stays, and another one is added under a new id.
+The text is what a criterion says and what judges it: statement, estimator, and of every check and gate, in their order,
+the limits of its band, the count of seeds, the unit and the verdict outside the band. Code is no part of it: how an
+estimate is computed may be corrected; nor are the words of a band, which are printed from its limits. A line is written
+once (`python -m candor declare`) and never changed: a criterion that turns out wrong stays, and another one is added
+under a new id.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ def declared_hash(claim: str, criterion: Criterion) -> str:
 
     def text(check: Check) -> list:
         band = [float(check.band.low), float(check.band.high)] if check.band else None
-        return [check.name, band, check.count, check.unit, check.otherwise]
+        return [band, check.count, check.unit, check.otherwise]
 
-    said = [claim, criterion.id, criterion.evidence, criterion.statement, criterion.estimator, criterion.band]
+    said = [claim, criterion.id, criterion.evidence, criterion.statement, criterion.estimator]
     whole = [*said, [text(check) for check in criterion.checks], [text(gate) for gate in criterion.gates]]
     return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:16]
 

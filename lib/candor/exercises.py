@@ -1,14 +1,24 @@
-"""What the exercises of every notebook share: feedback that names the mistake, and never a traceback."""
+"""Exercises as data: what is right, which mistakes have a name, and one engine that tells one from the other.
+
+An exercise has blanks. A blank's `slips` map what to say about a mistake to what a learner who makes it would answer: a
+number, a word, or a function. The engine compares an answer with what is right, then with each slip; functions are
+compared by what they give for the same `probes`. Feedback names the mistake, and is never a traceback.
+"""
 
 from __future__ import annotations
 
 import functools
 import html
+import inspect
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+
+EMPTY = "The blank is still empty: put your answer in place of the dots and run it again."
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,163 @@ class Feedback:
             f'<div style="border-left: 4px solid {colour}; padding: .4em .8em; margin: .3em 0">'
             f'<b style="color: {colour}">{word}</b> {html.escape(self.message)}</div>'
         )
+
+
+def number(answer: object) -> float:
+    """`answer` as a float (a string such as " 0.5 " or "50 %" too); NaN if it is no number."""
+    try:
+        if isinstance(answer, str):
+            text = answer.strip()
+            return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+        return float(np.asarray(answer, dtype=float).item())
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def share(answer: object) -> float:
+    """`number`, where whoever writes 12 for a share means 12 %."""
+    value = number(answer)
+    return value / 100 if abs(value) > 1 else value
+
+
+def letter(answer: object) -> str:
+    """The letter of a choice: "(A)" is "a"."""
+    return str(answer).strip(" ().").lower()
+
+
+def word(**choices: str) -> Callable[[object], str]:
+    """A reader of words: each choice with the words that mean it, such as `up="+ rise rises"`."""
+    meanings = {alias: name for name, aliases in choices.items() for alias in (name, *aliases.split())}
+    return lambda answer: meanings.get(str(answer).strip().lower(), "")
+
+
+def array(answer: object) -> np.ndarray:
+    """The answer as an array of floats; of NaN if it is none."""
+    try:
+        return np.asarray(answer, dtype=float)
+    except (TypeError, ValueError):
+        return np.array(math.nan)
+
+
+@dataclass(frozen=True)
+class When:
+    """A slip that many answers show: those for which `holds(value)`; `example` is one of them."""
+
+    holds: Callable[[Any], bool]
+    example: object
+
+
+@dataclass(frozen=True)
+class Blank:
+    """One blank, or several that are judged together (`answer` is a tuple then, as are its slips).
+
+    answer : what is right. A function is given each of `probes` (tuples of arguments) and must give the same.
+    slips : message -> what whoever makes this mistake answers (like `answer`, or a `When`).
+    hint : what to say of any other mistake; a function of what was read if the sentence depends on it.
+    read : what is compared, of an answer or of what a function gives: `number`, `share`, `letter`, `array`, `word()`.
+    tolerance : how far a number may be off, absolute.
+    """
+
+    answer: Any
+    slips: Mapping[str, Any]
+    hint: str | Callable[[Any], str]
+    read: Callable[[object], Any] = number
+    probes: Sequence[tuple] = ()
+    tolerance: float = 0.005
+
+    @property
+    def width(self) -> int:
+        return len(self.answer) if isinstance(self.answer, tuple) else 1
+
+    def value(self, *answers: Any) -> Any:
+        """What is compared. Raises: whatever a learner's function raises."""
+        if not self.probes:
+            values = [self.read(answer) for answer in answers]
+            return values[0] if self.width == 1 else values
+        results = [tuple(f(*deepcopy(probe)) for f in answers) for probe in self.probes]
+        if any(part is None or part is ... for result in results for part in result):
+            raise _Empty
+        return [[self.read(part) for part in result] for result in results]
+
+    def same(self, value: Any, other: Any) -> bool:
+        """Whether two values are equal, numbers within the tolerance."""
+        if isinstance(value, list) and isinstance(other, list):
+            return len(value) == len(other) and all(map(self.same, value, other))
+        if isinstance(value, float | np.ndarray) and isinstance(other, float | int | np.ndarray):
+            return np.shape(value) == np.shape(other) and bool(np.all(np.abs(value - other) <= self.tolerance))
+        return bool(value == other)
+
+    def mistake(self, *answers: Any) -> str:
+        """What to say of a wrong answer; empty if it is right."""
+        if self.probes and not all(map(callable, answers)):
+            return "Give the function itself, without calling it."
+        value = self.value(*answers)
+        if self.same(value, self.value(*self._all(self.answer))):
+            return ""
+        for message, slip in self.slips.items():
+            if slip.holds(value) if isinstance(slip, When) else self.same(value, self.value(*self._all(slip))):
+                return message
+        return self.hint(value) if callable(self.hint) else self.hint
+
+    def _all(self, answer: Any) -> tuple:
+        return answer if isinstance(answer, tuple) else (answer,)
+
+
+class _Empty(Exception):
+    """A function that the learner was to complete still gives nothing."""
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """An exercise of a notebook, called with the learner's answers, then with the tables that it is about.
+
+    blanks : in the order of the arguments; a function of the tables named in `given` where what is right rests on them.
+    right : what to say of a right answer, or a function of those tables.
+    difficulty : 1 (look it up in the cells above) to 3 (derive it). minutes : for a second-year student.
+    hints : two, the second saying more than the first.
+    """
+
+    blanks: Sequence[Blank] | Callable[..., Sequence[Blank]]
+    right: str | Callable[..., str]
+    difficulty: int
+    minutes: int
+    hints: tuple[str, str]
+    given: tuple[str, ...] = field(default=())
+
+    def blanks_of(self, *tables: Any) -> Sequence[Blank]:
+        return self.blanks(*tables) if callable(self.blanks) else self.blanks
+
+    def __call__(self, *answers: Any) -> Feedback:
+        cut = len(answers) - len(self.given)
+        answers, tables = list(answers[:cut]), answers[cut:]
+        if not answers or any(answer is ... or answer is None for answer in answers):
+            return Feedback(False, EMPTY)
+        try:
+            blanks = self.blanks_of(*tables)
+            if len(answers) != (wanted := sum(blank.width for blank in blanks)):
+                return Feedback(False, f"Give {wanted} answers, in the order of the blanks; there are {len(answers)}.")
+            for blank in blanks:
+                mine, answers = answers[: blank.width], answers[blank.width :]
+                if message := blank.mistake(*mine):
+                    return Feedback(False, message)
+            return Feedback(True, self.right(*tables) if callable(self.right) else self.right)
+        except _Empty:
+            return Feedback(False, EMPTY)
+        except Exception as error:
+            return Feedback(False, f"Your answer could not be checked. {type(error).__name__}: {error}")
+
+    def answers(self, *tables: Any) -> list[Any]:
+        """What is right, in the order of the blanks."""
+        return [answer for blank in self.blanks_of(*tables) for answer in blank._all(blank.answer)]
+
+    def solution(self, *tables: Any) -> str:
+        """The right answers as text: the source of a function, or the value."""
+        return "\n".join(
+            inspect.cleandoc(inspect.getsource(a)) if callable(a) else repr(a) for a in self.answers(*tables)
+        )
+
+
+# --- Checks written by hand: they go when the last claim has declared its exercises ----------------------
 
 
 def right(message: str) -> Feedback:
@@ -55,17 +222,6 @@ def check(function: Callable[..., Feedback]) -> Callable[..., Feedback]:
             return wrong(f"Your answer could not be checked. {type(error).__name__}: {error}")
 
     return checked
-
-
-def number(answer: object) -> float:
-    """`answer` as a float (a string such as " 0.5 " or "50 %" too); NaN if it is no number."""
-    try:
-        if isinstance(answer, str):
-            text = answer.strip()
-            return float(text[:-1]) / 100 if text.endswith("%") else float(text)
-        return float(np.asarray(answer, dtype=float).item())
-    except (TypeError, ValueError):
-        return math.nan
 
 
 def close(answer: object, target: float, tolerance: float = 0.005) -> bool:

@@ -26,6 +26,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 from numpy.typing import ArrayLike
 
@@ -558,6 +559,68 @@ class Plot:
         """Draws and saves it, with its tables and origin beside `provenance` (commit, scale, source)."""
         known = {"tables": list(self.tables), **self.origin, **provenance}
         return save(self(tables), stem, caption=self.caption, alt=self.alt, provenance=known)
+
+
+class Figures(dict[str, Plot]):
+    """The figures of a claim, in the order in which they are declared."""
+
+    def draws(self, *tables: str) -> Callable[[Callable], Callable]:
+        """Declares a function as the figure of its name; its docstring is the caption and, after a blank line, the alt
+        text. It is given those of the claim's tables that are named here."""
+
+        def declare(draw: Callable) -> Callable:
+            caption, alt = (" ".join(text.split()) for text in (inspect.getdoc(draw) or "").split("\n\n"))
+            self[draw.__name__] = Plot(draw, tables, caption, alt)
+            return draw
+
+        return declare
+
+
+def dot(shown: Look, **kwargs: Any) -> Line2D:
+    """The entry of a legend for a marker without a line."""
+    return Line2D([], [], color=shown.color, marker=shown.marker, linestyle="", **{"label": shown.label} | kwargs)
+
+
+def interval_figure(
+    table: pd.DataFrame,
+    panels: Mapping[str, str],
+    arms: Sequence[str],
+    *,
+    width: float = 7.4,
+    height: float | None = None,
+    references: Mapping[str, Mapping[str, float]] | None = None,
+    bands: Mapping[str, tuple[float, float]] | None = None,
+) -> Figure:
+    """A panel a column of `table` (a row an arm and seed): means and intervals over seeds, a row an arm.
+
+    panels : column -> label of its axis. `references` and `bands` by column, as for `interval_dots`.
+    """
+    figure, axes = canvas(1, len(panels), width, height or 1.1 + 0.32 * len(arms), sharey=True, squeeze=False)
+    for ax, (column, text) in zip(axes.flat, panels.items()):
+        groups = {arm: table.loc[table["arm"] == arm, column].to_numpy(float) for arm in arms}
+        interval_dots(
+            ax, groups, references=(references or {}).get(column), band=(bands or {}).get(column), xlabel=text
+        )
+    return figure
+
+
+def course_figure(
+    table: pd.DataFrame,
+    panels: Mapping[str, str],
+    arms: Sequence[str],
+    *,
+    x: str = "step",
+    width: float = 7.6,
+    height: float = 2.9,
+) -> Figure:
+    """A panel a column of `table` along `x`: mean over seeds and interval, a line an arm. panels : column -> title."""
+    figure, axes = canvas(1, len(panels), width, height, sharex=True, squeeze=False)
+    for ax, (column, title) in zip(axes.flat, panels.items()):
+        for arm in arms:
+            seed_band(ax, table[table["arm"] == arm], x, column, arm)
+        ax.set(title=textwrap.fill(title, 24), xlabel=x)
+    legend(figure, axes.flat[0].get_legend_handles_labels()[0], ncols=min(len(arms), 5))
+    return figure
 
 
 def save(figure: Figure, stem: Path, *, caption: str, alt: str, provenance: Mapping[str, Any]) -> list[Path]:

@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 import pandas as pd
 from candor import ledger
-from candor.claims import shared
+from candor.declare import expressions
 from candor.errors import CandorError
 from candor.experiments import language_models
 
@@ -44,7 +44,7 @@ class _Recorded(dict):
 
 def read(claim, criterion, tables):
     """What a criterion's checks, gates and note read: tables with the columns asked for by name, and values of rows."""
-    recorded, values, select = _Recorded(tables), set(), shared.select
+    recorded, values, select = _Recorded(tables), set(), expressions.select
 
     def told(tables, table, /, **where):
         values.update(where.values())
@@ -52,7 +52,7 @@ def read(claim, criterion, tables):
 
     functions = [check.estimate for check in (*criterion.checks, *criterion.gates)]
     with ExitStack() as patches:
-        for module in (shared, sys.modules[f"candor.claims.{claim.name}.criteria"]):
+        for module in (expressions, sys.modules[f"candor.claims.{claim.name}.criteria"]):
             if hasattr(module, "select"):
                 patches.enter_context(patch.object(module, "select", told))
         for function in [*functions, *([criterion.note] if callable(criterion.note) else [])]:

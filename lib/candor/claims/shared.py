@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
-import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
 
 import numpy as np
 import pandas as pd
 
-from candor import config, experiments
-from candor.errors import CandorError
-from candor.experiments import annotators
+from candor.declare.expressions import by_seed, counted, each_seed, number, select, wide  # noqa: F401
 from candor.experiments.evaluation import TENTHS
-from candor.ledger import Band, Check, Estimate, NotRun, Tables
+from candor.ledger import Band, Check, NotRun, Tables
 
 Groups = Mapping[str, Sequence[str]]  # setting -> arms
 Estimator = Callable[[Tables], pd.Series]  # a number a seed
@@ -39,8 +34,13 @@ def cells(released: pd.DataFrame, arms: Iterable[str], metrics: Iterable[str] = 
     """
     metrics = tuple(metrics)
     rows = released[released["metric"].isin(metrics)].assign(arm=released["arm"].map(arm_name))
-    wide = rows.pivot(index=["setting", "dataset", "n"], columns=["arm", "metric"], values="value")
-    columns = {f"{a}_{m.removeprefix('mean_')}": wide[a, m] for a in arms for m in metrics if (a, m) in wide}
+    released_cells = rows.pivot(index=["setting", "dataset", "n"], columns=["arm", "metric"], values="value")
+    columns = {
+        f"{a}_{m.removeprefix('mean_')}": released_cells[a, m]
+        for a in arms
+        for m in metrics
+        if (a, m) in released_cells
+    }
     table = pd.DataFrame(columns).reset_index()
     table.insert(0, "family", table.pop("setting").map(FAMILIES))
     inside = [dataset in IN_DOMAIN[family] for family, dataset in zip(table["family"], table["dataset"])]
@@ -135,107 +135,6 @@ def known(table: pd.DataFrame, arms: Iterable[str], column: str = "arm") -> list
 def stack(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """Frames under each other, empty ones left out; empty if all are."""
     return pd.concat([f for f in frames if len(f)] or [pd.DataFrame()], ignore_index=True)
-
-
-# --- Selectors: the only places where a missing row may mean that nothing was run ---------------------
-
-
-@cache
-def _words() -> dict[str, frozenset[str]]:
-    """What a run may lack: settings, arms, and (rest) any name of a step, its parts, or of a data set.
-
-    Tables call an arm by the end of its step's name, `policy_naive` naive, and other things by parts of it.
-    """
-    worlds, settings, arms = zip(*(key.split("/") for key in experiments.steps()))
-    arms = [*arms, *itertools.chain(*annotators.ARMS.values())]
-    ends = {"_".join(p[i:]) for p in (arm.split("_") for arm in arms) for i in range(len(p))}
-    split = [name.split("_") for name in {*settings, *arms}]
-    parts = {"_".join(p[i:j]) for p in split for i, j in itertools.combinations(range(len(p) + 1), 2)}
-    models = config.load("laptop")["models"]
-    kinds = ("datasets", "dialogue_data", "program_data", "story_data", "annotation_data", "reasoning_data")
-    rest = parts.union(worlds, *(models[kind] for kind in kinds))
-    return {"setting": frozenset(settings), "arm": frozenset(ends), "rest": frozenset(rest)}
-
-
-def select(tables: Tables, table: str, /, **where: object) -> pd.DataFrame:
-    """The rows of a table with these values.
-
-    Raises: `NotRun` if there are none and the value that no row has is the name of something that can be run or
-    fetched; `CandorError` if it is not, or if the table has no such column: then the selection is misspelled.
-    """
-    frame = tables[table]
-    if frame.empty:
-        raise NotRun(f"The table {table} is empty: nothing was run that fills it.")
-    kept = pd.Series(True, frame.index)
-    for column, wanted in where.items():
-        before, values = kept, _with(frame, table, column)[column]
-        kept = before & (values == wanted)
-        if not kept.any():
-            if wanted in _words().get(column, _words()["rest"]):
-                raise NotRun(f"The table {table} has no row with {column} {wanted}: nothing was run that makes one.")
-            raise CandorError(_slip(f"The table {table} has no row with {column} {wanted!r}", wanted, values[before]))
-    return frame[kept]
-
-
-def _with(frame: pd.DataFrame, table: str, *columns: str) -> pd.DataFrame:
-    """The frame, which must have the columns."""
-    for column in columns:
-        if column not in frame:
-            raise CandorError(_slip(f"The table {table} has no column {column!r}", column, frame.columns))
-    return frame
-
-
-def _slip(said: str, wrong: object, there: Iterable[object]) -> str:
-    there = list(dict.fromkeys(map(str, there)))
-    return f"{said}: write {' or '.join(difflib.get_close_matches(str(wrong), there) or there[:20])}."
-
-
-def each_seed(tables: Tables, table: str, values: Sequence[str], keys: Sequence[str], /, **where) -> pd.DataFrame:
-    """The selected rows, which must be one for each seed and value of `keys`, sorted by them.
-
-    Raises: as `select`; `CandorError` where there are two, or a seed is no whole number.
-    """
-    columns = list(dict.fromkeys(["seed", *keys, *values]))
-    found = _with(select(tables, table, **where), table, *columns)[columns]
-    if not pd.api.types.is_integer_dtype(found["seed"]):
-        strange = found["seed"].iloc[0]
-        raise CandorError(f"The table {table} has seeds that are no whole numbers, such as {strange!r}: correct them.")
-    if (twice := found.duplicated(["seed", *keys])).any():
-        raise CandorError(_twice(table, found.loc[twice, ["seed", *keys]].iloc[0].to_dict() | where))
-    return found.sort_values(["seed", *keys])
-
-
-def _twice(table: str, where: Mapping[str, object]) -> str:
-    at = ", ".join(f"{column} {value}" for column, value in where.items())
-    return f"The table {table} has more than one row with {at}: select by more columns, or take one away."
-
-
-def by_seed(tables: Tables, table: str, measure: str, /, **where: object) -> pd.Series:
-    """A measure (a column) of the selected rows, indexed by seed. Raises: as `each_seed`."""
-    return each_seed(tables, table, [measure], [], **where).set_index("seed")[measure]
-
-
-def wide(tables: Tables, table: str, measure: str, columns: str, /, **where: object) -> pd.DataFrame:
-    """A measure of the selected rows, a row a seed and a column a value of `columns`. Raises: as `each_seed`."""
-    return each_seed(tables, table, [measure], [columns], **where).pivot(index="seed", columns=columns)[measure]
-
-
-def number(tables: Tables, table: str, column: str, /, **where: object) -> float:
-    """The number in that column of the one selected row. Raises: as `select`; `CandorError` if there are more rows."""
-    found = _with(select(tables, table, **where), table, column)[column]
-    if len(found) > 1:
-        raise CandorError(_twice(table, where))
-    return float(found.item())
-
-
-def counted(table: str, mask: Callable[[pd.DataFrame], pd.Series], /, **where: object) -> Callable[[Tables], Estimate]:
-    """How many of the selected rows satisfy `mask`."""
-
-    def estimate(tables: Tables) -> Estimate:
-        found = select(tables, table, **where)
-        return Estimate(int(mask(found).sum()), n=len(found))
-
-    return estimate
 
 
 # --- Estimators and bands ---------------------------------------------------------------------------
