@@ -21,6 +21,7 @@ from candor.errors import CandorError, Incomplete, NotRun
 from candor.measures.intervals import t_interval
 
 Tables = Mapping[str, pd.DataFrame]
+Verdicts = Mapping[str, str]  # word by criterion
 
 REPLICATED = "replicated"
 PARTLY = "partly"
@@ -130,7 +131,11 @@ class Part:
     evidence: str
     statement: str
     criteria: tuple[str, ...]
-    rule: Callable[[Mapping[str, str]], tuple[str, str]] | None = None
+    rule: Callable[[Verdicts], tuple[str, str]] | None = None
+
+    def judge(self, verdict: Verdicts) -> tuple[str, str]:
+        """Its word and a note."""
+        return self.rule(verdict) if self.rule else (worst([verdict[c] for c in self.criteria]), "")
 
 
 @dataclass(frozen=True)
@@ -145,7 +150,7 @@ class Claim:
     citation: str
     criteria: tuple[Criterion, ...]
     parts: tuple[Part, ...]
-    overall: Callable[[Mapping[str, str]], tuple[str, str]]  # verdict by criterion id -> (verdict, note)
+    overall: Callable[[Verdicts], tuple[str, str]]  # verdict by criterion id -> (verdict, note)
     tables: tuple[str, ...] = ()  # all that the criteria read; one that is not here is misspelled
 
     def __post_init__(self) -> None:
@@ -161,6 +166,11 @@ def worst(verdicts: list[str]) -> str:
     """The worst of several verdicts; "reported" ones do not count."""
     judged = [v for v in verdicts if v != REPORTED]
     return min(judged, key=_ORDER.index) if judged else REPORTED
+
+
+def better(*verdicts: str) -> str:
+    """The best of several verdicts."""
+    return max(verdicts, key=_ORDER.index)
 
 
 def judge_seeds(values: pd.Series, band: Band, count: int | None) -> tuple[str, float, float, int]:
@@ -317,7 +327,7 @@ def judge(claim: Claim, tables: Tables, scale: str) -> tuple[pd.DataFrame, pd.Da
         checks += [{"claim": claim.name, "criterion": criterion.id, "scale": scale, **row} for row in rows]
     verdicts = []
     for part in claim.parts:
-        verdict, note = part.rule(verdict_of) if part.rule else (worst([verdict_of[c] for c in part.criteria]), "")
+        verdict, note = part.judge(verdict_of)
         verdicts.append((part.id, part.evidence, part.statement, " ".join(part.criteria), verdict, note))
     verdict, note = claim.overall(verdict_of)
     if scale == "smoke":

@@ -10,7 +10,7 @@ import pandas as pd
 
 from candor.declare.expressions import by_seed, counted, each_seed, number, select, wide  # noqa: F401
 from candor.experiments.evaluation import TENTHS
-from candor.ledger import Band, Check, NotRun, Tables
+from candor.ledger import NOT_ATTEMPTED, REPLICATED, Band, Check, NotRun, Tables, Verdicts, better, worst  # noqa: F401
 
 Groups = Mapping[str, Sequence[str]]  # setting -> arms
 Estimator = Callable[[Tables], pd.Series]  # a number a seed
@@ -135,6 +135,42 @@ def known(table: pd.DataFrame, arms: Iterable[str], column: str = "arm") -> list
 def stack(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """Frames under each other, empty ones left out; empty if all are."""
     return pd.concat([f for f in frames if len(f)] or [pd.DataFrame()], ignore_index=True)
+
+
+# --- Verdicts in words ----------------------------------------------------------------------------
+
+
+def named(verdict: Verdicts, word: str, *criteria: str) -> str:
+    """Those of the criteria with this verdict, listed."""
+    return ", ".join(c for c in criteria if verdict[c] == word)
+
+
+def listed(verdict: Verdicts, *criteria: str) -> str:
+    """The criteria with their verdicts."""
+    return ", ".join(f"{c} {verdict[c]}" for c in criteria)
+
+
+def not_shown(verdict: Verdicts, *criteria: str) -> list[str]:
+    """Those of the criteria that are not replicated."""
+    return [c for c in criteria if verdict[c] != REPLICATED]
+
+
+def attempted(*criteria: str, at_best: str = REPLICATED, because: str = "") -> Callable[[Verdicts], tuple[str, str]]:
+    """A part's rule: the worst of the criteria that were attempted, named in the note. A part spans several kinds of
+    evidence.
+
+    `at_best` is the best word that they allow together, `because` the reason.
+    """
+
+    def rule(verdict: Verdicts) -> tuple[str, str]:
+        judged = [c for c in criteria if verdict[c] != NOT_ATTEMPTED]
+        if not judged:
+            return NOT_ATTEMPTED, ""
+        missing = named(verdict, NOT_ATTEMPTED, *criteria)
+        note = [because, listed(verdict, *judged), f"not attempted: {missing}" if missing else ""]
+        return worst([at_best, *(verdict[c] for c in judged)]), "; ".join(filter(None, note))
+
+    return rule
 
 
 # --- Estimators and bands ---------------------------------------------------------------------------

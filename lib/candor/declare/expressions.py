@@ -83,10 +83,13 @@ class Measure:
         """A share in points: 100 times it."""
         return self.map(lambda values: 100 * values).named(self.name, "points")
 
-    def within(self, low: float, high: float | None = None, count: int | None = None) -> Check:
-        """A band from `low` to `high`, or from -`low` to `low`; `count` of five seeds must lie in it."""
+    def within(self, low: float, high: float | None = None, count: int | None = None, n: int | None = None) -> Check:
+        """A band from `low` to `high`, or from -`low` to `low`; `count` of five seeds must lie in it.
+
+        `n` is the number of items behind an estimate that does not bring it.
+        """
         band = Band(-low, low) if high is None else Band(low, high)
-        return Check(self.name, self.estimate, band, count, self.unit)
+        return Check(self.name, self.estimate, band, count, self.unit, n)
 
     def at_least(self, low: float, count: int | None = None, otherwise: str = NOT_REPLICATED) -> Check:
         return Check(self.name, self.estimate, Band(low=low), count, self.unit, otherwise=otherwise)
@@ -129,7 +132,12 @@ class Rows:
 
     def where(self, name: str = "", **more: object) -> Rows:
         """Fewer of them, or others."""
-        return Rows(self._table, name or self._name, self._number, **self._where | more)
+        name = name or ("" if "arm" in more else self._name)
+        return Rows(self._table, name, self._number, **self._where | more)
+
+    def by_seed(self) -> Rows:
+        """The same rows, a number a seed."""
+        return Rows(self._table, self._name, **self._where)
 
     def how_many(self, mask: Callable[[pd.DataFrame], pd.Series], name: str, unit: str = "cells") -> Measure:
         """How many of them satisfy `mask`."""
