@@ -5,7 +5,7 @@ A study is a package like a claim's, without exercises, about a question of our 
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -33,7 +33,10 @@ class ClaimModules:
 
     @property
     def plots(self) -> ModuleType:
-        return importlib.import_module(f"candor.claims.{self.name}.plots")
+        module = f"candor.claims.{self.name}.figures"
+        return importlib.import_module(
+            module if importlib.util.find_spec(module) else f"candor.claims.{self.name}.plots"
+        )
 
     @property
     def exercises(self) -> ModuleType:

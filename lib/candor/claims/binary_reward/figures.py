@@ -9,14 +9,23 @@ from matplotlib.patheffects import withStroke
 
 from candor import figures as f
 from candor.claims import shared
-from candor.figures import Plot
+from candor.figures import Figures
 from candor.ledger import Tables
+
+FIGURES = Figures()
 
 ABSTAINING = ("abstain_00", "abstain_50", "abstain_75", "abstain_90")
 T_OF = {"abstain_00": 0.0, "abstain_50": 0.5, "abstain_75": 0.75, "abstain_90": 0.9}
 
 
+@FIGURES.draws("payoff")
 def payoff(tables: Tables) -> Figure:
+    """Expected reward of answering, by the probability of being right. Abstaining is worth 0; each marker is the
+    point from which answering pays.
+
+    Four rising lines over the probability of being right. The binary line starts at zero and is never below the
+    horizontal line of abstaining; the lines with a penalty start below it and cross it at .5, .75 and .9.
+    """
     figure, ax = f.canvas(width=5.2, height=3.1)
     ax.axhline(0, color=f.INK, linewidth=1)
     f.point_label(ax, (0.1, 0), "abstain", dx=1, dy=-7)
@@ -29,7 +38,14 @@ def payoff(tables: Tables) -> Figure:
     return figure
 
 
+@FIGURES.draws("sharpening")
 def sharpening(tables: Tables) -> Figure:
+    """What the binary reward pays for: answers drawn ever more sharply than the exact posterior. Reward rises,
+    accuracy of the best answer stays, and the probability of that answer leaves it behind.
+
+    Lines over sharpness k. Expected reward rises to meet the flat line of accuracy; the probability of the best
+    answer rises to one, and its calibration error grows from near zero to the error rate.
+    """
     figure, ax = f.canvas(width=6.4, height=3.4)
     table = tables["sharpening"]
     x = np.arange(len(table))
@@ -47,7 +63,14 @@ def sharpening(tables: Tables) -> Figure:
     return figure
 
 
+@FIGURES.draws("confidence_gradient")
 def gradient(tables: Tables) -> Figure:
+    """Expected policy gradient of the binary reward on each confidence token of one question, by enumeration of
+    every document and every truth.
+
+    Two panels of eleven bars. Answer first: all bars are zero. Confidence first: bars are negative for low
+    confidences and positive for high ones.
+    """
     figure, axes = f.canvas(1, 2, width=7, height=2.7, sharey=True)
     for ax, order, arm in zip(axes, ("answer first", "confidence first"), ("rlvr", "rlvr_conf_first")):
         rows = shared.rows(tables["confidence_gradient"], order=order)
@@ -66,7 +89,15 @@ def gradient(tables: Tables) -> Figure:
     return figure
 
 
+@FIGURES.draws("released")
 def released(tables: Tables) -> Figure:
+    """The released metrics, a marker a model family and data set (filled: in domain; larger: more questions).
+    Distance from the diagonal is the gap between mean stated confidence and accuracy.
+
+    Three panels of accuracy against mean stated confidence. Base: markers near the right edge, mostly below the
+    diagonal. RLVR: all markers at the right edge. RLCR: markers in a narrow band left of it, on both sides of the
+    diagonal.
+    """
     figure, axes = f.canvas(1, 3, width=7, height=2.75, sharey=True)
     for ax, arm in zip(axes, ("base", "rlvr", "rlcr")):
         rows = shared.rows(tables["released"], arm=arm)
@@ -90,7 +121,14 @@ def released(tables: Tables) -> Figure:
     return figure
 
 
+@FIGURES.draws("cells")
 def gap_arrows(tables: Tables) -> Figure:
+    """From base (circle) to RLVR (head of the arrow) on every data set. Solid: trained on HotpotQA; dashed: on
+    Big-Math. A move to the right closes the gap to the diagonal, a move up widens it.
+
+    Two panels of mean stated confidence against accuracy, with arrows from base to RLVR. In domain the arrows point
+    mainly to the right; out of domain mainly upwards.
+    """
     figure, axes = f.canvas(1, 2, width=7.2, height=3.7, sharey=True)
     cells = tables["cells"]
     for ax, domain, title in zip(axes, ("in", "out"), ("in domain", "out of domain")):
@@ -124,7 +162,14 @@ def _present(table: pd.DataFrame, columns=COLUMNS) -> list[tuple[str, str]]:
     return [key for key in columns if key in known]
 
 
+@FIGURES.draws("density")
 def density(tables: Tables) -> Figure:
+    """How often each value is given at each exact posterior of the answer; the line is the mean. A calibrated model
+    lies on the diagonal. All seeds together.
+
+    Panels of heat maps, a column an arm; top row answer probability, bottom row stated confidence, both against the
+    exact posterior, with the line of means beside the diagonal.
+    """
     table = tables["density"]
     columns = _present(table)
     figure, axes = f.canvas(
@@ -145,7 +190,14 @@ def density(tables: Tables) -> Figure:
     return figure
 
 
+@FIGURES.draws("reliability")
 def reliability(tables: Tables) -> Figure:
+    """Reliability of the answer probability (top) and of the stated confidence (bottom). Grey: where a perfectly
+    calibrated forecaster would lie; bars: how the questions spread over the bins.
+
+    Panels of share correct against confidence in ten bins, a column an arm, with the diagonal and the band of a
+    calibrated forecaster.
+    """
     table = tables["reliability"]
     columns = _present(table)
     figure, axes = f.canvas(
@@ -169,7 +221,14 @@ MEASURES = {
 EXPERT = ("base", "rlvr", "shuffled_correct", "rlvr_answer_only", "rlvr_no_format", "rlvr_oracle", "rlvr_kl")
 
 
+@FIGURES.draws("summary")
 def seeds(tables: Tables) -> Figure:
+    """Expert crowd, answer first: mean and 95 % interval over seeds, a dot a seed. Dashed line: accuracy of the
+    exact posterior on the same questions.
+
+    Four panels of intervals, a row an arm: calibration error of the answer probability, distance of stated
+    confidence from the posterior, gap of confidence and accuracy, greedy accuracy.
+    """
     summary = shared.rows(tables["summary"], setting="expert")
     arms = [arm for arm in EXPERT if arm in set(summary["arm"])]
     figure, axes = f.canvas(2, 2, width=7.2, height=1.6 + 0.5 * len(arms), sharey=True)
@@ -182,7 +241,14 @@ def seeds(tables: Tables) -> Figure:
     return figure
 
 
+@FIGURES.draws("summary", "tabular")
 def confidence_first(tables: Tables) -> Figure:
+    """Confidence written before the answer: documents drawn whole, mean and 95 % interval over seeds. Hollow
+    diamonds: exact policy gradient without a network.
+
+    Three panels of intervals for the base and the arms trained with confidence first: stated confidence, accuracy,
+    and the gap between the two.
+    """
     summary = shared.rows(tables["summary"], setting="expert_conf_first")
     arms = [a for a in ("base", "rlvr_conf_first", "shuffled_conf_first") if a in set(summary["arm"])]
     prediction = shared.rows(tables["tabular"], reward="binary").set_index("step").iloc[[0, -1]]
@@ -209,7 +275,14 @@ FOLLOWED = {
 }
 
 
+@FIGURES.draws("trajectory")
 def trajectories(tables: Tables) -> Figure:
+    """Along training: mean over seeds and 95 % interval. The shuffled arms get the same rewards, dealt out at
+    random within each group.
+
+    Four panels of lines over training steps, a line an arm with a band over seeds: accuracy of a drawn answer,
+    answer probability, distance of stated confidence from the posterior, gap of drawn documents.
+    """
     table = tables["trajectory"]
     figure, axes = f.canvas(2, 2, width=7.2, height=4.4, sharex=True)
     for ax, (measure, title) in zip(axes.flat, FOLLOWED.items()):
@@ -222,7 +295,13 @@ def trajectories(tables: Tables) -> Figure:
     return figure
 
 
+@FIGURES.draws("training")
 def training(tables: Tables) -> Figure:
+    """What the trainer logs, mean over seeds. A group whose completions all earn the same gives no signal.
+
+    Four panels of lines over training steps: reward, share of groups without a signal, entropy, share of
+    completions cut off at the length limit.
+    """
     table = tables["training"]
     shown = [m for m in ("reward", "frac_reward_zero_std", "entropy", "clipped_ratio") if m in table]
     titles = {
@@ -248,7 +327,14 @@ def training(tables: Tables) -> Figure:
     return figure
 
 
+@FIGURES.draws("summary", "posterior_bins", "frontier")
 def abstention(tables: Tables) -> Figure:
+    """Left: accuracy when answering against coverage, a marker a seed; the dashed line is the best possible. Right:
+    share of IDK by exact posterior, with the thresholds t dotted.
+
+    Left: markers of the base and of four rewards beside the line of the Bayes forecaster. Right: lines of the share
+    of IDK against the posterior of the best answer, a line a reward.
+    """
     figure, (left, right) = f.canvas(1, 2, width=7.2, height=3.2)
     frontier = tables["frontier"]
     left.plot(frontier["coverage"], frontier["selective_accuracy"], **f.line("ideal", marker=""))
@@ -273,107 +359,3 @@ def abstention(tables: Tables) -> Figure:
     right.set(xlim=(0, 1), ylim=(-0.02, 1.02))
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=6)
     return figure
-
-
-FIGURES: dict[str, Plot] = {
-    "payoff": Plot(
-        payoff,
-        ("payoff",),
-        "Expected reward of answering, by the probability of being right. Abstaining is worth 0; each "
-        "marker is the point from which answering pays.",
-        "Four rising lines over the probability of being right. The binary line starts at zero and is "
-        "never below the horizontal line of abstaining; the lines with a penalty start below it and "
-        "cross it at .5, .75 and .9.",
-    ),
-    "sharpening": Plot(
-        sharpening,
-        ("sharpening",),
-        "What the binary reward pays for: answers drawn ever more sharply than the exact posterior. "
-        "Reward rises, accuracy of the best answer stays, and the probability of that answer leaves it "
-        "behind.",
-        "Lines over sharpness k. Expected reward rises to meet the flat line of accuracy; the "
-        "probability of the best answer rises to one, and its calibration error grows from near zero to "
-        "the error rate.",
-    ),
-    "gradient": Plot(
-        gradient,
-        ("confidence_gradient",),
-        "Expected policy gradient of the binary reward on each confidence token of one question, by "
-        "enumeration of every document and every truth.",
-        "Two panels of eleven bars. Answer first: all bars are zero. Confidence first: bars are "
-        "negative for low confidences and positive for high ones.",
-    ),
-    "released": Plot(
-        released,
-        ("released",),
-        "The released metrics, a marker a model family and data set (filled: in domain; larger: more "
-        "questions). Distance from the diagonal is the gap between mean stated confidence and accuracy.",
-        "Three panels of accuracy against mean stated confidence. Base: markers near the right edge, "
-        "mostly below the diagonal. RLVR: all markers at the right edge. RLCR: markers in a narrow band "
-        "left of it, on both sides of the diagonal.",
-    ),
-    "gap_arrows": Plot(
-        gap_arrows,
-        ("cells",),
-        "From base (circle) to RLVR (head of the arrow) on every data set. Solid: trained on HotpotQA; "
-        "dashed: on Big-Math. A move to the right closes the gap to the diagonal, a move up widens it.",
-        "Two panels of mean stated confidence against accuracy, with arrows from base to RLVR. In "
-        "domain the arrows point mainly to the right; out of domain mainly upwards.",
-    ),
-    "density": Plot(
-        density,
-        ("density",),
-        "How often each value is given at each exact posterior of the answer; the line is the mean. A "
-        "calibrated model lies on the diagonal. All seeds together.",
-        "Panels of heat maps, a column an arm; top row answer probability, bottom row stated "
-        "confidence, both against the exact posterior, with the line of means beside the diagonal.",
-    ),
-    "reliability": Plot(
-        reliability,
-        ("reliability",),
-        "Reliability of the answer probability (top) and of the stated confidence (bottom). Grey: where "
-        "a perfectly calibrated forecaster would lie; bars: how the questions spread over the bins.",
-        "Panels of share correct against confidence in ten bins, a column an arm, with the diagonal and "
-        "the band of a calibrated forecaster.",
-    ),
-    "seeds": Plot(
-        seeds,
-        ("summary",),
-        "Expert crowd, answer first: mean and 95 % interval over seeds, a dot a seed. Dashed line: "
-        "accuracy of the exact posterior on the same questions.",
-        "Four panels of intervals, a row an arm: calibration error of the answer probability, distance "
-        "of stated confidence from the posterior, gap of confidence and accuracy, greedy accuracy.",
-    ),
-    "confidence_first": Plot(
-        confidence_first,
-        ("summary", "tabular"),
-        "Confidence written before the answer: documents drawn whole, mean and 95 % interval over "
-        "seeds. Hollow diamonds: exact policy gradient without a network.",
-        "Three panels of intervals for the base and the arms trained with confidence first: stated "
-        "confidence, accuracy, and the gap between the two.",
-    ),
-    "trajectories": Plot(
-        trajectories,
-        ("trajectory",),
-        "Along training: mean over seeds and 95 % interval. The shuffled arms get the same rewards, "
-        "dealt out at random within each group.",
-        "Four panels of lines over training steps, a line an arm with a band over seeds: accuracy of a "
-        "drawn answer, answer probability, distance of stated confidence from the posterior, gap of "
-        "drawn documents.",
-    ),
-    "training": Plot(
-        training,
-        ("training",),
-        "What the trainer logs, mean over seeds. A group whose completions all earn the same gives no signal.",
-        "Four panels of lines over training steps: reward, share of groups without a signal, entropy, "
-        "share of completions cut off at the length limit.",
-    ),
-    "abstention": Plot(
-        abstention,
-        ("summary", "posterior_bins", "frontier"),
-        "Left: accuracy when answering against coverage, a marker a seed; the dashed line is the best "
-        "possible. Right: share of IDK by exact posterior, with the thresholds t dotted.",
-        "Left: markers of the base and of four rewards beside the line of the Bayes forecaster. Right: "
-        "lines of the share of IDK against the posterior of the best answer, a line a reward.",
-    ),
-}
