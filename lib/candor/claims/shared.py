@@ -48,10 +48,17 @@ def cells(released: pd.DataFrame, arms: Iterable[str], metrics: Iterable[str] = 
     return table.sort_values(["family", "domain"], ascending=[False, True], kind="stable", ignore_index=True)
 
 
+def pivoted(published: pd.DataFrame, query: str, index: str | list[str], columns: str | list[str]) -> pd.DataFrame:
+    """The rows of `query` with the values of `columns` side by side: two of them give columns like base_ece."""
+    table = published.query(query).pivot(index=index, columns=columns, values="value")
+    if table.columns.nlevels > 1:
+        table.columns = ["_".join(map(str, names)) for names in table.columns]
+    return table.reset_index().rename_axis(columns=None)
+
+
 def floor(ablations: pd.DataFrame) -> pd.DataFrame:
     """ECE of a perfectly calibrated forecaster (ece_floor_mean, ece_floor_p95), by number n of items."""
-    rows = ablations[ablations["location"] == "simulation"]
-    return rows.pivot(index="n", columns="metric", values="value").reset_index().rename_axis(columns=None)
+    return pivoted(ablations, "location == 'simulation'", "n", "metric")
 
 
 # --- The witnesses world ----------------------------------------------------------------------------

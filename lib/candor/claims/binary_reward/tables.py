@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from candor.claims import shared
+from candor.claims.shared import pivoted
 from candor.experiments import language_models
 from candor.measures.calibration import ece
 from candor.worlds import witnesses
@@ -44,16 +45,8 @@ CONFIDENCES = np.arange(11) / 10
 
 def published(folder: Path) -> dict[str, pd.DataFrame]:
     """The papers' numbers about binary rewards, rearranged and nothing more; `folder` holds the CSVs."""
-    released, main, ablations, swap, history = (
-        pd.read_csv(folder / f"{name}.csv")
-        for name in (
-            "rlcr_per_dataset",
-            "rlcr_main",
-            "rlcr_ablations",
-            "scoring_rule_swap",
-            "calibration_history",
-        )
-    )
+    names = ("rlcr_per_dataset", "rlcr_main", "rlcr_ablations", "scoring_rule_swap", "calibration_history")
+    released, main, ablations, swap, history = (pd.read_csv(folder / f"{name}.csv") for name in names)
     cells = _cells(released)
     return {
         "released": _released(released, cells),
@@ -61,8 +54,20 @@ def published(folder: Path) -> dict[str, pd.DataFrame]:
         "cell_counts": _cell_counts(cells),
         "blocks": _blocks(cells),
         "row_mix": _row_mix(main),
-        "elicitation": _elicitation(ablations),
-        "conventions": _conventions(ablations),
+        # RLVR asked with its own prompt, and with the analysis prompt of RLCR at test time.
+        "elicitation": pivoted(
+            ablations,
+            "location == 'Table 2 (v2)' and arm.str.startswith('rlvr') and metric in ('ece', 'brier')",
+            ["dataset", "metric"],
+            "arm",
+        ),
+        # ECE under the binning conventions, and how many distinct confidences are stated.
+        "conventions": pivoted(
+            ablations,
+            "location.str.startswith('re-analysis') and arm in ('base', 'rlvr')",
+            ["dataset", "arm", "n"],
+            "metric",
+        ),
         "floor": shared.floor(ablations),
         "sampling_error": _sampling_error(cells, ablations),
         "swap_start": _swap_start(swap),
@@ -70,12 +75,14 @@ def published(folder: Path) -> dict[str, pd.DataFrame]:
             history["source"] == "openai2023gpt4", ["model", "arm", "dataset", "metric", "value", "status"]
         ].reset_index(drop=True),
         "preference_training": _side_by_side(
-            history[history["location"] == "appendix DPO table"],
+            history,
+            "location == 'appendix DPO table'",
             ["setting", "model", "dataset"],
             {"SFT": "sft", "DPO": "dpo"},
         ),
         "elicited": _side_by_side(
-            history[history["source"] == "tian2023just"],
+            history,
+            "source == 'tian2023just'",
             ["model", "dataset"],
             {"Label prob.": "label_probability", "Verb. 1S top-1": "stated"},
         ),
@@ -93,12 +100,10 @@ def _cells(released: pd.DataFrame) -> pd.DataFrame:
 
 def _released(released: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     """Base, RLVR and RLCR on every data set, a row each: what a reliability diagram would be made of."""
-    rows = released[released["arm"].isin(["base", "rlvr", "rlcr"])].assign(
-        family=released["setting"].map(shared.FAMILIES)
-    )
-    keys = ["family", "dataset", "n", "arm"]
-    wide = rows.pivot(index=keys, columns="metric", values="value")[["accuracy", "mean_confidence", "ece", "brier"]]
-    return wide.reset_index().rename_axis(columns=None).merge(cells[["family", "dataset", "domain"]])
+    rows = released.assign(family=released["setting"].map(shared.FAMILIES))
+    keys, measures = ["family", "dataset", "n", "arm"], ["accuracy", "mean_confidence", "ece", "brier"]
+    table = pivoted(rows, "arm in ('base', 'rlvr', 'rlcr')", keys, "metric")[keys + measures]
+    return table.merge(cells[["family", "dataset", "domain"]])
 
 
 def _with_changes(frame: pd.DataFrame) -> pd.DataFrame:
@@ -110,29 +115,13 @@ def _with_changes(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _cell_counts(cells: pd.DataFrame) -> pd.DataFrame:
     """In how many cells RLVR is worse than the base, by measure and domain."""
-    worse = pd.DataFrame(
-        {
-            "ece": cells["rlvr_ece"] > cells["base_ece"],
-            "brier": cells["rlvr_brier"] > cells["base_brier"],
-            "auroc": cells["rlvr_auroc"] < cells["base_auroc"],
-        }
-    )
-    return pd.DataFrame(
-        [
-            {
-                "metric": metric,
-                "domain": domain,
-                "worse": int(worse.loc[mask, metric].sum()),
-                "cells": int(mask.sum()),
-            }
-            for metric in worse
-            for domain, mask in (
-                ("in", cells["domain"] == "in"),
-                ("out", cells["domain"] == "out"),
-                ("all", cells["domain"] != ""),
-            )
-        ]
-    )
+    rows = []
+    for metric, sign in (("ece", 1), ("brier", 1), ("auroc", -1)):
+        worse = sign * (cells[f"rlvr_{metric}"] - cells[f"base_{metric}"]) > 0
+        for domain in ("in", "out", "all"):
+            there = worse if domain == "all" else worse[cells["domain"] == domain]
+            rows.append({"metric": metric, "domain": domain, "worse": int(there.sum()), "cells": len(there)})
+    return pd.DataFrame(rows)
 
 
 def _blocks(cells: pd.DataFrame) -> pd.DataFrame:
@@ -147,47 +136,18 @@ def _blocks(cells: pd.DataFrame) -> pd.DataFrame:
 def _row_mix(main: pd.DataFrame) -> pd.DataFrame:
     """Table 1b: the RLVR cells as quoted, beside what the released RLVR and classifier runs give."""
     math = main[main["setting"] == "trained on Big-Math-Digits"]
-    keys = ["dataset", "metric"]
-
-    def column(location: str, arm: str, name: str) -> pd.Series:
-        rows = math[math["location"].str.startswith(location) & (math["arm"] == arm)]
-        return rows.set_index(keys)["value"].rename(name)
-
-    quoted = column("Table 1b", "rlvr", "quoted_rlvr")
-    return (
-        pd.concat(
-            [
-                quoted,
-                column("mean of released", "rlvr", "released_rlvr"),
-                column("mean of released", "rlvr+bce_classifier", "released_classifier"),
-            ],
-            axis=1,
-        )
-        .loc[quoted.index]
-        .reset_index()
-    )
-
-
-def _elicitation(ablations: pd.DataFrame) -> pd.DataFrame:
-    """RLVR asked with its own prompt, and with the analysis prompt of RLCR at test time (Table 2)."""
-    rows = ablations[
-        ablations["location"].eq("Table 2 (v2)")
-        & ablations["arm"].isin(["rlvr", "rlvr_with_analysis_prompt"])
-        & ablations["metric"].isin(["ece", "brier"])
-    ]
-    return (
-        rows.pivot(index=["dataset", "metric"], columns="arm", values="value").reset_index().rename_axis(columns=None)
-    )
-
-
-def _conventions(ablations: pd.DataFrame) -> pd.DataFrame:
-    """ECE of base and RLVR under the binning conventions, and how many distinct confidences they state."""
-    rows = ablations[ablations["location"].str.startswith("re-analysis") & ablations["arm"].isin(["base", "rlvr"])]
-    return (
-        rows.pivot(index=["dataset", "arm", "n"], columns="metric", values="value")
-        .reset_index()
-        .rename_axis(columns=None)
-    )
+    sources = {
+        "quoted_rlvr": ("Table 1b", "rlvr"),
+        "released_rlvr": ("mean of released", "rlvr"),
+        "released_classifier": ("mean of released", "rlvr+bce_classifier"),
+    }
+    columns = {
+        name: math[math["location"].str.startswith(location) & (math["arm"] == arm)].set_index(["dataset", "metric"])[
+            "value"
+        ]
+        for name, (location, arm) in sources.items()
+    }
+    return pd.DataFrame(columns).loc[columns["quoted_rlvr"].index].reset_index()
 
 
 def _sampling_error(cells: pd.DataFrame, ablations: pd.DataFrame) -> pd.DataFrame:
@@ -196,51 +156,33 @@ def _sampling_error(cells: pd.DataFrame, ablations: pd.DataFrame) -> pd.DataFram
     Where every confidence is 1, RLVR's Brier and ECE are 1 - accuracy and share its standard error.
     """
     rows = cells[cells["dataset"].isin(["CommonsenseQA", "GPQA", "MATH-500"]) & (cells["family"] == "HotpotQA")]
-    errors = [
-        {
-            "dataset": row["dataset"],
-            "n": row["n"],
-            "quantity": f"accuracy of {arm}",
-            "se": float(np.sqrt(p * (1 - p) / row["n"])),
-        }
+    accuracy = [
+        (row["dataset"], row["n"], f"accuracy of {arm}", np.sqrt(p * (1 - p) / row["n"]))
         for _, row in rows.iterrows()
         for arm in ("base", "rlvr")
         for p in [row[f"{arm}_accuracy"]]
     ]
-    paired = ablations[ablations["metric"] == "brier_difference"]
-    errors += [
-        {
-            "dataset": row["dataset"],
-            "n": int(row["n"]),
-            "quantity": f"Brier, {row['arm'].replace('_', ' ')}",
-            "se": (row["ci_high"] - row["ci_low"]) / (2 * 1.96),
-        }
-        for _, row in paired.iterrows()
+    brier = [
+        (row.dataset, int(row.n), f"Brier, {row.arm.replace('_', ' ')}", (row.ci_high - row.ci_low) / (2 * 1.96))
+        for row in ablations[ablations["metric"] == "brier_difference"].itertuples()
     ]
-    return pd.DataFrame(errors)
+    return pd.DataFrame([*accuracy, *brier], columns=["dataset", "n", "quantity", "se"])
 
 
 def _swap_start(swap: pd.DataFrame) -> pd.DataFrame:
     """arXiv 2607.04332: the start, and after training on correctness with the confidence in the output."""
-    names = {"SFT (XML)": "start", "Correctness-only": "correctness"}
-    metrics = ["accuracy", "mean_confidence", "ece", "brier", "auroc"]
-    rows = swap[(swap["setting"] == "split: all") & swap["arm"].isin(names) & swap["metric"].isin(metrics)]
-    wide = rows.pivot(index="dataset", columns=["arm", "metric"], values="value")
-    return pd.DataFrame(
-        {
-            f"{name}_{metric.removeprefix('mean_')}": wide[arm, metric]
-            for arm, name in names.items()
-            for metric in metrics
-        }
-    ).reset_index()
+    arms = {"SFT (XML)": "start", "Correctness-only": "correctness"}
+    rows = swap.assign(arm=swap["arm"].map(arms), metric=swap["metric"].str.removeprefix("mean_"))
+    columns = [f"{arm}_{metric.removeprefix('mean_')}" for arm in arms.values() for metric in shared.METRICS]
+    return pivoted(rows, "setting == 'split: all' and arm.notna()", "dataset", ["arm", "metric"])[["dataset", *columns]]
 
 
-def _side_by_side(rows: pd.DataFrame, keys: list[str], names: dict[str, str]) -> pd.DataFrame:
+def _side_by_side(published: pd.DataFrame, query: str, keys: list[str], names: dict[str, str]) -> pd.DataFrame:
     """ECE of two arms side by side; `higher` where it is higher for the second."""
-    rows = rows[rows["arm"].isin(names) & (rows["metric"] == "ece")]
-    wide = rows.pivot(index=keys, columns="arm", values="value")[list(names)].rename(columns=names)
     first, second = names.values()
-    return wide.assign(higher=wide[second] > wide[first]).reset_index().rename_axis(columns=None)
+    table = pivoted(published, f"{query} and metric == 'ece' and arm in {tuple(names)}", keys, "arm")
+    table = table.rename(columns=names)[[*keys, first, second]]
+    return table.assign(higher=table[second] > table[first])
 
 
 # --- What follows from the reward alone -----------------------------------------------------------
