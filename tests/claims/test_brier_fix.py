@@ -11,7 +11,7 @@ from candor import ledger, rewards
 from candor.claims import shared
 from candor.claims.brier_fix import tables as t
 from candor.claims.brier_fix.criteria import CLAIM
-from candor.claims.brier_fix.plots import FIGURES
+from candor.claims.brier_fix.figures import FIGURES
 from candor.experiments import witnesses
 from candor.experiments.evaluation import POSTERIOR_EDGES
 

@@ -107,7 +107,7 @@ class Measure:
 
 
 class Rows:
-    """Rows of a table, such as those of an arm: each column is a `Measure`, and `one - other` has their differences.
+    """Rows of a table, such as those of an arm: each column is a `Measure`, as are those of `one - other`, `one / other`.
 
     By seed where the table has seeds and `number` is not set; otherwise the one row's number. Raises: as `select`.
     """
@@ -143,15 +143,18 @@ class Rows:
         """How many of them satisfy `mask`."""
         return Measure(counted(self._table, mask, **self._where), name, unit)
 
-    def __sub__(self, other: Rows) -> _Differences:
-        return _Differences(self, other)
+    def __sub__(self, other: Rows) -> _Compared:
+        return _Compared(self, other, operator.sub, "minus")
+
+    def __truediv__(self, other: Rows) -> _Compared:
+        return _Compared(self, other, operator.truediv, "/")
 
 
-class _Differences:
-    """Differences of the same column, on the same seeds."""
+class _Compared:
+    """The same column of two, on the same seeds: its difference, or its ratio."""
 
-    def __init__(self, one: Rows, other: Rows):
-        self._one, self._other = one, other
+    def __init__(self, one: Rows, other: Rows, how: Callable[[Measure, Measure], Measure], sign: str):
+        self._one, self._other, self._how, self._sign = one, other, how, sign
 
     def __getattr__(self, column: str) -> Measure:
         if column.startswith("_"):
@@ -159,8 +162,8 @@ class _Differences:
         return self.column(column)
 
     def column(self, column: str) -> Measure:
-        name = f"{self._one._name} minus {self._other._name}: {column.replace('_', ' ')}"
-        return (self._one.column(column) - self._other.column(column)).named(name)
+        name = f"{self._one._name} {self._sign} {self._other._name}: {column.replace('_', ' ')}"
+        return self._how(self._one.column(column), self._other.column(column)).named(name)
 
 
 def criterion(

@@ -11,9 +11,11 @@ from matplotlib.patheffects import withStroke
 
 from candor import figures as f
 from candor.claims.shared import rows
-from candor.figures import Plot
+from candor.figures import Figures
 from candor.ledger import Tables
 from candor.measures.intervals import t_interval
+
+FIGURES = Figures()
 
 _LOSS = "#F6DDCF"  # where giving up wins
 _HALO = [withStroke(linewidth=2.6, foreground=f.PAPER)]
@@ -41,7 +43,17 @@ def _legend(figure: Figure, *axes: Axes, **kwargs) -> None:
 SURFACES = ("swap_rlvr", "swap_rlcr", "swap_brier2", "swap_log1", "swap_log_k")
 
 
+@FIGURES.draws("curves")
 def reward_surfaces(tables: Tables) -> Figure:
+    """Expected reward of an answer that is right with probability p and stated with confidence q (top; white line:
+    zero; dashes: the honest q = p), and what the best q earns (bottom). Shaded: a surely wrong answer at q = 0
+    earns more. Logarithms are clipped at .01.
+
+    Five columns, one a rule. Top: maps of expected reward over p and q, whose ridge is the diagonal except for
+    RLVR, which does not depend on q. Bottom: the best reward V(p). It rises from zero for RLVR, RLCR and the log
+    score with small weight; for twice Brier it dips below zero until p = .5, for the log score until p = .65, and
+    there giving up pays.
+    """
     figure, axes = f.canvas(2, len(SURFACES), width=7.6, height=3.9, sharex=True, sharey="row", height_ratios=(1, 0.72))
     levels = np.arange(-1.5, 1.01, 0.25)
     for (top, below), rule in zip(axes.T, SURFACES):
@@ -76,7 +88,15 @@ def reward_surfaces(tables: Tables) -> Figure:
 GAPS = ("swap_rlvr", "swap_rlcr", "swap_log_k", "swap_brier2", "swap_log1", "swap_brier_only", "swap_log_only")
 
 
+@FIGURES.draws("curves")
 def gaps(tables: Tables) -> Figure:
+    """What being right pays more than being wrong, at the honest confidence. Where a line is below zero (shaded),
+    an honest forecaster earns more by being wrong. Logarithms are clipped at .01.
+
+    Seven lines of the gap between right and wrong over the stated confidence. RLVR is constant at 1, RLCR rises
+    from 0 to 2, the log score with small weight stays just above zero; twice Brier is negative below .25, the log
+    score below .27, and both scores without a correctness term below .5.
+    """
     figure, ax = f.canvas(width=6.2, height=3.7)
     ax.axhspan(-3, 0, color=_LOSS, zorder=0, linewidth=0)
     ax.axhline(0, color=f.INK, linewidth=1)
@@ -94,7 +114,15 @@ def gaps(tables: Tables) -> Figure:
 COMPARED = ("base", "rlvr", "constant", "classifier", "rlcr")
 
 
+@FIGURES.draws("cells")
 def dumbbell(tables: Tables) -> Figure:
+    """Brier score on 16 cells (model family and data set), sorted by accuracy (the number). The bar joins RLVR and
+    RLCR; red names: RLCR is worse. Constant: RLCR's answers, all stated with its in-domain accuracy.
+
+    Two panels of rows, one a data set, with markers for base, RLVR, constant, classifier and RLCR. RLCR is left of
+    RLVR in all rows but CommonsenseQA in both families and math-trained GSM8K; the constant lies close to RLCR in
+    most rows.
+    """
     cells = tables["cells"]
     families = cells["family"].unique()
     figure, axes = f.canvas(1, len(families), width=7.4, height=3.7, sharex=True)
@@ -142,7 +170,14 @@ def dumbbell(tables: Tables) -> Figure:
     return figure
 
 
+@FIGURES.draws("cells", "narrow_band")
 def narrow_band(tables: Tables) -> Figure:
+    """RLCR's mean stated confidence against its accuracy on every data set (filled: in domain), with the fitted
+    line. A calibrated model lies on the diagonal; these lie in a narrow band.
+
+    Two panels of eight points each. Accuracy spans .12 to .91, mean confidence only .46 to .67 and .50 to .78; the
+    fitted lines are much flatter than the diagonal.
+    """
     cells, bands = tables["cells"], tables["narrow_band"]
     figure, axes = f.canvas(1, len(bands), width=7.2, height=3.7, sharey=True)
     for ax, band in zip(axes, bands.itertuples()):
@@ -188,7 +223,15 @@ SWAPPED = {
 SPLITS = ("easy", "medium", "hard")
 
 
+@FIGURES.draws("swap")
 def swap(tables: Tables) -> Figure:
+    """Qwen2.5-3B trained with other scoring rules (2607.04332): accuracy relative to rewarding correctness only, by
+    difficulty (accuracy of that reference in brackets). One run each.
+
+    Three panels of lines over easy, medium and hard questions. RLCR and the log score with small weight stay near
+    one everywhere. Twice Brier and log fall with difficulty on HotpotQA-Modified, to zero on DeepMath, and hardly
+    on BigMath. Both scores alone are at zero.
+    """
     table = tables["swap"]
     datasets = [d for d in ("BigMath", "DeepMath-103K", "HotpotQA-Modified") if d in set(table["dataset"])]
     figure, axes = f.canvas(1, len(datasets), width=7.2, height=3.0, sharey=True, squeeze=False)
@@ -212,7 +255,14 @@ COLUMNS = ("base", "rlvr", "rlcr", "rlcr_group_std")
 KINDS = {"q_mean": "stated confidence", "answer_prob": "answer probability"}
 
 
+@FIGURES.draws("density")
 def density(tables: Tables) -> Figure:
+    """How often each value is given at each exact posterior of the answer; the line is the mean. A calibrated model
+    lies on the diagonal. Expert crowd, all seeds together.
+
+    Heat maps, a column an arm: base, RLVR, RLCR, RLCR with group scaling. Top row stated confidence, bottom row
+    answer probability, both against the exact posterior, with the line of means beside the diagonal.
+    """
     table = rows(tables["density"], setting="expert")
     arms = _known(table, COLUMNS)
     width = 1.75 * len(arms) + 0.4
@@ -229,7 +279,14 @@ def density(tables: Tables) -> Figure:
 CROWDS = {"expert": "expert crowd", "overconfident": "overconfident crowd", "naive": "naive crowd"}
 
 
+@FIGURES.draws("summary")
 def joint(tables: Tables) -> Figure:
+    """From the base (circle) to RLVR and to RLCR in three crowds; dots: seeds; dashed: accuracy of the exact
+    posterior. Up is more accurate, left is better calibrated: joint improvement is up and left.
+
+    Three panels of greedy accuracy against calibration error of stated confidence, with an arrow from the base to
+    RLVR and one from the base to RLCR.
+    """
     summary = tables["summary"]
     crowds = [c for c in CROWDS if "base" in set(rows(summary, setting=c)["arm"])]
     figure, axes = f.canvas(1, max(len(crowds), 1), width=7.2, height=3.2, sharex=True, sharey=True, squeeze=False)
@@ -259,7 +316,15 @@ WITH_CORRECTNESS = ("swap_rlvr", "swap_rlcr", "swap_log_k", "swap_brier2", "swap
 CALIBRATION_ONLY = ("swap_brier_only", "swap_log_only")
 
 
+@FIGURES.draws("posterior_bins", "thresholds", "tabular")
 def give_up(tables: Tables) -> Figure:
+    """Share of surely wrong answers (NONE) by the exact posterior of the best suspect, mean and 95 % interval over
+    seeds; thin: each seed. Vertical: the closed-form threshold of the rule; diamonds: exact policy gradient, no
+    network.
+
+    Two panels of lines over the max posterior, a line a rule. Left, rules with a correctness term, with vertical
+    thresholds at .5 for twice Brier and .648 for log. Right, both scores alone.
+    """
     table = rows(tables["posterior_bins"], setting="give_up")
     figure, axes = f.canvas(1, 2, width=7.2, height=3.4, sharey=True)
     thresholds = tables["thresholds"].query("grid == 'continuous'").set_index("rule")["threshold"]
@@ -290,7 +355,15 @@ def give_up(tables: Tables) -> Figure:
 SCALED = ("rlcr", "rlcr_batch_std", "rlcr_group_std")
 
 
+@FIGURES.draws("group_scaling", "summary")
 def group_scaling(tables: Tables) -> Figure:
+    """Left: where exact GRPO with groups of 8 takes the stated confidence of an answer that is right with
+    probability p. Right: the trained models, mean and 95 % interval over seeds.
+
+    Left: without scaling stated confidence equals p, with group scaling it goes to 0 below p = .5 and to 1 above.
+    Right: intervals of the distance of stated confidence from one half and from the posterior for RLCR without
+    division, divided by the batch's and by the group's spread.
+    """
     figure, axes = f.canvas(1, 3, width=7.4, height=2.7)
     left = axes[0]
     f.unit_square(left, "p (right)", "stated confidence")
@@ -310,7 +383,14 @@ def group_scaling(tables: Tables) -> Figure:
     return figure
 
 
+@FIGURES.draws("voting", "voting_reference", "voting_published")
 def voting(tables: Tables) -> Figure:
+    """Votes over documents drawn from the model: accuracy (weighted by stated confidence: filled; majority: hollow,
+    dotted), the gain of weighting, and how many distinct answers there are to choose from.
+
+    Three panels over 1 to 16 documents. Accuracy of the votes, gain of weighting over majority with the paper's
+    values as diamonds, and the number of distinct answers, for base, RLCR and an ideal imitator.
+    """
     table = rows(tables["voting"], setting="expert")
     reference, paper = tables["voting_reference"], tables["voting_published"]
     figure, axes = f.canvas(1, 3, width=7.4, height=3.1, sharex=True)
@@ -365,7 +445,14 @@ SHIFT_ARMS = {
 }
 
 
+@FIGURES.draws("shift", "summary")
 def shift(tables: Tables) -> Figure:
+    """Brier score of stated confidence under each shift, mean and 95 % interval over seeds. Black: the ideal
+    forecaster of the training world on the same questions, the limit of what can be reached.
+
+    Two panels of rows, one a shift, with markers for base, RLVR, classifier and RLCR and a black bar for the ideal
+    forecaster. Left: reinforcement learning on 1 to 5 testimonies; right: on 1 to 3 only.
+    """
     table = tables["shift"]
     summary = tables["summary"].assign(shift="in_domain", ideal_brier=tables["summary"].get("bayes_brier"))
     columns = ["setting", "arm", "seed", "shift", "q_mean_brier", "ideal_brier"]
@@ -414,7 +501,14 @@ EXPERT = (
 )
 
 
+@FIGURES.draws("summary")
 def seeds(tables: Tables) -> Figure:
+    """Expert crowd: mean and 95 % interval over seeds, a dot a seed (arrowhead: the interval goes on). Dashed: the
+    exact posterior on the same questions (for ECE: what a perfectly calibrated forecaster would show).
+
+    Four panels of intervals, a row an arm: distance of stated confidence from the posterior, its calibration error,
+    its Brier score, and greedy accuracy.
+    """
     summary = rows(tables["summary"], setting="expert")
     arms = _known(summary, EXPERT)
     figure, axes = f.canvas(2, 2, width=7.2, height=1.5 + 0.5 * len(arms), sharey=True)
@@ -425,111 +519,3 @@ def seeds(tables: Tables) -> Figure:
         if references.get(measure) in summary:
             ax.axvline(summary[references[measure]].mean(), color=f.INK, linewidth=0.9, linestyle=(0, (5, 2)))
     return figure
-
-
-FIGURES: dict[str, Plot] = {
-    "reward_surfaces": Plot(
-        reward_surfaces,
-        ("curves",),
-        "Expected reward of an answer that is right with probability p and stated with confidence q (top; white "
-        "line: zero; dashes: the honest q = p), and what the best q earns (bottom). Shaded: a surely wrong answer "
-        "at q = 0 earns more. Logarithms are clipped at .01.",
-        "Five columns, one a rule. Top: maps of expected reward over p and q, whose ridge is the diagonal except "
-        "for RLVR, which does not depend on q. Bottom: the best reward V(p). It rises from zero for RLVR, RLCR "
-        "and the log score with small weight; for twice Brier it dips below zero until p = .5, for the log score "
-        "until p = .65, and there giving up pays.",
-    ),
-    "gaps": Plot(
-        gaps,
-        ("curves",),
-        "What being right pays more than being wrong, at the honest confidence. Where a line is below zero "
-        "(shaded), an honest forecaster earns more by being wrong. Logarithms are clipped at .01.",
-        "Seven lines of the gap between right and wrong over the stated confidence. RLVR is constant at 1, RLCR "
-        "rises from 0 to 2, the log score with small weight stays just above zero; twice Brier is negative below "
-        ".25, the log score below .27, and both scores without a correctness term below .5.",
-    ),
-    "dumbbell": Plot(
-        dumbbell,
-        ("cells",),
-        "Brier score on 16 cells (model family and data set), sorted by accuracy (the number). The bar joins "
-        "RLVR and RLCR; red names: RLCR is worse. Constant: RLCR's answers, all stated with its in-domain accuracy.",
-        "Two panels of rows, one a data set, with markers for base, RLVR, constant, classifier and RLCR. RLCR is "
-        "left of RLVR in all rows but CommonsenseQA in both families and math-trained GSM8K; the constant lies "
-        "close to RLCR in most rows.",
-    ),
-    "narrow_band": Plot(
-        narrow_band,
-        ("cells", "narrow_band"),
-        "RLCR's mean stated confidence against its accuracy on every data set (filled: in domain), with the "
-        "fitted line. A calibrated model lies on the diagonal; these lie in a narrow band.",
-        "Two panels of eight points each. Accuracy spans .12 to .91, mean confidence only .46 to .67 and .50 to "
-        ".78; the fitted lines are much flatter than the diagonal.",
-    ),
-    "swap": Plot(
-        swap,
-        ("swap",),
-        "Qwen2.5-3B trained with other scoring rules (2607.04332): accuracy relative to rewarding correctness "
-        "only, by difficulty (accuracy of that reference in brackets). One run each.",
-        "Three panels of lines over easy, medium and hard questions. RLCR and the log score with small weight stay "
-        "near one everywhere. Twice Brier and log fall with difficulty on HotpotQA-Modified, to zero on DeepMath, "
-        "and hardly on BigMath. Both scores alone are at zero.",
-    ),
-    "density": Plot(
-        density,
-        ("density",),
-        "How often each value is given at each exact posterior of the answer; the line is the mean. A calibrated "
-        "model lies on the diagonal. Expert crowd, all seeds together.",
-        "Heat maps, a column an arm: base, RLVR, RLCR, RLCR with group scaling. Top row stated confidence, bottom "
-        "row answer probability, both against the exact posterior, with the line of means beside the diagonal.",
-    ),
-    "joint": Plot(
-        joint,
-        ("summary",),
-        "From the base (circle) to RLVR and to RLCR in three crowds; dots: seeds; dashed: accuracy of the exact "
-        "posterior. Up is more accurate, left is better calibrated: joint improvement is up and left.",
-        "Three panels of greedy accuracy against calibration error of stated confidence, with an arrow from the "
-        "base to RLVR and one from the base to RLCR.",
-    ),
-    "give_up": Plot(
-        give_up,
-        ("posterior_bins", "thresholds", "tabular"),
-        "Share of surely wrong answers (NONE) by the exact posterior of the best suspect, mean and 95 % interval "
-        "over seeds; thin: each seed. Vertical: the closed-form threshold of the rule; diamonds: exact policy "
-        "gradient, no network.",
-        "Two panels of lines over the max posterior, a line a rule. Left, rules with a correctness term, with "
-        "vertical thresholds at .5 for twice Brier and .648 for log. Right, both scores alone.",
-    ),
-    "group_scaling": Plot(
-        group_scaling,
-        ("group_scaling", "summary"),
-        "Left: where exact GRPO with groups of 8 takes the stated confidence of an answer that is right with "
-        "probability p. Right: the trained models, mean and 95 % interval over seeds.",
-        "Left: without scaling stated confidence equals p, with group scaling it goes to 0 below p = .5 and to 1 "
-        "above. Right: intervals of the distance of stated confidence from one half and from the posterior for "
-        "RLCR without division, divided by the batch's and by the group's spread.",
-    ),
-    "voting": Plot(
-        voting,
-        ("voting", "voting_reference", "voting_published"),
-        "Votes over documents drawn from the model: accuracy (weighted by stated confidence: filled; majority: "
-        "hollow, dotted), the gain of weighting, and how many distinct answers there are to choose from.",
-        "Three panels over 1 to 16 documents. Accuracy of the votes, gain of weighting over majority with the "
-        "paper's values as diamonds, and the number of distinct answers, for base, RLCR and an ideal imitator.",
-    ),
-    "shift": Plot(
-        shift,
-        ("shift", "summary"),
-        "Brier score of stated confidence under each shift, mean and 95 % interval over seeds. Black: the ideal "
-        "forecaster of the training world on the same questions, the limit of what can be reached.",
-        "Two panels of rows, one a shift, with markers for base, RLVR, classifier and RLCR and a black bar for the "
-        "ideal forecaster. Left: reinforcement learning on 1 to 5 testimonies; right: on 1 to 3 only.",
-    ),
-    "seeds": Plot(
-        seeds,
-        ("summary",),
-        "Expert crowd: mean and 95 % interval over seeds, a dot a seed (arrowhead: the interval goes on). Dashed: the "
-        "exact posterior on the same questions (for ECE: what a perfectly calibrated forecaster would show).",
-        "Four panels of intervals, a row an arm: distance of stated confidence from the posterior, its calibration "
-        "error, its Brier score, and greedy accuracy.",
-    ),
-}
