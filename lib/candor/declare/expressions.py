@@ -107,7 +107,7 @@ class Measure:
 
 
 class Rows:
-    """Rows of a table, such as those of an arm: each column is a `Measure`, as are those of `one - other`, `one / other`.
+    """Rows of a table, such as those of an arm: each column is a `Measure`, and so for `one - other`, `one / other`.
 
     By seed where the table has seeds and `number` is not set; otherwise the one row's number. Raises: as `select`.
     """
