@@ -10,7 +10,7 @@ import pytest
 from candor import figures, ledger
 from candor.claims.grounding_loss import tables as t
 from candor.claims.grounding_loss.criteria import CLAIM
-from candor.claims.grounding_loss.plots import FIGURES
+from candor.claims.grounding_loss.figures import FIGURES
 from candor.claims.shared import rows
 from candor.experiments import reference_game as steps
 from candor.judges import raters

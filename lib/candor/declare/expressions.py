@@ -42,7 +42,8 @@ class Measure:
         """`function` of the values; {} in the name stands for this measure's."""
         return Measure(lambda tables: function(self(tables)), name.format(self.name), self.unit)
 
-    def _with(self, other: object, how: Callable[[Any, Any], Any], name: str) -> Measure:
+    def with_(self, other: object, how: Callable[[Any, Any], Any], name: str) -> Measure:
+        """`how(this, other)` on the seeds that both have; {} and {} in the name stand for theirs."""
         two = other if isinstance(other, Measure) else Measure(lambda tables: other, f"{other:g}")
 
         def estimate(tables: Tables) -> Any:
@@ -56,21 +57,21 @@ class Measure:
         return Measure(estimate, name.format(self.name, two.name), self.unit)
 
     def __add__(self, other: object) -> Measure:
-        return self._with(other, operator.add, "{} plus {}")
+        return self.with_(other, operator.add, "{} plus {}")
 
     def __sub__(self, other: object) -> Measure:
-        return self._with(other, operator.sub, "{} minus {}")
+        return self.with_(other, operator.sub, "{} minus {}")
 
     def __rsub__(self, other: float) -> Measure:
-        return self._with(other, lambda mine, number: number - mine, "{1} minus {0}")
+        return self.with_(other, lambda mine, number: number - mine, "{1} minus {0}")
 
     def __mul__(self, other: object) -> Measure:
-        return self._with(other, operator.mul, "{} x {}")
+        return self.with_(other, operator.mul, "{} x {}")
 
     __rmul__ = __mul__
 
     def __truediv__(self, other: object) -> Measure:
-        return self._with(other, operator.truediv, "{} / {}")
+        return self.with_(other, operator.truediv, "{} / {}")
 
     def __neg__(self) -> Measure:
         return self.map(operator.neg, "minus {}")
@@ -112,9 +113,9 @@ class Rows:
     By seed where the table has seeds and `number` is not set; otherwise the one row's number. Raises: as `select`.
     """
 
-    def __init__(self, table: str, name: str = "", number: bool = False, **where: object):
+    def __init__(self, table: str, /, *, label: str = "", number: bool = False, **where: object):
         self._table, self._number, self._where = table, number, where
-        self._name = name or str(where.get("arm", table)).replace("_", " ")
+        self._name = label or str(where.get("arm", table)).replace("_", " ")
 
     def __getattr__(self, column: str) -> Measure:
         if column.startswith("_"):
@@ -130,14 +131,14 @@ class Rows:
 
         return Measure(estimate, f"{self._name}: {column.replace('_', ' ')}")
 
-    def where(self, name: str = "", **more: object) -> Rows:
+    def where(self, **more: object) -> Rows:
         """Fewer of them, or others."""
-        name = name or ("" if "arm" in more else self._name)
-        return Rows(self._table, name, self._number, **self._where | more)
+        label = "" if "arm" in more else self._name
+        return Rows(self._table, label=label, number=self._number, **self._where | more)
 
     def by_seed(self) -> Rows:
         """The same rows, a number a seed."""
-        return Rows(self._table, self._name, **self._where)
+        return Rows(self._table, label=self._name, **self._where)
 
     def how_many(self, mask: Callable[[pd.DataFrame], pd.Series], name: str, unit: str = "cells") -> Measure:
         """How many of them satisfy `mask`."""

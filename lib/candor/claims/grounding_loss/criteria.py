@@ -3,82 +3,71 @@
 from __future__ import annotations
 
 import itertools
-import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
 
-from candor.claims import shared
 from candor.claims.grounding_loss.tables import CHARITIES, measured_shifts
-from candor.claims.shared import Estimator, counted, exactly, number, paired, select, wide, within
-from candor.ledger import (
-    NOT_ATTEMPTED,
-    PARTLY,
-    REPLICATED,
-    Band,
-    Check,
-    Claim,
-    Criterion,
-    Estimate,
-    Part,
-    Tables,
-    worst,
-)
+from candor.claims.shared import attempted, listed, named, not_shown
+from candor.declare.expressions import Measure, Rows, criterion, each_seed, number, select, wide
+from candor.ledger import NOT_ATTEMPTED, PARTLY, REPLICATED, Claim, Estimate, Part, Tables, Verdicts, worst
 from candor.worlds.reference_game import ACTS
-
-# --- Estimators -----------------------------------------------------------------------------------
 
 SHORT = {"followup": "F", "acknowledgement": "A", "clarification": "C"}
 
 
-def value(arm: str, measure: str) -> Estimator:
-    """A measure of an arm, by seed."""
-    return shared.value("summary", measure, arm=arm)
+def arm(name: str) -> Rows:
+    return Rows("summary", arm=name)
 
 
-def minus(arm: str, measure: str, other: str = "base") -> Estimator:
-    """Difference of two arms on the same seed (the same base, the same turns)."""
-    return paired(operator.sub, value(arm, measure), value(other, measure))
+base, charity, shuffled, more_sft = arm("base"), arm("charity_6"), arm("shuffled"), arm("more_sft")
+strict, reaction, lookahead, averaged = (
+    arm(name) for name in ("charity_0", "reaction_6", "lookahead_6", "lookahead_average_6")
+)
+headline_cells, changes, ceiling = Rows("headline"), Rows("changes"), Rows("human_ceiling")
+dpo_correlations, sft_correlations = (Rows("correlations", method=method, points=10) for method in ("dpo", "sft"))
+# Pretrained models: the whole message, our labeller, ESConv unless another set is named.
+rates = Rows("models_rates", labeller="prompt", corpus="esconv", number=True)
+training = Rows("models_training")
+ultrafeedback = Rows("models_questions", source="ultrafeedback", rule="anywhere", variant="whole", number=True)
+cut_replies = ultrafeedback.where(variant="cut")
+
+# (data set, act) of the human's rates in Table 2; TSCC is given out on request only.
+HUMAN_RATES = {
+    ("esconv", "followup"): 27.87,
+    ("esconv", "acknowledgement"): 12.90,
+    ("esconv", "clarification"): 3.05,
+    ("persuasion", "followup"): 8.18,
+    ("persuasion", "acknowledgement"): 6.11,
+    ("persuasion", "clarification"): 0.28,
+}
 
 
-def relative(arm: str, measure: str) -> Estimator:
+def relative(name: str, column: str) -> Measure:
     """Change of an arm as a share of its base's value."""
-    return paired(lambda after, before: after / before - 1, value(arm, measure), value("base", measure))
+    return ((arm(name) / base).column(column) - 1).named(column.replace("_", " "), "share of base")
 
 
-def from_exact(measure: str, act: str | None = None, scale: float = 1.0) -> Estimator:
-    """The base's measure minus that of the human, which is exact."""
-
-    def estimate(tables: Tables) -> pd.Series:
-        exact = number(tables, "human", measure, act=act or ACTS[0])  # success is the same in each act's row
-        return scale * (value("base", f"{act}_{measure}" if act else measure)(tables) - exact)
-
-    return estimate
+def kappas(one: Rows, other: Rows = base, against: str = "") -> Iterable[Measure]:
+    """An act's change of kappa each."""
+    return ((one - other).column(f"{act}_kappa").named(f"kappa, {act}{against}", "kappa") for act in ACTS)
 
 
-def kappa_changes(arm: str, bands: Mapping[str, Band] | Band, other: str = "base") -> tuple[Check, ...]:
-    """A check an act: the change of its kappa."""
-    against = "" if other == "base" else f", minus {other}"
-    return tuple(
-        Check(
-            f"kappa, {act}{against}",
-            minus(arm, f"{act}_kappa", other),
-            bands if isinstance(bands, Band) else bands[act],
-            unit="kappa",
-        )
-        for act in ACTS
-    )
+def from_exact(measure: str, act: str | None = None) -> Measure:
+    """The base's measure minus that of the human, which is exact; success is the same in each act's row."""
+    mine = base.column(f"{act}_{measure}" if act else measure)
+    return (mine - Rows("human", act=act or ACTS[0]).column(measure)).named(f"{measure}, {act}" if act else measure)
 
 
-def slope(arm: str, act: str) -> Estimator:
+def slope(name: str, act: str) -> Measure:
     """Least-squares slope of kappa along training, per 100 steps: one number a seed."""
 
     def estimate(tables: Tables) -> pd.Series:
-        course = wide(tables, "trajectory", f"{act}_kappa", "step", arm=arm)
+        course = wide(tables, "trajectory", f"{act}_kappa", "step", arm=name)
         return course.apply(lambda run: 100 * np.polyfit(run.dropna().index, run.dropna(), 1)[0], axis=1)
 
-    return estimate
+    return Measure(estimate, f"slope, {act}", "kappa per 100 steps")
 
 
 def checkpoint_correlations(tables: Tables) -> pd.DataFrame:
@@ -100,117 +89,46 @@ def misleading(tables: Tables) -> Estimate:
     return Estimate(int(((table["r"].abs() >= DETECTED) & (table["change"].abs() <= 0.02)).sum()), n=len(table))
 
 
+def largest_correlation(tables: Tables) -> pd.Series:
+    return checkpoint_correlations(tables).groupby("seed")["r"].agg(lambda r: r.abs().max())
+
+
 def spearman_of_shifts(tables: Tables) -> Estimate:
-    for arm in ("base", *CHARITIES):
-        select(tables, "cells", arm=arm)
-    cells = shared.each_seed(tables, "cells", ["model"], ["arm", "cell"])
+    for name in ("base", *CHARITIES):
+        select(tables, "cells", arm=name)
+    cells = each_seed(tables, "cells", ["model"], ["arm", "cell"])
     both = measured_shifts(cells, tables["predicted_cells"])
     return Estimate(both["measured"].corr(both["shift"], method="spearman"), n=len(both))
 
 
-def from_closed_form(arm: str, act: str) -> Estimator:
-    def estimate(tables: Tables) -> pd.Series:
-        return value(arm, f"{act}_kappa")(tables) - number(tables, "predicted", "kappa", arm=arm, act=act)
-
-    return estimate
-
-
-def better_placed(act: str) -> Estimator:
+def better_placed(act: str) -> Measure:
     """The smaller of the rise of precision and the fall of recall: above 0 where both hold on the same seed."""
-
-    up, down = minus("charity_6", f"{act}_precision"), minus("charity_6", f"{act}_recall")
-    return paired(lambda rise, change: np.minimum(rise, -change), up, down)
-
-
-# Published numbers
+    up, down = ((charity - base).column(f"{act}_{measure}") for measure in ("precision", "recall"))
+    return up.with_(-down, np.minimum, f"both, {act}").named(f"both, {act}", "smaller change")
 
 
-def named(table: str, name: str) -> Callable[[Tables], float]:
-    """One number of a table of names and values."""
-    return lambda tables: number(tables, table, "value", name=name)
+def interval_of(rows: Rows, column: str, items: str) -> Callable[[Tables], Estimate]:
+    """The number in `column` with its interval (_low, _high) and its number of items."""
+
+    def estimate(tables: Tables) -> Estimate:
+        *ends, n = (rows.column(c)(tables) for c in (column, f"{column}_low", f"{column}_high", items))
+        return Estimate(*ends, n=int(n))
+
+    return estimate
 
 
-def correlation(act: str, points: int, measure: str = "p") -> Callable[[Tables], float]:
-    return lambda tables: number(tables, "correlations", measure, method="dpo", act=act, points=points)
+def of_lineage(lineage: str, stage: str) -> Rows:
+    """Followups of a stage."""
+    return rates.where(lineage=lineage, stage=stage, act="followup")
 
 
-def precision_change(model: str, act: str) -> Callable[[Tables], float]:
-    return lambda tables: number(tables, "changes", "precision_change", model=model, method="dpo", act=act)
-
-
-# Pretrained models
-
-
-def rate(tables: Tables, column: str, **where: object) -> float:
-    """A number of `models_rates`: the whole message, our labeller, ESConv unless `where` names another set."""
-    return number(tables, "models_rates", column, **{"labeller": "prompt", "corpus": "esconv", **where})
-
-
-def change_of(lineage: str, stage: str, measure: str) -> Callable[[Tables], Estimate]:
+def change_of(lineage: str, stage: str, measure: str, name: str) -> Measure:
     """Relative change of a followup measure since SFT, with its interval over conversations."""
-
-    def estimate(tables: Tables) -> Estimate:
-        columns = (f"{measure}_relative", f"{measure}_relative_low", f"{measure}_relative_high", "turns")
-        *found, turns = (rate(tables, column, lineage=lineage, stage=stage, act="followup") for column in columns)
-        return Estimate(*found, n=int(turns))
-
-    return estimate
+    return Measure(interval_of(of_lineage(lineage, stage), f"{measure}_relative", "turns"), name, "share of SFT")
 
 
-def upper_change(lineage: str, stage: str, measure: str) -> Callable[[Tables], float]:
-    """The upper end of the interval of a followup measure's plain change, which must lie below 0.
-
-    Not of the relative one: that has no value in resamples in which SFT itself does not agree.
-    """
-    where = {"lineage": lineage, "stage": stage, "act": "followup"}
-    return lambda tables: rate(tables, f"{measure}_change_high", **where)
-
-
-def excludes_zero(estimate: Callable[[Tables], Estimate]) -> Callable[[Tables], float]:
-    """The upper end of an interval, which must lie below 0."""
-    return lambda tables: estimate(tables).ci_high
-
-
-def trained(arm: str, measure: str) -> Estimator:
-    """A measure of our own training, indexed by seed."""
-    return shared.value("models_training", measure, arm=arm)
-
-
-def of_dpo(arm: str) -> Estimator:
-    """Change of the question share of an arm as a multiple of that of `dpo`, on the same seed."""
-    return paired(operator.truediv, trained(arm, "change"), trained("dpo", "change"))
-
-
-def asked(source: str, column: str, variant: str = "whole", scale: float = 1.0) -> Callable[[Tables], float]:
-    """A number of `models_questions` (a question mark anywhere in the prose)."""
-
-    where = {"source": source, "rule": "anywhere", "variant": variant}
-    return lambda tables: scale * number(tables, "models_questions", column, **where)
-
-
-def logit_of_asking(variant: str) -> Callable[[Tables], Estimate]:
-    def estimate(tables: Tables) -> Estimate:
-        columns = ("coefficient", "coefficient_low", "coefficient_high", "n")
-        *found, n = (asked("ultrafeedback", column, variant)(tables) for column in columns)
-        return Estimate(*found, n=int(n))
-
-    return estimate
-
-
-# (data set, act) of the human's rates in Table 2; TSCC is given out on request only.
-HUMAN_RATES = {
-    ("esconv", "followup"): 27.87,
-    ("esconv", "acknowledgement"): 12.90,
-    ("esconv", "clarification"): 3.05,
-    ("persuasion", "followup"): 8.18,
-    ("persuasion", "acknowledgement"): 6.11,
-    ("persuasion", "clarification"): 0.28,
-}
-
-
-def human_rate(corpus: str, act: str) -> Callable[[Tables], float]:
-    where = {"corpus": corpus, "lineage": "human", "stage": "human", "act": act}
-    return lambda tables: 100 * rate(tables, "human_rate", **where)
+def human_rate(corpus: str, act: str) -> Measure:
+    return 100 * rates.where(corpus=corpus, lineage="human", stage="human", act=act).human_rate
 
 
 # --- Notes that depend on the outcome -------------------------------------------------------------
@@ -231,7 +149,7 @@ def not_established_note(tables: Tables) -> str:
 
 
 def rates_note(tables: Tables) -> str:
-    before, after = (number(tables, "rate_sums", "rate", model="Mistral-7B", arm=arm) for arm in ("sft", "sft_dpo"))
+    before, after = (number(tables, "rate_sums", "rate", model="Mistral-7B", arm=name) for name in ("sft", "sft_dpo"))
     return f"all acts of Mistral-7B together: {before:.1f} -> {after:.1f} % of turns"
 
 
@@ -245,18 +163,17 @@ def walk_note(tables: Tables) -> str:
 
 def dose_note(tables: Tables) -> str:
     """What the charitable rater did to all three acts, beside the rate."""
-    changes = [f"{SHORT[act]} {minus('charity_6', f'{act}_rate')(tables).mean():+.3f}" for act in ACTS]
+    changes = [f"{SHORT[act]} {(charity - base).column(f'{act}_rate')(tables).mean():+.3f}" for act in ACTS]
     return "rates: " + ", ".join(changes)
 
 
 def untied_note(tables: Tables) -> str:
-    untied = value("charity_6", "win_rate_untied")(tables)
-    return f"without ties the win rate is {untied.mean():.3f}"
+    return f"without ties the win rate is {charity.win_rate_untied(tables).mean():.3f}"
 
 
 def strict_note(tables: Tables) -> str:
     """What an aggregate share would have suggested."""
-    share = shared.value("pairs", "act_win_rate", arm="charity_0")(tables)
+    share = Rows("pairs", arm="charity_0").act_win_rate(tables)
     return f"acts win only {share.mean():.1%} of the pairs of an act and a delivery, and nothing useful is lost"
 
 
@@ -272,433 +189,310 @@ def correlation_note(tables: Tables) -> str:
 
 # --- Criteria -------------------------------------------------------------------------------------
 
-_FEW = "the closed form of charity .3 is held against three seeds: partly is the best it can be"
-
 CRITERIA = (
-    Criterion(
+    criterion(
         "P1",
-        "published",
         "the headline",
         "mean of the three quoted reductions; mean of nine cells of Table 2",
-        "77.5 and 73.1, both +-.1",
-        (
-            Check(
-                "mean of the three quoted reductions",
-                named("headline_means", "quoted_mean"),
-                Band(77.4, 77.6),
-                unit="%",
-            ),
-            Check("mean of the nine cells", named("headline_means", "cells_mean"), Band(73.0, 73.2), unit="%"),
-        ),
-        paper_value="77.5 %",
+        Rows("headline_means", name="quoted_mean")
+        .value.named("mean of the three quoted reductions", "%")
+        .within(77.4, 77.6),
+        Rows("headline_means", name="cells_mean").value.named("mean of the nine cells", "%").within(73.0, 73.2),
+        evidence="published",
+        paper="77.5 %",
         note=headline_note,
     ),
-    Criterion(
+    criterion(
         "P2",
-        "published",
         "models use fewer acts",
         "cells of Table 2 with model < human; with the difference beyond 1.96 SE",
-        "9/9; 7/9 (not TSCC followup, Persuasion clarification)",
-        (
-            Check("model < human", counted("headline", lambda c: c["model"] < c["human"]), exactly(9), unit="cells"),
-            Check("beyond 1.96 SE", counted("headline", lambda c: c["beyond"].astype(bool)), exactly(7), unit="cells"),
-        ),
-        paper_value="fewer in all three sets",
+        headline_cells.how_many(lambda c: c["model"] < c["human"], "model < human").equals(9),
+        headline_cells.how_many(lambda c: c["beyond"].astype(bool), "beyond 1.96 SE").equals(7),
+        evidence="published",
+        paper="fewer in all three sets",
         note=not_established_note,
     ),
-    Criterion(
+    criterion(
         "P3",
-        "published",
         "agreement below human",
         "GPT-3.5-turbo kappa < human-human kappa; interval of the human kappa (reconstructed counts) excludes the "
         "model's",
-        "3/3; 0/3",
-        (
-            Check("below human", counted("human_ceiling", lambda c: c["model"] < c["kappa"]), exactly(3), unit="acts"),
-            Check("excluded", counted("human_ceiling", lambda c: c["excluded"].astype(bool)), exactly(0), unit="acts"),
-        ),
-        paper_value="human 35.7 / 29.2 / 48.5",
+        ceiling.how_many(lambda c: c["model"] < c["kappa"], "below human", "acts").equals(3),
+        ceiling.how_many(lambda c: c["excluded"].astype(bool), "excluded", "acts").equals(0),
+        evidence="published",
+        paper="human 35.7 / 29.2 / 48.5",
         note="sign only: the interval of the human agreement contains the model's for every act",
     ),
-    Criterion(
+    criterion(
         "P4",
-        "published",
         "preference optimisation lowers agreement",
         "sign of kappa change, Mistral DPO, Llama DPO, Llama PPO x 3 acts",
-        "9/9",
-        (Check("kappa falls", counted("changes", lambda c: c["kappa_change"] < 0), exactly(9), unit="comparisons"),),
-        paper_value="9 of 9",
+        changes.how_many(lambda c: c["kappa_change"] < 0, "kappa falls", "comparisons").equals(9),
+        evidence="published",
+        paper="9 of 9",
         note="the nine share the same human turns; Mistral's lie inside their intervals, Llama's have none",
     ),
-    Criterion(
+    criterion(
         "P5",
-        "published",
         "... and the rate of acts",
         "sign of rate change, same nine; followups alone",
-        "pass >= 8/9 (observed 6/9: not replicated); followups 3/3",
-        (
-            Check("rate falls", counted("changes", lambda c: c["rate_change"] < 0), Band(low=8), unit="comparisons"),
-            Check(
-                "followups",
-                counted("changes", lambda c: c["rate_change"] < 0, act="followup"),
-                exactly(3),
-                unit="comparisons",
-            ),
-        ),
-        paper_value="said to decrease regardless of model and algorithm",
+        changes.how_many(lambda c: c["rate_change"] < 0, "rate falls", "comparisons").at_least(8),
+        changes.where(act="followup").how_many(lambda c: c["rate_change"] < 0, "followups", "comparisons").equals(3),
+        evidence="published",
+        paper="said to decrease regardless of model and algorithm",
         note=rates_note,
     ),
-    Criterion(
+    criterion(
         "P6",
-        "published",
         "falling agreement along DPO",
         "Pearson from digitised points; without step 0",
-        "printed R +-.01; followup p > .05 without step 0; SFT p > .05 in 3/3",
-        (
-            Check(
-                "printed R returned within .01",
-                counted("correlations", lambda c: (c["r"] - c["printed"]).abs() <= 0.01, method="dpo", points=10),
-                exactly(3),
-                unit="acts",
-            ),
-            Check("followup without step 0", correlation("followup", 9), Band(low=0.05), unit="p"),
-            Check(
-                "SFT without a trend",
-                counted("correlations", lambda c: c["p"] > 0.05, method="sft", points=10),
-                exactly(3),
-                unit="acts",
-            ),
-        ),
-        paper_value="R = -.70, -.89, -.78",
+        dpo_correlations.how_many(
+            lambda c: (c["r"] - c["printed"]).abs() <= 0.01, "printed R returned within .01", "acts"
+        ).equals(3),
+        dpo_correlations.where(act="followup", points=9).p.named("followup without step 0", "p").at_least(0.05),
+        sft_correlations.how_many(lambda c: c["p"] > 0.05, "SFT without a trend", "acts").equals(3),
+        evidence="published",
+        paper="R = -.70, -.89, -.78",
         note=walk_note,
     ),
-    Criterion(
+    criterion(
         "P7",
-        "published",
         "followups rarer, not misplaced; acknowledgements misplaced",
         "precision change (points), Mistral and Llama DPO",
-        "followup abs <= 5; acknowledgement <= -5",
-        tuple(
-            Check(f"{act}, {model}", precision_change(model, act), band, unit="points")
-            for act, band in (("followup", within(5)), ("acknowledgement", Band(high=-5)))
+        *(
+            changes.where(model=model, method="dpo", act=act)
+            .precision_change.named(f"{act}, {model}", "points")
+            .within(low, 5 if act == "followup" else -5)
+            for act, low in (("followup", -5), ("acknowledgement", -np.inf))
             for model in ("Mistral-7B", "Llama-7B")
         ),
-        paper_value="not discussed there",
+        evidence="published",
+        paper="not discussed there",
     ),
-    Criterion(
+    criterion(
         "W1",
-        "world",
         "the base is the human",
         "abs rate difference; abs kappa difference from the two-human value; abs success difference; malformed",
-        "<= 1.0 pp (F, A), .5 (C); <= .03; <= .02; <= .005; all 5/5",
-        (
-            *(
-                Check(f"rate, {act}", from_exact("rate", act, 100), within(limit), 5, unit="pp")
-                for act, limit in zip(ACTS, (1.0, 1.0, 0.5))
-            ),
-            *(Check(f"kappa, {act}", from_exact("kappa", act), within(0.03), 5, unit="kappa") for act in ACTS),
-            Check("success", from_exact("success"), within(0.02), 5),
-            Check("malformed", value("base", "malformed"), Band(high=0.005), 5),
+        *(
+            (100 * from_exact("rate", act)).named(f"rate, {act}", "pp").within(limit, count=5)
+            for act, limit in zip(ACTS, (1.0, 1.0, 0.5))
         ),
-        paper_value="SFT models are not the human there",
+        *(from_exact("kappa", act).named(f"kappa, {act}", "kappa").within(0.03, count=5) for act in ACTS),
+        from_exact("success").within(0.02, count=5),
+        base.malformed.named("malformed").at_most(0.005, 5),
+        paper="SFT models are not the human there",
     ),
-    Criterion(
+    criterion(
         "W2",
-        "world",
         "single-turn charitable preferences erode agreement",
         "kappa change, `charity_6`",
-        "F <= -.15, A <= -.08, C <= -.05",
-        kappa_changes("charity_6", dict(zip(ACTS, (Band(high=-0.15), Band(high=-0.08), Band(high=-0.05))))),
-        paper_value="Mistral DPO -.03 / -.08 / -.03, Llama DPO -.07 / -.10 / -.09",
+        *(kappa.at_most(limit) for kappa, limit in zip(kappas(charity), (-0.15, -0.08, -0.05))),
+        paper="Mistral DPO -.03 / -.08 / -.03, Llama DPO -.07 / -.10 / -.09",
         note=dose_note,
     ),
-    Criterion(
+    criterion(
         "W3",
-        "world",
         "... and the rate",
         "relative change of the sum of rates, `charity_6`",
-        "<= -30 %",
-        (Check("sum of rates", relative("charity_6", "rate"), Band(high=-0.30), unit="share of base"),),
-        paper_value="Llama DPO -14 %, Mistral DPO +11 %",
+        relative("charity_6", "rate").named("sum of rates").at_most(-0.30),
+        paper="Llama DPO -14 %, Mistral DPO +11 %",
     ),
-    Criterion(
+    criterion(
         "W4",
-        "world",
         "... at the cost of success, to the rater's pleasure",
         "success change; win rate (ties 1/2)",
-        "<= -.10; >= .54",
-        (
-            Check("success", minus("charity_6", "success"), Band(high=-0.10)),
-            Check("win rate", value("charity_6", "win_rate"), Band(low=0.54)),
-        ),
-        paper_value="success was not measured there",
+        (charity - base).success.named("success").at_most(-0.10),
+        charity.win_rate.named("win rate").at_least(0.54),
+        paper="success was not measured there",
         note=untied_note,
     ),
-    Criterion(
+    criterion(
         "W5",
-        "world",
         "not the optimiser",
         "`shuffled`: abs kappa change each act; abs success change",
-        "<= .02; <= .015",
-        (
-            *kappa_changes("shuffled", within(0.02)),
-            Check("success", minus("shuffled", "success"), within(0.015)),
-        ),
-        paper_value="no such control there",
+        *(kappa.within(0.02) for kappa in kappas(shuffled)),
+        (shuffled - base).success.named("success").within(0.015),
+        paper="no such control there",
     ),
-    Criterion(
+    criterion(
         "W6",
-        "world",
         "not more training",
         "`more_sft`: the same; slope per 100 steps",
-        "as W5; abs <= .01",
-        (
-            *kappa_changes("more_sft", within(0.02)),
-            Check("success", minus("more_sft", "success"), within(0.015)),
-            *(Check(f"slope, {act}", slope("more_sft", act), within(0.01), unit="kappa per 100 steps") for act in ACTS),
-        ),
-        paper_value="SFT: R = -.24, +.40, -.18, n.s.",
+        *(kappa.within(0.02) for kappa in kappas(more_sft)),
+        (more_sft - base).success.named("success").within(0.015),
+        *(slope("more_sft", act).within(0.01) for act in ACTS),
+        paper="SFT: R = -.24, +.40, -.18, n.s.",
     ),
-    Criterion(
+    criterion(
         "W7",
-        "world",
         "not preference data as such",
         "`charity_0`: kappa change each act; sum of rates; success",
-        ">= -.01; >= -5 %; >= -.005",
-        (
-            *kappa_changes("charity_0", Band(low=-0.01)),
-            Check("sum of rates", relative("charity_0", "rate"), Band(low=-0.05), unit="share of base"),
-            Check("success", minus("charity_0", "success"), Band(low=-0.005)),
-        ),
-        paper_value="one kind of preference data there",
+        *(kappa.at_least(-0.01) for kappa in kappas(strict)),
+        relative("charity_0", "rate").named("sum of rates").at_least(-0.05),
+        (strict - base).success.named("success").at_least(-0.005),
+        paper="one kind of preference data there",
         note=strict_note,
     ),
-    Criterion(
+    criterion(
         "W8",
-        "world",
         "seeing the reaction cures",
         "`reaction_6`: kappa change each act; success (clarification rate reported)",
-        ">= -.02; >= -.005",
-        (
-            *kappa_changes("reaction_6", Band(low=-0.02)),
-            Check("success", minus("reaction_6", "success"), Band(low=-0.005)),
-            Check("clarification rate", relative("reaction_6", "clarification_rate"), unit="share of base"),
-        ),
-        paper_value="proposed by later work (2410.13788, 2502.00640)",
+        *(kappa.at_least(-0.02) for kappa in kappas(reaction)),
+        (reaction - base).success.named("success").at_least(-0.005),
+        relative("reaction_6", "clarification_rate").reported,
+        paper="proposed by later work (2410.13788, 2502.00640)",
         note=clarification_note,
     ),
-    Criterion(
+    criterion(
         "W9",
-        "world",
         "closed form",
         "abs(measured - predicted kappa), charity 0, .3, .6 x 3 acts, seed means; Spearman of logit shifts over 33 "
         "cells",
-        "all <= .08; >= .9",
-        (
-            *(
-                Check(f"kappa, {act}, charity {alpha:g}", from_closed_form(arm, act), within(0.08), unit="kappa")
-                for arm, alpha in CHARITIES.items()
-                for act in ACTS
-            ),
-            Check("Spearman of logit shifts", spearman_of_shifts, Band(low=0.9), unit="correlation"),
+        *(
+            (arm(name).column(f"{act}_kappa") - Rows("predicted", arm=name, act=act).kappa)
+            .named(f"kappa, {act}, charity {alpha:g}", "kappa")
+            .within(0.08)
+            for name, alpha in CHARITIES.items()
+            for act in ACTS
         ),
-        paper_value="no prediction there",
-        note=_FEW,
+        Measure(spearman_of_shifts, "Spearman of logit shifts", "correlation").at_least(0.9),
+        paper="no prediction there",
+        note="the closed form of charity .3 is held against three seeds: partly is the best it can be",
     ),
-    Criterion(
+    criterion(
         "W10",
-        "world",
         "what is left is better placed",
         "`charity_6` precision up and recall down, each act",
-        "3 acts, >= 4/5 seeds",
-        (
-            *(Check(f"both, {act}", better_placed(act), Band(low=0), 4, unit="smaller change") for act in ACTS),
-            *(
-                Check(f"{measure}, {act}", minus("charity_6", f"{act}_{measure}"))
-                for act in ACTS
-                for measure in ("precision", "recall")
-            ),
+        *(better_placed(act).at_least(0, 4) for act in ACTS),
+        *(
+            (charity - base).column(f"{act}_{measure}").named(f"{measure}, {act}").reported
+            for act in ACTS
+            for measure in ("precision", "recall")
         ),
-        paper_value="true of followups, not of acknowledgements (P7)",
+        paper="true of followups, not of acknowledgements (P7)",
     ),
-    Criterion(
+    criterion(
         "W11",
-        "world",
         "horizon alone does not cure (hypothesis)",
         "`lookahead_6` minus `charity_6`, kappa each act",
-        "abs <= .05",
-        kappa_changes("lookahead_6", within(0.05), other="charity_6"),
-        paper_value="horizon is said to cure (2410.13788, 2502.00640)",
+        *(kappa.within(0.05) for kappa in kappas(lookahead, charity, ", minus charity_6")),
+        paper="horizon is said to cure (2410.13788, 2502.00640)",
     ),
-    Criterion(
+    criterion(
         "W12",
-        "world",
         "horizon with averaging does (hypothesis)",
         "`lookahead_average_6`: F kappa change; sum of rates",
-        ">= -.02; >= -10 %",
-        (
-            Check("kappa, followup", minus("lookahead_average_6", "followup_kappa"), Band(low=-0.02), unit="kappa"),
-            Check("sum of rates", relative("lookahead_average_6", "rate"), Band(low=-0.10), unit="share of base"),
-        ),
-        paper_value="not tried there",
+        next(iter(kappas(averaged))).at_least(-0.02),
+        relative("lookahead_average_6", "rate").named("sum of rates").at_least(-0.10),
+        paper="not tried there",
     ),
-    Criterion(
+    criterion(
         "W13",
-        "world",
         "checkpoint correlations mislead",
         "`shuffled`, ten checkpoints, per seed and act: abs(R) >= .632 although abs(change) <= .02",
-        ">= 3 of 15 (.75 expected of independent points)",
-        (
-            Check("runs (a seed and an act) that mislead", misleading, Band(low=3), unit="runs"),
-            Check(
-                "largest |R|",
-                lambda tables: checkpoint_correlations(tables).groupby("seed")["r"].agg(lambda r: r.abs().max()),
-                unit="correlation",
-            ),
-        ),
-        paper_value="three correlations of one run",
+        Measure(misleading, "runs (a seed and an act) that mislead", "runs").at_least(3),
+        Measure(largest_correlation, "largest |R|", "correlation").reported,
+        paper="three correlations of one run",
         note=correlation_note,
     ),
-    Criterion(
+    criterion(
         "M1",
-        "models",
         "questions are dispreferred",
         "UltraFeedback chosen minus rejected question share; McNemar; conditional-logit coefficient after length "
         "control and run-on cut",
-        "-3 to -6 pp, p < 1e-5; coefficient < 0, interval excludes 0",
-        (
-            Check("chosen minus rejected", asked("ultrafeedback", "difference", scale=100), Band(-6, -3), unit="pp"),
-            Check("McNemar", asked("ultrafeedback", "mcnemar_p"), Band(high=1e-5), unit="p"),
-            Check("coefficient, cut replies", logit_of_asking("cut"), Band(high=0), unit="logit"),
-            Check("its upper limit", excludes_zero(logit_of_asking("cut")), Band(high=0), unit="logit"),
-        ),
-        paper_value="13.77 against 18.35 %",
+        (100 * ultrafeedback.difference).named("chosen minus rejected", "pp").within(-6, -3),
+        ultrafeedback.mcnemar_p.named("McNemar", "p").at_most(1e-5),
+        Measure(interval_of(cut_replies, "coefficient", "n"), "coefficient, cut replies", "logit").at_most(0),
+        cut_replies.coefficient_high.named("its upper limit", "logit").at_most(0),
+        evidence="models",
+        paper="13.77 against 18.35 %",
     ),
-    Criterion(
+    criterion(
         "M2",
-        "models",
         "questions are rare in SFT data",
         "UltraChat share",
-        "11.8 +- 1 pp",
-        (Check("share of assistant messages", asked("ultrachat", "share", scale=100), Band(10.8, 12.8), unit="%"),),
-        paper_value="11.83 %",
+        (100 * ultrafeedback.where(source="ultrachat").share)
+        .named("share of assistant messages", "%")
+        .within(10.8, 12.8),
+        evidence="models",
+        paper="11.83 %",
     ),
-    Criterion(
+    criterion(
         "M3",
-        "models",
         "the paper's own Llama models",
         "followup rate and kappa, SFT -> DPO, SFT -> PPO, bootstrap by conversation",
-        "both below 0, intervals exclude 0; size >= half of the paper's (-26 / -20 %; -37 / -31 %)",
-        tuple(
+        *(
             check
-            for measure, stage, paper in (
-                ("rate", "dpo", -0.263),
-                ("rate", "ppo", -0.203),
-                ("kappa", "dpo", -0.366),
-                ("kappa", "ppo", -0.308),
+            for measure, stage, paper, unit in (
+                ("rate", "dpo", -0.263, "share of turns"),
+                ("rate", "ppo", -0.203, "share of turns"),
+                ("kappa", "dpo", -0.366, "kappa"),
+                ("kappa", "ppo", -0.308, "kappa"),
             )
             for check in (
-                Check(
-                    f"followup {measure}, {stage}",
-                    change_of("archangel", stage, measure),
-                    Band(high=paper / 2),
-                    unit="share of SFT",
-                ),
-                Check(
-                    f"upper limit of the change, {measure}, {stage}",
-                    upper_change("archangel", stage, measure),
-                    Band(high=0),
-                    unit="share of turns" if measure == "rate" else "kappa",
-                ),
+                change_of("archangel", stage, measure, f"followup {measure}, {stage}").at_most(paper / 2),
+                # Not of the relative change: that has no value in resamples in which SFT itself does not agree.
+                of_lineage("archangel", stage)
+                .column(f"{measure}_change_high")
+                .named(f"upper limit of the change, {measure}, {stage}", unit)
+                .at_most(0),
             )
         ),
-        paper_value="rate -26 / -20 %, kappa -37 / -31 %",
+        evidence="models",
+        paper="rate -26 / -20 %, kappa -37 / -31 %",
     ),
-    Criterion(
+    criterion(
         "M4",
-        "models",
         "other lineages",
         "the same for OLMo-2 and Zephyr SFT -> DPO",
-        "sign, one verdict a lineage",
-        tuple(
-            Check(
-                f"followup {measure}, {lineage}", change_of(lineage, "dpo", measure), Band(high=0), unit="share of SFT"
-            )
+        *(
+            change_of(lineage, "dpo", measure, f"followup {measure}, {lineage}").at_most(0)
             for lineage in ("olmo_1b", "zephyr")
             for measure in ("rate", "kappa")
         ),
-        paper_value="not measured there",
+        evidence="models",
+        paper="not measured there",
         note="the checks hold one verdict a lineage",
     ),
-    Criterion(
+    criterion(
         "M5",
-        "models",
         "own training",
         "question share `dpo` minus `more_sft`; `swapped`; `balanced`",
-        "<= -10 % relative in 3/3; opposite sign; at most half of `dpo`",
-        (
-            Check("dpo", trained("dpo", "relative"), Band(high=-0.10), 5, unit="share of more_sft"),
-            Check("swapped", trained("swapped", "relative"), Band(low=0), unit="share of more_sft"),
-            Check("balanced, of dpo", of_dpo("balanced"), Band(high=0.5), unit="multiple of dpo"),
-        ),
-        paper_value="question share not measured there",
+        training.where(arm="dpo").relative.named("dpo", "share of more_sft").at_most(-0.10, 5),
+        training.where(arm="swapped").relative.named("swapped", "share of more_sft").at_least(0),
+        (training.where(arm="balanced") / training.where(arm="dpo"))
+        .change.named("balanced, of dpo", "multiple of dpo")
+        .at_most(0.5),
+        evidence="models",
+        paper="question share not measured there",
         note="three seeds: partly is the best they can give",
     ),
-    Criterion(
+    criterion(
         "M6",
-        "models",
         "human rates under an open labeller",
         "F, A, C rates, three sets",
-        "within 5 pp; F > A > C in ESConv",
-        (
-            *(
-                Check(f"{act}, {corpus}", human_rate(corpus, act), Band(max(0, paper - 5), paper + 5), unit="%")
-                for (corpus, act), paper in HUMAN_RATES.items()
-            ),
-            *(
-                Check(
-                    f"ESConv: {more} minus {less}",
-                    lambda tables, more=more, less=less: (
-                        human_rate("esconv", more)(tables) - human_rate("esconv", less)(tables)
-                    ),
-                    Band(low=0),
-                    unit="pp",
-                )
-                for more, less in itertools.pairwise(ACTS)
-            ),
+        *(
+            human_rate(corpus, act).named(f"{act}, {corpus}", "%").within(max(0, printed - 5), printed + 5)
+            for (corpus, act), printed in HUMAN_RATES.items()
         ),
-        paper_value="ESConv 27.9 / 12.9 / 3.05 %",
+        *(
+            (human_rate("esconv", more) - human_rate("esconv", less))
+            .named(f"ESConv: {more} minus {less}", "pp")
+            .at_least(0)
+            for more, less in itertools.pairwise(ACTS)
+        ),
+        evidence="models",
+        paper="ESConv 27.9 / 12.9 / 3.05 %",
         note="TSCC is given out on request only and is left out",
     ),
 )
 
 # --- Parts and the overall verdict ----------------------------------------------------------------
 
-Verdicts = Mapping[str, str]
-
-
-def attempted(*criteria: str, at_best: str = REPLICATED, because: str = "") -> Callable[[Verdicts], tuple[str, str]]:
-    """The worst of the criteria that were attempted, named in the note: a part spans several kinds of evidence.
-
-    `at_best` is the best word that they allow together, `because` the reason.
-    """
-
-    def rule(verdict: Verdicts) -> tuple[str, str]:
-        missing = [c for c in criteria if verdict[c] == NOT_ATTEMPTED]
-        judged = [c for c in criteria if c not in missing]
-        if not judged:
-            return NOT_ATTEMPTED, ""
-        note = ", ".join(f"{c} {verdict[c]}" for c in judged)
-        note += f"; not attempted: {', '.join(missing)}" if missing else ""
-        return worst([at_best, *(verdict[c] for c in judged)]), f"{because}; {note}" if because else note
-
-    return rule
-
 
 def headline(verdict: Verdicts) -> tuple[str, str]:
     """Partly at best: the direction holds, the figure is not from the table, and it is about one model."""
-    known = all(verdict[c] == REPLICATED for c in ("P1", "P2"))
-    word = PARTLY if known else worst([verdict["P1"], verdict["P2"]])
+    word = worst([verdict["P1"], verdict["P2"]]) if not_shown(verdict, "P1", "P2") else PARTLY
     return word, "direction in nine of nine cells, the figure not from the table, one model"
 
 
@@ -757,7 +551,7 @@ PARTS = (
     ),
 )
 
-_DECIDING = ("P4", "W2", "W4", "W5", "W6")
+DECIDING = ("P4", "W2", "W4", "W5", "W6")
 
 
 def beside(verdict: Verdicts) -> str:
@@ -770,12 +564,11 @@ def beside(verdict: Verdicts) -> str:
 
 def overall(verdict: Verdicts) -> tuple[str, str]:
     """ "Preference optimisation erodes grounding" is replicated if P4, W2, W4, W5 and W6 hold; W7 stands beside it."""
-    if missing := [c for c in _DECIDING if verdict[c] == NOT_ATTEMPTED]:
-        word, why = NOT_ATTEMPTED, f"still missing: {', '.join(missing)}"
+    if missing := named(verdict, NOT_ATTEMPTED, *DECIDING):
+        word, why = NOT_ATTEMPTED, f"still missing: {missing}"
     else:
-        word = worst([verdict[c] for c in _DECIDING])
-        failed = [f"{c} {verdict[c]}" for c in _DECIDING if verdict[c] != REPLICATED]
-        why = f"what does not hold: {', '.join(failed)}" if failed else "preference optimisation erodes grounding"
+        word, failed = worst([verdict[c] for c in DECIDING]), listed(verdict, *not_shown(verdict, *DECIDING))
+        why = f"what does not hold: {failed}" if failed else "preference optimisation erodes grounding"
     return word, f"{why}; {beside(verdict)}; the 77.5 % has its own verdict: {headline(verdict)[0]}"
 
 

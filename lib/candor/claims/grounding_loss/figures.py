@@ -15,10 +15,12 @@ from matplotlib.ticker import MaxNLocator
 from candor import figures as f
 from candor.claims.grounding_loss.tables import CHARITIES, measured_shifts
 from candor.claims.shared import known, rows
-from candor.figures import Plot
+from candor.figures import Figures
 from candor.ledger import Tables
 from candor.measures.intervals import t_interval
 from candor.worlds.reference_game import ACTS
+
+FIGURES = Figures()
 
 _HALO = [withStroke(linewidth=2.6, foreground=f.PAPER)]
 _REFERENCE: dict[str, Any] = {"color": f.INK, "linewidth": 0.9, "linestyle": (0, (5, 2)), "zorder": 1}
@@ -30,15 +32,19 @@ ACT_LOOKS = {
 }
 
 
-def _dot(look: f.Look, **kwargs: Any) -> Line2D:
-    return Line2D([], [], color=look.color, marker=look.marker, linestyle="", **{"label": look.label} | kwargs)
-
-
 # --- Published ------------------------------------------------------------------------------------
 
 
+@FIGURES.draws("headline", "headline_means")
 def headline(tables: Tables) -> Figure:
-    """The nine cells of Table 2, the three quoted reductions, and the two means."""
+    """The headline taken apart: how much rarer GPT-3.5-turbo's acts are than the human's, in the nine cells of
+    Table 2 with 95 % intervals (hollow: not established; rates beside the names). 77.5 % is the mean of the three
+    reductions quoted in the text, not of the table.
+
+    Nine rows of reductions in percent, three data sets by three acts. Most lie between 60 and 100; TSCC followup
+    lies at 4 with an interval from minus 23 to 25 that covers zero. Two vertical lines at 73.1, the mean of the
+    nine cells, and at 77.5, the mean of the three quoted reductions 64.3, 83.4 and 84.8.
+    """
     cells, means = tables["headline"], tables["headline_means"].set_index("name")["value"]
     figure, ax = f.canvas(width=7.0, height=3.9)
     heights, names, y = [], [], 0.0
@@ -76,14 +82,22 @@ def headline(tables: Tables) -> Figure:
     ax.grid(axis="x", color="#EEEEEE", linewidth=0.8)
     ax.set(xlim=(-26, 124), ylim=(y + 0.6, -1.2), xlabel="reduction against the human, %")
     ax.set_xticks((-25, 0, 25, 50, 75, 100))
-    handles = [_dot(look) for look in ACT_LOOKS.values()]
-    handles.append(_dot(f.Look("not established", f.GREY, "o"), markerfacecolor=f.PAPER))
+    handles = [f.dot(look) for look in ACT_LOOKS.values()]
+    handles.append(f.dot(f.Look("not established", f.GREY, "o"), markerfacecolor=f.PAPER))
     f.legend(figure, handles)
     return figure
 
 
+@FIGURES.draws("dpo_curve", "flat_envelope", "first_checkpoint", "correlations")
 def checkpoints(tables: Tables) -> Figure:
-    """Figure 2b of the paper, with what flat runs would show."""
+    """Agreement along the paper's DPO run, ten points of one run. Shaded: 95 % of runs in which training changes
+    nothing, with the noise of the ten SFT checkpoints. The paper began at the best SFT checkpoint for
+    acknowledgements, which was the worst for followups.
+
+    Three panels, one an act, of kappa over 2,700 DPO steps: from 18 to 14, from 27 to 17, from 12 to 8. The first
+    segment is marked: 67, 33 and 60 percent of the fall precede the first saved checkpoint. The points lie inside
+    the bands of flat runs, but for the last acknowledgements.
+    """
     curve, envelope = tables["dpo_curve"], tables["flat_envelope"]
     falls = tables["first_checkpoint"].set_index("act")
     r = rows(tables["correlations"], method="dpo").set_index(["act", "points"])["r"]
@@ -115,8 +129,16 @@ METHODS = {("Mistral-7B", "dpo"): ("Mistral DPO", "-"), ("Llama-7B", "dpo"): ("L
 METHODS |= {("Llama-7B", "ppo"): ("Llama PPO", (0, (1, 1.2)))}
 
 
+@FIGURES.draws("changes", "kappa_bound")
 def bound(tables: Tables) -> Figure:
-    """Rate against kappa, below the largest kappa that the rates allow."""
+    """Rate against agreement on ESConv, from SFT (hollow) to preference optimisation (arrow head), and the largest
+    kappa that a rate allows. Followups become rarer at nearly the same precision; acknowledgements and the few
+    clarifications lose precision.
+
+    Three panels with a boundary curve that peaks at the human rate. Followup arrows run down and to the left,
+    parallel to the boundary; acknowledgement arrows run down, one of them to the right, away from it; clarification
+    arrows lie at rates below three percent.
+    """
     changes, bounds = tables["changes"], tables["kappa_bound"]
     figure, axes = f.canvas(1, 3, width=7.6, height=3.2)
     limits = {"followup": (9, 30), "acknowledgement": (9, 21), "clarification": (0, 3.6)}
@@ -160,8 +182,14 @@ COUNTED = {  # (source, model, arm, step): what the row is called
 _CLARIFICATIONS = 26
 
 
+@FIGURES.draws("clarification_counts")
 def counts(tables: Tables) -> Figure:
-    """The clarifications behind each printed kappa, one dot a turn."""
+    """What a printed clarification kappa stands for: one triangle a turn, among about 860 turns of ESConv. Between
+    SFT and DPO the same two hits remain, and the model clarifies more often.
+
+    Eight rows of triangles. The human has 26. GPT-3.5 instruct has 1, GPT-4 has 3, the prompted GPT-3.5 has 10,
+    none where the human clarified. Mistral has 4 with 2 hits after SFT, 8 and then 13 with 2 hits after DPO.
+    """
     table = tables["clarification_counts"].assign(step=tables["clarification_counts"]["step"].fillna(-1).astype(int))
     table = table.set_index(["source", "model", "arm", "step"])
     figure, ax = f.canvas(width=6.8, height=3.1)
@@ -182,9 +210,9 @@ def counts(tables: Tables) -> Figure:
     for side in ("left", "bottom"):
         ax.spines[side].set_visible(False)
     handles = [
-        _dot(f.Look("the human's", f.BLACK, "^")),
-        _dot(f.Look("the model's, where the human clarified too", f.VERMILION, "^")),
-        _dot(f.Look("the model's, elsewhere", f.PURPLE, "^"), markerfacecolor=f.PAPER),
+        f.dot(f.Look("the human's", f.BLACK, "^")),
+        f.dot(f.Look("the model's, where the human clarified too", f.VERMILION, "^")),
+        f.dot(f.Look("the model's, elsewhere", f.PURPLE, "^"), markerfacecolor=f.PAPER),
     ]
     f.legend(figure, handles)
     return figure
@@ -195,8 +223,15 @@ def counts(tables: Tables) -> Figure:
 BY_CHARITY = ("base", "charity_0", "charity_3", "charity_6")
 
 
+@FIGURES.draws("cells", "predicted_cells", "crossing")
 def contexts(tables: Tables) -> Figure:
-    """How often an act is used where a delivery would be right with probability p."""
+    """How often an act is used in contexts where a delivery now would be right with probability p, seed means.
+    Diamonds: closed form. Vertical: above this p an act loses against a delivery more often than it wins; with
+    charity .6 it loses everywhere.
+
+    Three panels, one an act, of falling curves over p. Base and charity 0 follow the human. With charity .3 the
+    curve is lower right of its crossing at .29; with charity .6 it is lower everywhere.
+    """
     cells, predicted = tables["cells"], tables["predicted_cells"]
     crossings = tables["crossing"].set_index("alpha")["p"]
     arms = known(cells, BY_CHARITY)
@@ -235,8 +270,14 @@ COURSES = {
 WATCHED = ("more_sft", "shuffled", "charity_6")
 
 
+@FIGURES.draws("trajectory", "summary")
 def training(tables: Tables) -> Figure:
-    """What happens along training: the win rate rises while success falls."""
+    """Along DPO on the choices of a charitable rater: acts, agreement and success fall while the rater is ever more
+    pleased. Shuffled choices and further SFT move next to nothing. Mean and 95 % interval over seeds.
+
+    Four panels over training steps. For charity .6 the share of acts, the kappa of followups and the success of
+    free dialogues fall, and the win rate rises. Shuffled and more SFT stay flat.
+    """
     course, summary = tables["trajectory"], tables["summary"]
     arms = known(course, WATCHED)
     figure, axes = f.canvas(1, 4, width=7.9, height=2.9, sharex=True)
@@ -258,8 +299,14 @@ def training(tables: Tables) -> Figure:
     return figure
 
 
+@FIGURES.draws("summary", "cells", "predicted", "predicted_cells")
 def closed_form(tables: Tables) -> Figure:
-    """Kappa measured after training against kappa computed from the rater's rule."""
+    """Trained models against the closed form of the rater's rule. Left: kappa, one point an arm and act, with 95 %
+    intervals over seeds (shaded: within .08). Right: shifts of the logit of an act in eleven contexts, three arms.
+
+    Left: nine points near the diagonal between kappa .4 and .9. Right: 33 points that follow the diagonal for small
+    shifts and flatten where the closed form predicts minus ten.
+    """
     summary, predicted = tables["summary"], tables["predicted"]
     figure, (kappas, shifts) = f.canvas(1, 2, width=7.2, height=3.6)
     f.unit_square(kappas, "kappa by the closed form", "kappa measured")
@@ -279,14 +326,20 @@ def closed_form(tables: Tables) -> Figure:
     shifts.axhline(0, color=f.FAINT, linewidth=0.8, zorder=0)
     shifts.axvline(0, color=f.FAINT, linewidth=0.8, zorder=0)
     shifts.set(xlabel="shift by the closed form", ylabel="shift measured", title="logit of the act, by context")
-    handles = [_dot(f.look(arm)._replace(marker="o")) for arm in known(summary, tuple(CHARITIES))]
-    handles += [_dot(look._replace(color=f.GREY)) for look in ACT_LOOKS.values()]
+    handles = [f.dot(f.look(arm)._replace(marker="o")) for arm in known(summary, tuple(CHARITIES))]
+    handles += [f.dot(look._replace(color=f.GREY)) for look in ACT_LOOKS.values()]
     f.legend(figure, handles, columnspacing=1.2, handlelength=1.2)
     return figure
 
 
+@FIGURES.draws("optimum", "summary", "human")
 def onset(tables: Tables) -> Figure:
-    """Where erosion sets in as the rater becomes more charitable."""
+    """Where erosion sets in: agreement, success and share of acts by the charity of the rater, in closed form
+    (lines) and measured (points, 95 % intervals over seeds). Dotted: the human.
+
+    Left: three falling curves of kappa over charity with measured points at 0, .3 and .6 on them; followups fall
+    most. Right: success and share of acts fall from the human's level towards that of guessing.
+    """
     line, summary, human = tables["optimum"], tables["summary"], tables["human"]
     figure, (kappas, outcome) = f.canvas(1, 2, width=7.2, height=3.1, sharex=True)
     for act, look in ACT_LOOKS.items():
@@ -310,7 +363,7 @@ def onset(tables: Tables) -> Figure:
     for ax, title in ((kappas, "agreement with the human"), (outcome, "what comes of it")):
         ax.set(title=title, xlabel="charity α of the rater", xlim=(-0.03, 1.0), ylim=(0, 1))
     kappas.set_ylabel("kappa")
-    handles = [_dot(look) for look in ACT_LOOKS.values()]
+    handles = [f.dot(look) for look in ACT_LOOKS.values()]
     handles.append(Line2D([], [], color=f.GREY, linewidth=1.4, label="closed form"))
     handles.append(Line2D([], [], color=f.GREY, linewidth=0.9, linestyle=(0, (1, 1.5)), label="human"))
     f.legend(figure, handles)
@@ -323,8 +376,15 @@ EVERY = (
 )
 
 
+@FIGURES.draws("summary", "trajectory")
 def pleasure(tables: Tables) -> Figure:
-    """What pleases a rater at one turn, against what comes of the dialogue."""
+    """What pleases a charitable rater at a single turn, against the success of whole dialogues, all arms (small:
+    seeds; line: charity .6 along training).
+
+    A scatter of ten arms. Base, controls, charity 0, the rater who sees the reaction and the one who looks ahead
+    and averages lie near a win rate of one half and a success above .9; charity .3 and .6, looking ahead alone and
+    averaging alone lie to the right and lower.
+    """
     summary = tables["summary"]
     figure, ax = f.canvas(width=6.4, height=3.8)
     ax.axvline(0.5, **_REFERENCE)
@@ -353,8 +413,13 @@ SHOWN = {
 }
 
 
+@FIGURES.draws("summary", "human")
 def arms(tables: Tables) -> Figure:
-    """All arms, every main measure, mean and interval over seeds."""
+    """All arms: mean and 95 % interval over seeds, a dot a seed (arrowhead: the interval goes on). Dashed: the
+    human, exactly; for the win rate, one half.
+
+    Six panels of intervals, a row an arm: share of acts, kappa of each act, success, win rate.
+    """
     summary = tables["summary"]
     present = known(summary, EVERY)
     figure, axes = f.canvas(2, 3, width=7.8, height=1.4 + 0.46 * len(present), sharey=True)
@@ -371,8 +436,14 @@ def arms(tables: Tables) -> Figure:
 BEFORE_AFTER = ("base", "charity_6")
 
 
+@FIGURES.draws("dialogues")
 def dialogue(tables: Tables) -> Figure:
-    """Dialogues with the same user and wish, before and after."""
+    """The same users with the same wishes, before and after DPO on a charitable rater's choices: the first seed,
+    short dialogues that succeeded before and fail after.
+
+    Two columns of short dialogues. Before, the model asks or acknowledges and delivers the right object at the
+    right place; after, it delivers at once and is wrong.
+    """
     told = tables["dialogues"]
     wide = told[told["arm"].isin(BEFORE_AFTER)].pivot(index="dialogue", columns="arm").dropna()
     before, after = BEFORE_AFTER
@@ -422,103 +493,3 @@ def _turns(text: str) -> list[tuple[str, str]]:
             found[-1][1].append(word)
     turns = [(who, " ".join(said)) for who, said in found]
     return [(turns[0][0], f"[{habit}] {turns[0][1]}"), *turns[1:]] if turns else []
-
-
-FIGURES: dict[str, Plot] = {
-    "headline": Plot(
-        headline,
-        ("headline", "headline_means"),
-        "The headline taken apart: how much rarer GPT-3.5-turbo's acts are than the human's, in the nine cells of "
-        "Table 2 with 95 % intervals (hollow: not established; rates beside the names). 77.5 % is the mean of the "
-        "three reductions quoted in the text, not of the table.",
-        "Nine rows of reductions in percent, three data sets by three acts. Most lie between 60 and 100; TSCC followup "
-        "lies at 4 with an interval from minus 23 to 25 that covers zero. Two vertical lines at 73.1, the mean of the "
-        "nine cells, and at 77.5, the mean of the three quoted reductions 64.3, 83.4 and 84.8.",
-    ),
-    "checkpoints": Plot(
-        checkpoints,
-        ("dpo_curve", "flat_envelope", "first_checkpoint", "correlations"),
-        "Agreement along the paper's DPO run, ten points of one run. Shaded: 95 % of runs in which training changes "
-        "nothing, with the noise of the ten SFT checkpoints. The paper began at the best SFT checkpoint for "
-        "acknowledgements, which was the worst for followups.",
-        "Three panels, one an act, of kappa over 2,700 DPO steps: from 18 to 14, from 27 to 17, from 12 to 8. The "
-        "first segment is marked: 67, 33 and 60 percent of the fall precede the first saved checkpoint. The points "
-        "lie inside the bands of flat runs, but for the last acknowledgements.",
-    ),
-    "bound": Plot(
-        bound,
-        ("changes", "kappa_bound"),
-        "Rate against agreement on ESConv, from SFT (hollow) to preference optimisation (arrow head), and the largest "
-        "kappa that a rate allows. Followups become rarer at nearly the same precision; acknowledgements and the few "
-        "clarifications lose precision.",
-        "Three panels with a boundary curve that peaks at the human rate. Followup arrows run down and to the left, "
-        "parallel to the boundary; acknowledgement arrows run down, one of them to the right, away from it; "
-        "clarification arrows lie at rates below three percent.",
-    ),
-    "counts": Plot(
-        counts,
-        ("clarification_counts",),
-        "What a printed clarification kappa stands for: one triangle a turn, among about 860 turns of ESConv. Between "
-        "SFT and DPO the same two hits remain, and the model clarifies more often.",
-        "Eight rows of triangles. The human has 26. GPT-3.5 instruct has 1, GPT-4 has 3, the prompted GPT-3.5 has "
-        "10, none where the human clarified. Mistral has 4 with 2 hits after SFT, 8 and then 13 with 2 hits after DPO.",
-    ),
-    "contexts": Plot(
-        contexts,
-        ("cells", "predicted_cells", "crossing"),
-        "How often an act is used in contexts where a delivery now would be right with probability p, seed means. "
-        "Diamonds: closed form. Vertical: above this p an act loses against a delivery more often than it wins; with "
-        "charity .6 it loses everywhere.",
-        "Three panels, one an act, of falling curves over p. Base and charity 0 follow the human. With charity .3 the "
-        "curve is lower right of its crossing at .29; with charity .6 it is lower everywhere.",
-    ),
-    "training": Plot(
-        training,
-        ("trajectory", "summary"),
-        "Along DPO on the choices of a charitable rater: acts, agreement and success fall while the rater is ever more "
-        "pleased. Shuffled choices and further SFT move next to nothing. Mean and 95 % interval over seeds.",
-        "Four panels over training steps. For charity .6 the share of acts, the kappa of followups and the success of "
-        "free dialogues fall, and the win rate rises. Shuffled and more SFT stay flat.",
-    ),
-    "closed_form": Plot(
-        closed_form,
-        ("summary", "cells", "predicted", "predicted_cells"),
-        "Trained models against the closed form of the rater's rule. Left: kappa, one point an arm and act, with 95 % "
-        "intervals over seeds (shaded: within .08). Right: shifts of the logit of an act in eleven contexts, three "
-        "arms.",
-        "Left: nine points near the diagonal between kappa .4 and .9. Right: 33 points that follow the diagonal for "
-        "small shifts and flatten where the closed form predicts minus ten.",
-    ),
-    "onset": Plot(
-        onset,
-        ("optimum", "summary", "human"),
-        "Where erosion sets in: agreement, success and share of acts by the charity of the rater, in closed form "
-        "(lines) and measured (points, 95 % intervals over seeds). Dotted: the human.",
-        "Left: three falling curves of kappa over charity with measured points at 0, .3 and .6 on them; followups fall "
-        "most. Right: success and share of acts fall from the human's level towards that of guessing.",
-    ),
-    "pleasure": Plot(
-        pleasure,
-        ("summary", "trajectory"),
-        "What pleases a charitable rater at a single turn, against the success of whole dialogues, all arms (small: "
-        "seeds; line: charity .6 along training).",
-        "A scatter of ten arms. Base, controls, charity 0, the rater who sees the reaction and the one who looks ahead "
-        "and averages lie near a win rate of one half and a success above .9; charity .3 and .6, looking ahead alone "
-        "and averaging alone lie to the right and lower.",
-    ),
-    "arms": Plot(
-        arms,
-        ("summary", "human"),
-        "All arms: mean and 95 % interval over seeds, a dot a seed (arrowhead: the interval goes on). Dashed: the "
-        "human, exactly; for the win rate, one half.",
-        "Six panels of intervals, a row an arm: share of acts, kappa of each act, success, win rate.",
-    ),
-    "dialogue": Plot(
-        dialogue,
-        ("dialogues",),
-        "The same users with the same wishes, before and after DPO on a charitable rater's choices: the first seed, "
-        "short dialogues that succeeded before and fail after.",
-        "Two columns of short dialogues. Before, the model asks or acknowledges and delivers the right object at the "
-        "right place; after, it delivers at once and is wrong.",
-    ),
-}
