@@ -3,18 +3,18 @@
     snakemake                                                 everything at laptop scale
     snakemake --config scale=smoke claim=binary_reward        one claim, mechanics only
 
-What there is to do is said in `lib/candor/graph.py`; this file says how it hangs together. Fingerprints go through
+What there is to do is said in `lib/candor/run/plan.py`; this file says how it hangs together. Fingerprints go through
 `params`, because Snakemake does not see an edit in an imported module; inputs that only order jobs are `ancient`.
 Every placeholder of a shell command is quoted (`:q`): a results folder may have any name, and a name is no command.
 """
 
 from pathlib import Path
 
-from candor import graph, preflight, progress
+from candor.run import plan as graph, preflight, progress
 from candor.claims import load
-from candor.config import options
-from candor.errors import spoken
-from candor.replicate import hold
+from candor.core.settings import options
+from candor.core.errors import spoken
+from candor.run.replicate import hold
 
 with spoken():  # Snakemake would show a stack trace
     RUN = options(config)

@@ -22,11 +22,11 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from candor.config import load
-from candor.experiments.witnesses import RLCR, reward_terms
-from candor.steps import provenance
+from candor.core.settings import load
+from candor.core.step import provenance
 from candor.training import grpo, models, sft
-from candor.worlds import witnesses as world
+from candor.witnesses import world
+from candor.witnesses.run import RLCR, reward_terms
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer

@@ -26,8 +26,8 @@ from statistics import mean
 from types import SimpleNamespace
 
 import torch
+from candor.core.step import provenance
 from candor.long_prompts import rows_that_fit, sample, share_prompts
-from candor.steps import provenance
 from candor.training import grpo, models
 from candor.training.long_prompts import ROUTES, LongPromptGRPOTrainer
 from datasets import Dataset

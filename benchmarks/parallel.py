@@ -26,10 +26,13 @@ from functools import cache
 from pathlib import Path
 
 import pandas as pd
-from candor import claims, figures, graph, provenance
-from candor.config import ROOT
-from candor.errors import CandorError
-from candor.estimate import Job, jobs, makespan
+from candor import claims
+from candor.core import provenance
+from candor.core.errors import CandorError
+from candor.core.settings import ROOT
+from candor.declare import figures
+from candor.run import plan as graph
+from candor.run.estimate import Job, jobs, makespan
 
 CORES = (1, 2, 4, 8, 16, 32)
 KEPT = Path(__file__).with_name("parallel.json")

@@ -13,9 +13,10 @@ import tempfile
 from pathlib import Path
 
 import pandas as pd
-from candor import config, steps
-from candor.config import ROOT
-from candor.experiments import steps as all_steps
+from candor.core import settings as config
+from candor.core import step as steps
+from candor.core.settings import ROOT
+from candor.run.steps import steps as all_steps
 
 SEED, LONG, TOLERANCE = 0, 1200, 0.02
 ARMS = {

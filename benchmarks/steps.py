@@ -13,8 +13,8 @@ import json
 from pathlib import Path
 
 import pandas as pd
-from candor.errors import CandorError
-from candor.steps import results_root
+from candor.core.errors import CandorError
+from candor.core.step import results_root
 
 COLUMNS = ["step", "seeds", "mean_seconds", "core_minutes", "peak_memory_mb"]
 

@@ -3,8 +3,8 @@
 from functools import cache
 
 import pytest
-from candor import sandbox
-from candor.errors import CandorError
+from candor.claims.sophistry import sandbox
+from candor.core.errors import CandorError
 
 _left_out: list[str] = []
 

@@ -14,10 +14,14 @@ import pandas as pd
 import pytest
 import test_dialogue_models
 import test_language_models
-from candor import checkpoints, config, experiments, generation, steps
-from candor.errors import CandorError
-from candor.experiments import language_models as lm
-from candor.runtime import Runtime, use
+from candor import checkpoints
+from candor.core import settings as config
+from candor.core import step as steps
+from candor.core.errors import CandorError
+from candor.core.runtime import Runtime, use
+from candor.language_models import generation
+from candor.language_models import run as lm
+from candor.run import steps as experiments
 from numerics import ROUNDING
 
 policy = test_language_models.policy
@@ -101,8 +105,8 @@ def truncate(folder) -> None:
 
 
 def grpo(policy, lora):
-    from candor.corpora import sets
-    from candor.training import language_model
+    from candor.language_models import sets
+    from candor.language_models import training as language_model
 
     changes = {"steps": STEPS, "lr": 1e-3, "beta": 0.1, "micro_batch": 4, "schedule": "linear"}
     recipe = test_language_models.small(policy, hotpot=changes | ({} if lora else {"lora": None})).models.hotpot

@@ -6,8 +6,13 @@ import sys
 
 import pytest
 from candor import __main__ as cli
-from candor import claims, config, experiments, graph, jobs, progress, replicate, steps
-from candor.errors import CandorError, DivergedError
+from candor import claims
+from candor.core import settings as config
+from candor.core import step as steps
+from candor.core.errors import CandorError, DivergedError
+from candor.run import jobs, progress, replicate
+from candor.run import plan as graph
+from candor.run import steps as experiments
 
 BASE = "witnesses/expert/base"
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 from candor import __main__ as cli
-from candor import config, graph, preflight, publish
-from candor.config import ROOT
-from candor.errors import CandorError
+from candor.core import settings as config
+from candor.core.errors import CandorError
+from candor.core.settings import ROOT
+from candor.run import plan as graph
+from candor.run import preflight, publish
 
 # A name that a shell, Snakemake, Python's format and a glob each have their own opinion of.
 ODD = 'My Drive/it\'s "ä" $(touch pwned);touch pwned & {x} <y> *[a]? `touch pwned` -b'

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from candor.config import ROOT
+from candor.core.settings import ROOT
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 

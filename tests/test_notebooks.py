@@ -8,9 +8,11 @@ import re
 import nbformat
 import pandas as pd
 import pytest
-from candor import claims, evidence, graph, publish, show
-from candor.config import ROOT
-from candor.exercises import Feedback
+from candor import claims
+from candor.core.settings import ROOT
+from candor.declare.exercises import Feedback
+from candor.run import evidence, publish, show
+from candor.run import plan as graph
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SCREEN = 27  # lines that a laptop shows at once

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 from candor import rewards
-from candor.errors import CandorError
-from candor.worlds import witnesses as world
+from candor.core.errors import CandorError
+from candor.witnesses import world
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 sys.modules.setdefault("rfc3987_syntax", None)
 
 if TYPE_CHECKING:
-    from candor.steps import Result
+    from candor.core.step import Result
 
 __version__ = "0.1.0"
 
@@ -23,8 +23,11 @@ def step(key: str, seed: int = 11, scale: str = "laptop") -> Result:
 
     >>> step("witnesses/expert/rlcr", seed=11).table("log")  # doctest: +SKIP
     """
-    from candor import config, experiments, graph, steps
-    from candor.errors import CandorError
+    from candor.core import settings as config
+    from candor.core import step as steps
+    from candor.core.errors import CandorError
+    from candor.run import plan as graph
+    from candor.run import steps as experiments
 
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= 1_000_000:
         raise CandorError(f"A seed is a whole number from 0 to 1000000, such as 11, not {seed!r}.")

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from candor import claims
-from candor.errors import CandorError, disk
+from candor.core.errors import CandorError, disk
 
 # Names are known without importing what they stand for: help and a wrong name take no second.
 SCALES = sorted(path.stem for path in (Path(__file__).resolve().parents[2] / "config").glob("*.yaml"))
@@ -101,7 +101,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _list(arguments: argparse.Namespace) -> None:
-    from candor import graph
+    from candor.run import plan as graph
 
     plan = graph.plan(arguments.scale, arguments.claim)
     print("Scales:", ", ".join(SCALES))
@@ -118,15 +118,16 @@ def _list(arguments: argparse.Namespace) -> None:
 
 def replicate(arguments: argparse.Namespace) -> None:
     print(f"Candor reads what is there at scale {arguments.scale} ...", flush=True)
-    from candor import graph
-    from candor.replicate import replicate
+    from candor.run import plan as graph
+    from candor.run.replicate import replicate
 
     gpus = (arguments.gpus, arguments.gpus_per_job)
     replicate(graph.plan(arguments.scale, arguments.claim), arguments.cores, arguments.claim, gpus=gpus)
 
 
 def steps(arguments: argparse.Namespace) -> None:
-    from candor import graph, jobs
+    from candor.run import jobs
+    from candor.run import plan as graph
 
     plan = graph.plan(arguments.scale)
     graph.check_seed(plan, arguments.seed, arguments.keys)
@@ -134,7 +135,8 @@ def steps(arguments: argparse.Namespace) -> None:
 
 
 def tables(arguments: argparse.Namespace) -> None:
-    from candor import graph, jobs
+    from candor.run import jobs
+    from candor.run import plan as graph
 
     plan = graph.plan(arguments.scale, arguments.claim)
     for claim in plan.claims:
@@ -143,8 +145,9 @@ def tables(arguments: argparse.Namespace) -> None:
 
 
 def ledger(arguments: argparse.Namespace) -> None:
-    from candor import evidence, graph, jobs
-    from candor.progress import show_ledger
+    from candor.run import evidence, jobs
+    from candor.run import plan as graph
+    from candor.run.progress import show_ledger
 
     plan = graph.plan(arguments.scale)
     jobs.judge(plan)
@@ -152,7 +155,8 @@ def ledger(arguments: argparse.Namespace) -> None:
 
 
 def figures(arguments: argparse.Namespace) -> None:
-    from candor import graph, jobs
+    from candor.run import jobs
+    from candor.run import plan as graph
 
     plan = graph.plan(arguments.scale, arguments.claim)
     for claim in plan.claims:
@@ -163,26 +167,27 @@ def figures(arguments: argparse.Namespace) -> None:
 
 
 def notebooks(arguments: argparse.Namespace) -> None:
-    from candor.publish import execute_notebooks
+    from candor.run.publish import execute_notebooks
 
     execute_notebooks(arguments.cores)
 
 
 def lab(arguments: argparse.Namespace) -> None:
-    from candor.publish import lab
+    from candor.run.publish import lab
 
     lab(arguments.flags)
 
 
 def report(arguments: argparse.Namespace) -> None:
-    from candor import graph
-    from candor.replicate import report
+    from candor.run import plan as graph
+    from candor.run.replicate import report
 
     print(report(graph.plan(arguments.scale, arguments.claim), arguments.claim))
 
 
 def cost(arguments: argparse.Namespace) -> None:
-    from candor import cost, graph
+    from candor.run import cost
+    from candor.run import plan as graph
 
     if arguments.page:
         print(*cost.write_page(), sep="\n")
@@ -192,28 +197,28 @@ def cost(arguments: argparse.Namespace) -> None:
 
 
 def verify(arguments: argparse.Namespace) -> None:
-    from candor import graph
-    from candor.publish import verify
+    from candor.run import plan as graph
+    from candor.run.publish import verify
 
     print(verify(graph.plan(arguments.scale)))
 
 
 def declare(arguments: argparse.Namespace) -> None:
-    from candor.declared import declare, declared
+    from candor.declare.lock import declare, declared
 
     print(*(declare(declared()) or ["Every criterion is declared already."]), sep="\n")
 
 
 def repair(arguments: argparse.Namespace) -> None:
-    from candor import graph
-    from candor.replicate import replicate
+    from candor.run import plan as graph
+    from candor.run.replicate import replicate
 
     replicate(graph.plan(arguments.scale, arguments.claim), arguments.cores, arguments.claim, mend=True)
 
 
 def seal(arguments: argparse.Namespace) -> None:
-    from candor import store
-    from candor.errors import MissingError
+    from candor.core import store
+    from candor.core.errors import MissingError
 
     about = {}
     with suppress(MissingError):
@@ -222,15 +227,16 @@ def seal(arguments: argparse.Namespace) -> None:
 
 
 def fetch(arguments: argparse.Namespace) -> None:
-    from candor import config
-    from candor.fetch import fetch
+    from candor.core import settings as config
+    from candor.run.fetch import fetch
 
     fetch(arguments.names, config.load(arguments.scale), print)
 
 
 def sheet(arguments: argparse.Namespace) -> None:
-    from candor import config
-    from candor.experiments import Results, dialogue_models
+    from candor.claims.grounding_loss import dialogue_models
+    from candor.core import settings as config
+    from candor.run.steps import Results
 
     if arguments.file.exists():
         raise CandorError(f"{arguments.file} is there already and may hold labels: name another file.")
@@ -242,8 +248,8 @@ def sheet(arguments: argparse.Namespace) -> None:
 
 
 def reference(arguments: argparse.Namespace) -> None:
-    from candor import graph
-    from candor.publish import promote
+    from candor.run import plan as graph
+    from candor.run.publish import promote
 
     for path in promote(graph.plan(arguments.scale), arguments.unfinished):
         print(path)
@@ -251,14 +257,14 @@ def reference(arguments: argparse.Namespace) -> None:
 
 def _check(arguments: argparse.Namespace) -> None:
     """What can be told at once, before what takes seconds is imported."""
-    from candor import config
+    from candor.core import settings as config
 
     if "scale" in arguments:
         config.check_scale(arguments.scale)
     if "claim" in arguments and arguments.claim is not None:
         claims.check(arguments.claim)
     if "cores" in arguments and arguments.cores is None:
-        from candor.preflight import machine_cores
+        from candor.run.preflight import machine_cores
 
         arguments.cores = machine_cores()
 

@@ -15,7 +15,7 @@ import warnings
 from functools import cache
 from pathlib import Path
 
-from candor import runtime
+from candor.core import runtime
 
 _NOTE = "candor.json"
 
@@ -117,7 +117,7 @@ class _Resuming:
 
     def _generate_single_turn(self, prompt_ids, *rest):
         """As many whole groups at a time as fit the card; vLLM and shared prompts find their own batches."""
-        from candor import generation
+        from candor.language_models import generation
 
         alone = super()._generate_single_turn
         if self.use_vllm or getattr(self, "batches_itself", False):

@@ -26,7 +26,7 @@ from transformers.integrations.flex_attention import compile_friendly_flex_atten
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from candor.errors import CandorError
+from candor.core.errors import CandorError
 
 ATTENTION = "candor_shared_prompt"  # how transformers knows the attention below
 _BLOCK = 64  # own keys of a decoded completion are read in multiples of this: few shapes for CUDA graphs

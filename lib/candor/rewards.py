@@ -1,7 +1,7 @@
 """What a completion of the `witnesses` world is worth, with the signature that TRL expects.
 
 Every function takes `completions` (list of str) and the data set's columns by name, and returns a list of float,
-one a completion. A total reward is a weighted sum of such terms; `experiments/witnesses.py` says which.
+one a completion. A total reward is a weighted sum of such terms; `witnesses/run.py` says which.
 
 c is 1 if the answer is right and 0 otherwise, q the stated confidence. A malformed completion gets the worst
 value of the term that it fails to earn.
@@ -15,8 +15,8 @@ from functools import wraps
 
 import numpy as np
 
-from candor.errors import CandorError
-from candor.worlds.witnesses import IDK, grade
+from candor.core.errors import CandorError
+from candor.witnesses.world import IDK, grade
 
 CLIP = 0.01  # confidences are clipped to [CLIP, 1 - CLIP] before a logarithm is taken
 

@@ -5,9 +5,9 @@ import copy
 import numpy as np
 import pytest
 import torch
-from candor.errors import CandorError, DivergedError
+from candor.claims.grounding_loss import world
+from candor.core.errors import CandorError, DivergedError
 from candor.training import dpo, models
-from candor.worlds import reference_game as world
 from datasets import Dataset
 from numerics import ROUNDING, assert_close
 from safetensors.torch import load_file

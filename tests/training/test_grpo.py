@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 import torch
 from candor import rewards
-from candor.errors import DivergedError
+from candor.core.errors import DivergedError
 from candor.shared_prompt import group_log_probs, left_pad, sample_groups
 from candor.training import grpo, models, sft
-from candor.worlds import witnesses as world
+from candor.witnesses import world
 from numerics import ROUNDING, assert_close
 from trl import GRPOTrainer
 

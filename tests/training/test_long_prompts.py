@@ -5,12 +5,12 @@ import warnings
 import pytest
 import torch
 from candor import long_prompts
-from candor.errors import CandorError
+from candor.core.errors import CandorError
 from candor.long_prompts import pack, rows_that_fit, sample, share_prompts
 from candor.shared_prompt import left_pad
 from candor.training import grpo, models
 from candor.training.long_prompts import LongPromptGRPOTrainer
-from candor.worlds import witnesses as world
+from candor.witnesses import world
 from numerics import assert_close
 from peft import LoraConfig, get_peft_model
 from torch.nn.functional import scaled_dot_product_attention

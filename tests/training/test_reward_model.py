@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from candor.errors import CandorError
+from candor.claims.sophistry import world
+from candor.core.errors import CandorError
 from candor.training import models, reward_model
-from candor.worlds import sample_tests as world
 from numerics import ROUNDING
 
 

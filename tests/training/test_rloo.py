@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from candor.errors import CandorError
+from candor.core.errors import CandorError
 from candor.training import models, rloo
 from candor.training.weighted_reward import TwoPositionReward
-from candor.worlds import witnesses as world
+from candor.witnesses import world
 from datasets import Dataset
 from numerics import ROUNDING, assert_close
 

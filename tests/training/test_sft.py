@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from candor.errors import DivergedError
+from candor.core.errors import DivergedError
 from candor.training import models, sft
-from candor.worlds import witnesses as world
+from candor.witnesses import world
 from numerics import ROUNDING
 
 
@@ -102,7 +102,7 @@ def test_the_house_decoder_has_134k_parameters():
 
 
 def dialogues(n=400):
-    from candor.worlds import reference_game
+    from candor.claims.grounding_loss import world as reference_game
 
     return reference_game.documents(n, np.random.default_rng(0))
 
@@ -148,7 +148,7 @@ def test_base_training_passes_over_the_dialogues_again_and_learns():
 
 
 def test_more_training_starts_where_the_base_is_and_moves_it_a_little(tmp_path):
-    from candor.worlds import reference_game
+    from candor.claims.grounding_loss import world as reference_game
 
     tokens, responses = dialogues(64)
     model, ticks = speaker(), []
@@ -175,7 +175,7 @@ def test_more_training_starts_where_the_base_is_and_moves_it_a_little(tmp_path):
 
 
 def test_the_first_loss_of_more_training_is_that_of_the_responses(tmp_path):
-    from candor.worlds import reference_game
+    from candor.claims.grounding_loss import world as reference_game
 
     tokens, responses = dialogues(16)
     model = speaker()

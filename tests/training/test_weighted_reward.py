@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from candor.errors import CandorError
+from candor.core.errors import CandorError
 from candor.training import models
 from candor.training import weighted_reward as wr
-from candor.worlds import witnesses as world
+from candor.witnesses import world
 from numerics import ROUNDING, assert_close
 
 SIZES = {"hidden_size": 16, "layers": 2, "heads": 2, "mlp": 32}

@@ -11,10 +11,10 @@ from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from candor.errors import CandorError
+from candor.core.errors import CandorError
 
 if TYPE_CHECKING:
-    from candor.ledger import Claim
+    from candor.declare.ledger import Claim
 
 NAMES = ("binary_reward", "sophistry", "grounding_loss", "annotation_noise", "brier_fix", "self_feedback")
 STUDIES = ("model_size",)

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from candor.declare.expressions import by_seed, counted, each_seed, number, select, wide  # noqa: F401
-from candor.experiments.evaluation import TENTHS
-from candor.ledger import NOT_ATTEMPTED, REPLICATED, Band, Check, NotRun, Tables, Verdicts, better, worst  # noqa: F401
+from candor.declare.ledger import NOT_ATTEMPTED, REPLICATED, Band, Check, NotRun, Tables, Verdicts, better, worst  # noqa: F401
+from candor.witnesses.evaluation import TENTHS
 
 Groups = Mapping[str, Sequence[str]]  # setting -> arms
 Estimator = Callable[[Tables], pd.Series]  # a number a seed

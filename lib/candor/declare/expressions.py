@@ -16,8 +16,8 @@ from typing import Any
 
 import pandas as pd
 
-from candor.errors import CandorError, NotRun
-from candor.ledger import NOT_REPLICATED, Band, Check, Criterion, Estimate, Tables
+from candor.core.errors import CandorError, NotRun
+from candor.declare.ledger import NOT_REPLICATED, Band, Check, Criterion, Estimate, Tables
 
 # --- Measures --------------------------------------------------------------------------------------
 
@@ -207,8 +207,9 @@ def _words() -> dict[str, frozenset[str]]:
 
     Tables call an arm by the end of its step's name, `policy_naive` naive, and other things by parts of it.
     """
-    from candor import config, experiments
-    from candor.experiments import annotators
+    from candor.claims.annotation_noise import run as annotators
+    from candor.core import settings as config
+    from candor.run import steps as experiments
 
     worlds, settings, arms = zip(*(key.split("/") for key in experiments.steps()))
     arms = [*arms, *itertools.chain(*annotators.ARMS.values())]

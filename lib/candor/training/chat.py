@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from candor import checkpoints, runtime
-from candor.errors import CandorError, DivergedError
+from candor import checkpoints
+from candor.core import runtime
+from candor.core.errors import CandorError, DivergedError
 
 # Zephyr's form (Tunstall et al. 2023). The markers say which tokens the loss is on: what the assistant writes, and the
 # token that ends it. What the tokenizer puts in front of a text stands in front of a conversation.
@@ -38,7 +39,7 @@ def start(place: str | Path, lora: Mapping | None, seed: int):
     """
     import torch
 
-    from candor import generation
+    from candor.language_models import generation
 
     torch.manual_seed(seed)
     model = generation.weights(place, coarse=lora is not None)  # frozen weights may be coarse

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from candor import runtime
-from candor.errors import CandorError
+from candor.core import runtime
+from candor.core.errors import CandorError
 
 
 def configuration(recipe: Mapping, n: int, max_length: int, seed: int, folder: Path):

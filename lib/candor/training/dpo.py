@@ -22,7 +22,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import DPOConfig, DPOTrainer
 
-from candor.errors import CandorError, DivergedError
+from candor.core.errors import CandorError, DivergedError
 
 _LOGGED = {
     "loss": "loss",

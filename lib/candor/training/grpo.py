@@ -25,7 +25,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from candor.errors import DivergedError
+from candor.core.errors import DivergedError
 from candor.rewards import checked
 from candor.shared_prompt import group_log_probs, sample_groups
 

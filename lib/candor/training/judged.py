@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from candor import checkpoints, runtime
-from candor.errors import CandorError, DivergedError
+from candor import checkpoints
+from candor.core import runtime
+from candor.core.errors import CandorError, DivergedError
 from candor.rewards import checked
 
 _SMOOTH = 5  # steps whose mean KL decides about the stop
@@ -58,7 +59,7 @@ def fit_reward(
     import torch
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-    from candor import generation
+    from candor.language_models import generation
     from candor.training import chat, weighted_reward
     from candor.training.dpo import Recorder
 
@@ -166,7 +167,7 @@ def optimise(
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
     from trl import RLOOTrainer
 
-    from candor import generation
+    from candor.language_models import generation
     from candor.training import rloo
 
     class StopAtKL(TrainerCallback):

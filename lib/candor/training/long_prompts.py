@@ -23,7 +23,7 @@ import torch
 from trl import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
-from candor.errors import CandorError
+from candor.core.errors import CandorError
 from candor.long_prompts import obstacle, pack, sample, share_prompts
 
 ROUTES = ("sdpa", "flex")

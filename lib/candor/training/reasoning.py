@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from candor import checkpoints, runtime
-from candor.errors import CandorError, DivergedError
+from candor import checkpoints
+from candor.core import runtime
+from candor.core.errors import CandorError, DivergedError
 
 # --- The judge --------------------------------------------------------------------------------------
 
@@ -27,7 +28,7 @@ def new_judge(place: str | Path):
     """A decoder with a scalar head in float32, and its tokenizer: the head has to be trained or loaded."""
     import torch
 
-    from candor import generation
+    from candor.language_models import generation
 
     model, tokenizer = generation.scorer(place)
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
@@ -125,7 +126,7 @@ def by_ids(model, batch: int) -> Callable[..., np.ndarray]:
 
 def by_text(place: str, own_tokenizer, batch: int) -> Callable[..., np.ndarray]:
     """Rates by a public reward model with another tokenizer: the conversation as text, in its own template."""
-    from candor import generation
+    from candor.language_models import generation
 
     model, tokenizer = generation.load(place, "AutoModelForSequenceClassification")
     model.config.pad_token_id = tokenizer.pad_token_id
@@ -165,7 +166,7 @@ def prefer(
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
     from trl import DPOTrainer
 
-    from candor import generation
+    from candor.language_models import generation
     from candor.training import chat, dpo, judged
 
     class OnIds(DPOTrainer):

@@ -20,7 +20,7 @@ from transformers import AutoModelForSequenceClassification, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import RewardConfig, RewardTrainer
 
-from candor.errors import CandorError, DivergedError
+from candor.core.errors import CandorError, DivergedError
 
 _LOGGED = ("loss", "grad_norm", "accuracy", "margin", "mean_reward")
 

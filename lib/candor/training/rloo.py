@@ -24,7 +24,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import RLOOConfig, RLOOTrainer
 
-from candor.errors import CandorError, DivergedError
+from candor.core.errors import CandorError, DivergedError
 from candor.rewards import checked
 from candor.shared_prompt import left_pad, sample_groups
 from candor.training import models

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from candor.errors import CandorError, DivergedError
+from candor.core.errors import CandorError, DivergedError
 
 IGNORED = -100  # a token without a loss, for torch's cross-entropy
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from candor.errors import DivergedError
+from candor.core.errors import DivergedError
 
 
 def train(

@@ -28,7 +28,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import RewardConfig, RewardTrainer
 
-from candor.errors import CandorError, DivergedError
+from candor.core.errors import CandorError, DivergedError
 from candor.shared_prompt import branch_hidden, left_pad
 
 CHUNK = 128  # texts in a pass: small enough to stay in a core's cache

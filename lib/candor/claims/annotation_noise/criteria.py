@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 
+from candor.claims.annotation_noise.judges import TYPES
 from candor.claims.annotation_noise.tables import FLIPPED
 from candor.claims.shared import (
     Estimator,
@@ -20,8 +21,7 @@ from candor.claims.shared import (
     wide,
     within,
 )
-from candor.judges.annotators import TYPES
-from candor.ledger import (
+from candor.declare.ledger import (
     INCONCLUSIVE,
     NOT_ATTEMPTED,
     REPLICATED,

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from scipy.stats import binom, hypergeom
 
+from candor.claims.annotation_noise.judges import LAPSE, POSITION, TYPES
+from candor.claims.annotation_noise.response_types import DESIGNS, cell_probabilities
 from candor.claims.annotation_noise.tables import flips
-from candor.exercises import Feedback, check, close, number, right, wrong
-from candor.judges.annotators import LAPSE, POSITION, TYPES
-from candor.measures.response_types import DESIGNS, cell_probabilities
+from candor.declare.exercises import Feedback, check, close, number, right, wrong
 
 EMPTY = "The blank is still empty: put your answer in place of the dots and run it again."
 

@@ -14,12 +14,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from candor import figures as f
 from candor.claims.annotation_noise.tables import FLIPPED, TRUTH
 from candor.claims.shared import rows
-from candor.figures import Plot
-from candor.ledger import Tables
-from candor.measures.intervals import t_interval
+from candor.declare import figures as f
+from candor.declare.figures import Plot
+from candor.declare.ledger import Tables
+from candor.measure.intervals import t_interval
 
 _HALO = [withStroke(linewidth=2.6, foreground=f.PAPER)]
 _REFERENCE: dict[str, Any] = {"color": f.INK, "linewidth": 0.9, "linestyle": (0, (5, 2)), "zorder": 1}

@@ -10,17 +10,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from candor import experiments
+from candor.claims.annotation_noise import annotation_models, judges
+from candor.claims.annotation_noise import response_types as types
+from candor.claims.annotation_noise.judges import SETTINGS, TYPES
+from candor.claims.annotation_noise.response_types import agreement_of
 from candor.claims.shared import rows, stated
-from candor.experiments import annotation_models
-from candor.experiments.evaluation import TENTHS
-from candor.judges import annotators as judges
-from candor.judges.annotators import SETTINGS, TYPES
-from candor.measures import response_types as types
-from candor.measures.intervals import wilson
-from candor.measures.response_types import agreement_of
-from candor.steps import MissingError, read
-from candor.worlds import witnesses
+from candor.core.step import MissingError, read
+from candor.measure.intervals import wilson
+from candor.run import steps as experiments
+from candor.witnesses import world as witnesses
+from candor.witnesses.evaluation import TENTHS
 
 WORLD = "annotators"
 

@@ -6,8 +6,7 @@ import pandas as pd
 
 from candor.claims.shared import better, named, not_shown
 from candor.declare.expressions import Measure, Rows, criterion, select
-from candor.experiments import language_models as models
-from candor.ledger import (
+from candor.declare.ledger import (
     INCONCLUSIVE,
     NOT_ATTEMPTED,
     NOT_REPLICATED,
@@ -22,6 +21,7 @@ from candor.ledger import (
     Tables,
     Verdicts,
 )
+from candor.language_models import run as models
 
 base, rlvr, null = (Rows("summary", setting="expert", arm=arm) for arm in ("base", "rlvr", "shuffled_correct"))
 first, first_base, first_null = (

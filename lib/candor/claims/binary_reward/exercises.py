@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from candor.exercises import Blank, Exercise, When, array, word
-from candor.measures.calibration import ece
+from candor.declare.exercises import Blank, Exercise, When, array, word
+from candor.measure.calibration import ece
 
 # --- 1: where answering pays ------------------------------------------------------------------------
 

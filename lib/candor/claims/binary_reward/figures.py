@@ -7,10 +7,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from candor import figures as f
 from candor.claims import shared
-from candor.figures import Figures
-from candor.ledger import Tables
+from candor.declare import figures as f
+from candor.declare.figures import Figures
+from candor.declare.ledger import Tables
 
 FIGURES = Figures()
 

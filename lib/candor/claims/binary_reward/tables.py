@@ -10,9 +10,9 @@ import pandas as pd
 
 from candor.claims import shared
 from candor.claims.shared import pivoted
-from candor.experiments import language_models
-from candor.measures.calibration import ece
-from candor.worlds import witnesses
+from candor.language_models import run as language_models
+from candor.measure.calibration import ece
+from candor.witnesses import world as witnesses
 
 # What the verdict needs first comes first.
 ARMS = {
@@ -414,7 +414,7 @@ def world(results) -> dict[str, pd.DataFrame]:
 
 # --- Pretrained models ------------------------------------------------------------------------------
 
-MODELS = ("base", "rlvr")  # arms of `experiments/language_models.py`
+MODELS = ("base", "rlvr")  # arms of `language_models/run.py`
 
 
 def released() -> dict[str, pd.DataFrame]:

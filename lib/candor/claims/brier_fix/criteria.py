@@ -7,10 +7,9 @@ import math
 import pandas as pd
 
 from candor.claims.shared import both, listed, named, not_shown
+from candor.core.errors import CandorError
 from candor.declare.expressions import Measure, Rows, criterion, select, wide
-from candor.errors import CandorError
-from candor.experiments import language_models as models
-from candor.ledger import (
+from candor.declare.ledger import (
     NOT_ATTEMPTED,
     PARTLY,
     REPLICATED,
@@ -23,6 +22,7 @@ from candor.ledger import (
     Verdicts,
     worst,
 )
+from candor.language_models import run as models
 
 
 def arm(name: str, setting: str = "expert") -> Rows:

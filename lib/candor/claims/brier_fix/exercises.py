@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 
-from candor.exercises import Feedback, check, close, number, right, wrong
+from candor.declare.exercises import Feedback, check, close, number, right, wrong
 
 EMPTY = "The blank is still empty: put your answer in place of the dots and run it again."
 

@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from candor import figures as f
 from candor.claims.shared import rows
-from candor.figures import Figures
-from candor.ledger import Tables
-from candor.measures.intervals import t_interval
+from candor.declare import figures as f
+from candor.declare.figures import Figures
+from candor.declare.ledger import Tables
+from candor.measure.intervals import t_interval
 
 FIGURES = Figures()
 

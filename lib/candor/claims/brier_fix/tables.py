@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 
 from candor.claims import shared
-from candor.experiments import evaluation, language_models, witnesses
-from candor.experiments.evaluation import POSTERIOR_EDGES, TENTHS
-from candor.measures.calibration import brier, ece
+from candor.language_models import run as language_models
+from candor.measure.calibration import brier, ece
 from candor.rewards import CLIP
-from candor.worlds import witnesses as world_of_witnesses
-from candor.worlds.joint import Joint
+from candor.witnesses import evaluation
+from candor.witnesses import run as witnesses
+from candor.witnesses import world as world_of_witnesses
+from candor.witnesses.evaluation import POSTERIOR_EDGES, TENTHS
+from candor.witnesses.joint import Joint
 
 SWAP = (
     "swap_rlvr",

@@ -8,11 +8,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 
-from candor.claims.grounding_loss import tables
-from candor.exercises import Feedback, check, close, number, right, wrong
-from candor.judges import raters
-from candor.measures import agreement
-from candor.worlds import reference_game
+from candor.claims.grounding_loss import raters, tables
+from candor.claims.grounding_loss import world as reference_game
+from candor.declare.exercises import Feedback, check, close, number, right, wrong
+from candor.measure import agreement
 
 EMPTY = "The blank is still empty: put your answer in place of the dots and run it again."
 

@@ -12,13 +12,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from candor import figures as f
 from candor.claims.grounding_loss.tables import CHARITIES, measured_shifts
+from candor.claims.grounding_loss.world import ACTS
 from candor.claims.shared import known, rows
-from candor.figures import Figures
-from candor.ledger import Tables
-from candor.measures.intervals import t_interval
-from candor.worlds.reference_game import ACTS
+from candor.declare import figures as f
+from candor.declare.figures import Figures
+from candor.declare.ledger import Tables
+from candor.measure.intervals import t_interval
 
 FIGURES = Figures()
 

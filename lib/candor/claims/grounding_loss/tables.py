@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from candor.claims.grounding_loss import dialogue_models, raters
+from candor.claims.grounding_loss import world as game
+from candor.claims.grounding_loss.world import ACTS
 from candor.claims.shared import rows
-from candor.experiments import dialogue_models
-from candor.judges import raters
-from candor.measures.agreement import kappa, kappa_max, kappa_of
-from candor.measures.intervals import percentiles
-from candor.worlds import reference_game as game
-from candor.worlds.reference_game import ACTS
+from candor.measure.agreement import kappa, kappa_max, kappa_of
+from candor.measure.intervals import percentiles
 
 WORLD = "reference_game"
 

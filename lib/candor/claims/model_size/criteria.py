@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from candor.claims.model_size import run as sizes
 from candor.claims.shared import Estimator, paired, select, value, wide
-from candor.experiments import sizes
-from candor.ledger import REPORTED, Band, Check, Claim, Criterion, Part, Tables
-from candor.measures.intervals import t_interval
+from candor.declare.ledger import REPORTED, Band, Check, Claim, Criterion, Part, Tables
+from candor.measure.intervals import t_interval
 
 FEWEST_SIZES = 3  # of a slope
 CALIBRATED = 0.03  # ECE of a base's answer probability: claim 1, W2

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from candor import figures as f
+from candor.claims.model_size import run as sizes
 from candor.claims.model_size.criteria import EFFECTS
-from candor.experiments import sizes
-from candor.figures import Plot
-from candor.ledger import Tables
-from candor.measures.intervals import t_interval
+from candor.declare import figures as f
+from candor.declare.figures import Plot
+from candor.declare.ledger import Tables
+from candor.measure.intervals import t_interval
 
 _COLORS = {1: f.VERMILION, 5: f.BLUE, 6: f.GREEN}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from candor.experiments import sizes
+from candor.claims.model_size import run as sizes
 
 NEEDS = [
     f"{world}/{sizes.setting(world, size)}/{name}"

@@ -17,7 +17,7 @@ import pandas as pd
 from candor.claims import shared
 from candor.claims.self_feedback.tables import CHECKPOINTS, GEMMA, PHI, QWEN, SHUFFLES, STARTS, WATCHED
 from candor.claims.shared import Estimator, number, paired, select, together, wide
-from candor.ledger import (
+from candor.declare.ledger import (
     FULL_SEEDS,
     INCONCLUSIVE,
     NOT_ATTEMPTED,

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 import pandas as pd
 
-from candor.exercises import Feedback, check, close, number, right, wrong
-from candor.measures import self_confidence
-from candor.worlds import arithmetic
+from candor.claims.self_feedback import self_confidence
+from candor.claims.self_feedback import world as arithmetic
+from candor.declare.exercises import Feedback, check, close, number, right, wrong
 
 EMPTY = "The blank is still empty: put your answer in place of the dots and run it again."
 

@@ -12,11 +12,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
-from candor import figures as f
 from candor.claims.self_feedback.tables import FEW_STARTS, GEMMA, PHI, QWEN, STARTS
 from candor.claims.shared import known, rows, standard
-from candor.figures import Plot
-from candor.ledger import Tables
+from candor.declare import figures as f
+from candor.declare.figures import Plot
+from candor.declare.ledger import Tables
 
 _HALO = [withStroke(linewidth=2.6, foreground=f.PAPER)]
 _REFERENCE: dict[str, Any] = {"color": f.INK, "linewidth": 0.9, "linestyle": (0, (5, 2)), "zorder": 1}

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from candor.claims.self_feedback import reasoning_models, self_confidence
+from candor.claims.self_feedback import run as arithmetic
 from candor.claims.shared import rows, stack
-from candor.experiments import arithmetic, reasoning_models
-from candor.measures import self_confidence
 
 WORLD = "arithmetic"
 

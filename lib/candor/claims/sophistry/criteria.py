@@ -24,8 +24,9 @@ from candor.claims.shared import (
     wide,
     within,
 )
+from candor.claims.sophistry.approval import QUANTITIES
 from candor.claims.sophistry.tables import APPS, BOTH_WRONG, GENERAL
-from candor.ledger import (
+from candor.declare.ledger import (
     NOT_ATTEMPTED,
     PARTLY,
     REPLICATED,
@@ -40,8 +41,7 @@ from candor.ledger import (
     Tables,
     worst,
 )
-from candor.measures.approval import QUANTITIES
-from candor.measures.intervals import t_interval
+from candor.measure.intervals import t_interval
 
 # --- Estimators -----------------------------------------------------------------------------------
 

@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 
 from candor.claims.shared import rows
-from candor.claims.sophistry import tables
-from candor.exercises import Feedback, check, close, number, right, wrong
-from candor.measures import approval
+from candor.claims.sophistry import approval, tables
+from candor.declare.exercises import Feedback, check, close, number, right, wrong
 
 EMPTY = "The blank is still empty: put your answer in place of the dots and run it again."
 

@@ -12,9 +12,8 @@ import pandas as pd
 from scipy import stats
 
 from candor.claims.shared import rows, stack
-from candor.experiments import judged_models
-from candor.measures import approval
-from candor.worlds import story_lookup
+from candor.claims.sophistry import approval, story_lookup
+from candor.claims.sophistry import judged as judged_models
 
 WORLD = "sample_tests"
 

@@ -1,0 +1,687 @@
+"""What annotations of people do to majorities and means, and what pooling them does to pretrained models.
+
+A key is `annotations/<setting>/<name>`. Setting `data`: analyses of released annotations, on a CPU in minutes, no model
+(`eval_hosking`, `eval_dices`, `eval_prism`, `eval_votes`). Setting `votes`: reward models on people's votes, trained on
+shares of votes (soft) or on their majority (hard). Setting `judges`: the simulated annotators of
+`judges.py` judge pairs that a pretrained model wrote (`pairs`), a reward model learns from the labels of an
+arm (`reward_<arm>`), a policy is optimised against it (`policy_<arm>`, and `matched_<arm>`, which stops at a given KL),
+each with its evaluation.
+
+A judge values what it is shown by whether the answer is right and by the stated confidence, so these are people made of
+the three types by construction: they show what such labels do to a language model, not that people are such.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from candor.claims.annotation_noise import annotations, raters_removed, response_types, two_frames
+from candor.claims.annotation_noise import judges as annotators
+from candor.core.errors import CandorError
+from candor.core.settings import ROOT, Config
+from candor.core.step import Context, Step
+from candor.language_models import run as language_models
+from candor.language_models import sets, text
+from candor.measure import calibration as cal
+
+WORLD = "annotations"
+ARMS = ("naive", "weight", "frrand", "rdpo", "oracle")
+ANALYSES: dict[str, tuple[str, ...]] = {  # and the sets that they read
+    "hosking": ("hosking_unbiased", "hosking_errors", "hosking_groupings"),
+    "dices": ("dices_350", "dices_990"),
+    "prism": ("prism",),
+    "votes": ("multipref", "helpsteer3"),
+}
+LABELS = ("soft", "hard")
+CONFIDENT, HEDGED = 9, 2  # out of ten, of the two rewrites of one answer
+
+# --- Data alone -------------------------------------------------------------------------------------
+
+
+def hosking(context: Context) -> dict[str, pd.DataFrame]:
+    """Agreement within and across two frames, slopes on rated assertiveness and mean flags, beside the derived values.
+
+    Table recomputed: condition, style, metric, value, low, high (resampling pairs), n, published, difference (NaN where
+    nothing was derived before; flag rates in percent).
+    """
+    judgements = {frame: annotations.hosking_judgements(frame) for frame in two_frames.FRAMES}
+    assertive, flags = annotations.hosking_assertiveness(), annotations.hosking_flags()
+    found = two_frames.recompute(judgements, assertive, flags, context.settings["resamples"])
+    published = pd.concat(
+        pd.read_csv(ROOT / "data" / "published" / f"annotation_{name}.csv") for name in ("agreement", "style")
+    )
+    published = published[published["location"] == "re-analysis of the released rows"]
+    printed = published.fillna({"setting": "", "arm": ""}).rename(
+        columns={"setting": "condition", "arm": "style", "value": "published"}
+    )
+    at = ["condition", "style", "metric"]
+    found = found.merge(printed[[*at, "published"]], on=at, how="left")
+    return {"recomputed": found.assign(difference=found["value"] - found["published"])}
+
+
+def dices(context: Context) -> dict[str, pd.DataFrame]:
+    """Majorities of DICES after removing inconsistent raters, beside random removals.
+
+    Table removal: dataset, unsure ("own": a category of its own; "yes": counted as Yes), and the columns of
+    `raters_removed.py: majority_table`.
+    """
+    found = []
+    for i, name in enumerate(ANALYSES["dices"]):
+        answers = annotations.dices(name)
+        scores = raters_removed.safety_scores(answers)
+        for unsure, labels in (("own", answers["label"]), ("yes", answers["label"].replace("Unsure", "Yes"))):
+            votes, raters = raters_removed.ballots(answers["rater"], answers["item"], labels)
+            table = raters_removed.majority_table(
+                votes, scores.loc[raters], draws=context.settings["annotation_draws"], seed=context.seed
+            )
+            found.append(table.assign(dataset=name, unsure=unsure))
+        context.progress(i + 1, len(ANALYSES["dices"]))
+    return {"removal": pd.concat(found, ignore_index=True)}
+
+
+def prism(context: Context) -> dict[str, pd.DataFrame]:
+    """Mean scores of PRISM's models without inconsistent raters; table shift (`raters_removed: shift_table`)."""
+    ratings = annotations.prism()
+    scores = raters_removed.rating_scores(ratings)
+    draws = context.settings["annotation_draws"]
+    return {"shift": raters_removed.shift_table(ratings, scores, draws=draws, seed=context.seed)}
+
+
+def vote_analysis(context: Context) -> dict[str, pd.DataFrame]:
+    """Votes on pairs: tables votes (dataset, `raters_removed: vote_summary`) and disagreement (MultiPref's raters)."""
+    multipref = annotations.multipref()
+    summaries = [
+        {"dataset": name} | raters_removed.vote_summary(part)
+        for name, part in (("multipref", multipref), ("helpsteer3", annotations.helpsteer3()))
+    ]
+    return {"votes": pd.DataFrame(summaries), "disagreement": raters_removed.disagreement(multipref)}
+
+
+# --- Reward models on people's votes ----------------------------------------------------------------
+
+
+def vote_reward(context: Context) -> dict[str, pd.DataFrame]:
+    """A reward model on a set's pairs with soft or hard labels, the same pairs for both, judged on other prompts.
+
+    Tables: log; heldout (one row: pairs, heldout, log_loss and brier against the shares of votes, accuracy and ece
+    against their majority).
+    """
+    from candor.training import judged, models
+
+    models.quiet()
+    settings, options, seed = context.settings, context.step.options, context.seed
+    recipe = settings["vote_rewards"]
+    pairs = annotations.preference_pairs(options["dataset"]).sample(frac=1, random_state=seed, ignore_index=True)
+    others, used = by_prompt(pairs, min(recipe["held_out"], len(pairs) // 5))
+    used = used.dropna(subset=["hard"])[: recipe["pairs"]]
+    reward = settings["annotation_reward"].to_dict() | {"max_length": recipe["max_length"]}
+    first, second = (used["prompt"] + "\n\n" + used[side] for side in ("a", "b"))
+    model, tokenizer, log = judged.fit_reward(
+        first.tolist(),
+        second.tolist(),
+        used[options["labels"]],
+        np.ones(len(used)),
+        reward,
+        seed,
+        context.folder / "trainer",
+        context.progress,
+    )
+    scores = [judged.score(model, tokenizer, others["prompt"] + "\n\n" + others[side], reward) for side in ("a", "b")]
+    p = np.clip(1 / (1 + np.exp(scores[1] - scores[0])), 1e-6, 1 - 1e-6)
+    soft, hard = others["soft"].to_numpy(), others["hard"].to_numpy()
+    decided = np.isfinite(hard)
+    row = {
+        "pairs": len(used),
+        "heldout": len(others),
+        "log_loss": float(-(soft * np.log(p) + (1 - soft) * np.log(1 - p)).mean()),
+        "brier": float(((p - soft) ** 2).mean()),
+        "accuracy": float(((p > 0.5) == hard)[decided].mean()) if decided.any() else np.nan,
+        "ece": cal.ece(p[decided], hard[decided]) if decided.any() else np.nan,
+    }
+    shutil.rmtree(context.folder / "trainer", ignore_errors=True)
+    return {"log": log, "heldout": pd.DataFrame([row])}
+
+
+def by_prompt(pairs: pd.DataFrame, n: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The first `n` pairs with all others of their prompts, and the rest: a prompt is never on both sides."""
+    held = pairs["prompt"].isin(pairs["prompt"][:n])
+    return pairs[held].reset_index(drop=True), pairs[~held].reset_index(drop=True)
+
+
+# --- Simulated judges of a pretrained model's answers -----------------------------------------------
+
+INSTRUCTION = (
+    "Answer the question in a few words and say how sure you are, from 0 (a guess) to 10 (certain). Write two lines "
+    "and nothing else:\nAnswer: your answer\nConfidence: a whole number from 0 to 10"
+)
+_STATED = re.compile(r"\s*Answer:(?=[^\n]*\S)([^\n]*+)\n\s*Confidence:[ \t]*(\d{1,2})[ \t]*(?:/[ \t]*10)?\s*")
+
+
+def parse(completion: str) -> tuple[str, int] | None:
+    """Answer and stated confidence (0 to 10) of a whole completion; None if it is malformed.
+
+    >>> parse("Answer: the Seine\\nConfidence: 8"), parse("Answer: the Seine"), parse("Answer: x\\nConfidence: 80")
+    (('the Seine', 8), None, None)
+    """
+    match = _STATED.fullmatch(completion)
+    return (match[1].strip(" \t"), int(match[2])) if match and int(match[2]) <= 10 else None
+
+
+def stated(answer: str, confidence: int) -> str:
+    """A whole completion."""
+    return f"Answer: {answer}\nConfidence: {confidence}"
+
+
+def asked(problem: str) -> str:
+    """What a reward model reads in front of a completion."""
+    return f"Question: {problem}\n"
+
+
+def questions_of(settings: Mapping, part: str, tokenizer) -> pd.DataFrame:
+    """TriviaQA's validation questions: "eval" the first of the shuffled ones, "train" those after them.
+
+    Columns: problem, answer (accepted ones), prompt. Raises: `CandorError` where none is left to train on.
+    """
+    policy = settings["annotation_policy"]
+    rows = sets.prompts("trivia_qa", "test", settings["eval_seed"])
+    n = min(policy["eval_questions"], len(rows) // 2)
+    rows = rows.select(range(n) if part == "eval" else range(n, min(n + policy["questions"], len(rows))))
+    if not len(rows):
+        raise CandorError("TriviaQA has too few questions: lower annotation_policy.eval_questions in the scale.")
+    frame = pd.DataFrame({"problem": rows["problem"], "answer": rows["answer"]})
+    return frame.assign(prompt=[_prompt(problem, tokenizer) for problem in frame["problem"]])
+
+
+def _prompt(problem: str, tokenizer) -> str:
+    if getattr(tokenizer, "chat_template", None):
+        messages = [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": problem}]
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return f"{INSTRUCTION}\n\nQuestion: {problem}\n"
+
+
+def answers_to(sampler, questions: pd.DataFrame, tokens: int, seed: int) -> pd.DataFrame:
+    """One completion a question at temperature 1: question (its place), said, q (stated, 0-1), correct, well_formed.
+
+    What is malformed is wrong and states nothing (NaN).
+    """
+    read = [parse(said) for said in sampler(list(questions["prompt"]), tokens, temperature=1.0, seed=seed)]
+    return pd.DataFrame(
+        {
+            "question": np.arange(len(questions)),
+            "said": [found[0] if found else "" for found in read],
+            "q": [found[1] / 10 if found else np.nan for found in read],
+            "correct": [
+                found is not None and text.exact(found[0], accepted)
+                for found, accepted in zip(read, questions["answer"])
+            ],
+            "well_formed": [found is not None for found in read],
+        }
+    )
+
+
+def collect_pairs(context: Context) -> dict[str, pd.DataFrame]:
+    """Pairs of the policy's own completions, the more confident one first, and every arm's labels of them.
+
+    Tables: pairs (question, said_first, said_second, q_first, q_second, correct_first, correct_second, and for each arm
+    label_<arm>, weight_<arm>), held (further single completions, columns of `answers_to`), counts (one row: samples,
+    unreadable, discarded (pairs of equal confidence), pairs, same_answer, exactly_one_right), shares (type, share,
+    true).
+    """
+    from candor.training import models
+
+    models.quiet()
+    settings, seed = context.settings, context.seed
+    policy = settings["annotation_policy"]
+    sampler, tokenizer = _sampler(policy["model"], context)
+    questions = questions_of(settings, "train", tokenizer)
+    drawn = []
+    for k in range(policy["samples"]):
+        drawn.append(answers_to(sampler, questions, policy["tokens"], 1000 * seed + k))
+        context.progress(k + 1, policy["samples"])
+    held = answers_to(sampler, questions_of(settings, "eval", tokenizer), policy["tokens"], 1000 * seed + 999)
+    both = [one.merge(other, on="question", suffixes=("_a", "_b")) for one, other in zip(drawn[::2], drawn[1::2])]
+    made = pd.concat(both, ignore_index=True)
+    whole = made[made["well_formed_a"] & made["well_formed_b"]]
+    differ = whole[whole["q_a"] != whole["q_b"]].sample(frac=1, random_state=seed, ignore_index=True)[: policy["pairs"]]
+    if not len(differ):
+        raise CandorError(
+            f"{policy['model']} never stated two confidences for one question: choose another annotation_policy.model."
+        )
+    table = _more_confident_first(differ)
+    counts = {
+        "samples": 2 * len(made),
+        "unreadable": 1 - (made["well_formed_a"].mean() + made["well_formed_b"].mean()) / 2,
+        "discarded": float((whole["q_a"] == whole["q_b"]).mean()),
+        "pairs": len(table),
+        "same_answer": same_answers(table, questions["answer"]),
+        "exactly_one_right": float((table["correct_first"] != table["correct_second"]).mean()),
+    }
+    labels, shares = labels_of(table, seed)
+    return {"pairs": table.join(labels), "held": held, "counts": pd.DataFrame([counts]), "shares": shares}
+
+
+def same_answers(pairs: pd.DataFrame, accepted: Sequence[Sequence[str]]) -> float:
+    """Share of pairs whose two answers are one by the rule that grades them; `accepted` by the question's place."""
+    asked = zip(pairs["question"], pairs["said_first"], pairs["said_second"])
+    found = [text.groups(said, accepted[place], "exact") for place, *said in asked]
+    return float(np.mean([first == second for first, second in found]))
+
+
+def _more_confident_first(made: pd.DataFrame) -> pd.DataFrame:
+    first = np.where(made["q_a"] > made["q_b"], "a", "b")
+    columns = {"question": made["question"].to_numpy()}
+    for name in ("said", "q", "correct"):
+        a, b = made[f"{name}_a"].to_numpy(), made[f"{name}_b"].to_numpy()
+        columns[f"{name}_first"] = np.where(first == "a", a, b)
+        columns[f"{name}_second"] = np.where(first == "a", b, a)
+    return pd.DataFrame(columns)
+
+
+def labels_of(table: pd.DataFrame, seed: int, setting: str = "main") -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Labels P(first preferred) and weights of every arm, and the shares that the mixture finds beside the true ones.
+
+    naive: one label in frame +, random order. rdpo: that label corrected for flips at half the estimated share of
+    non-attitudes. weight: that label, weighted by P(genuine) given four occasions. frrand: one label in a random frame.
+    oracle: that of the genuine cells alone.
+    """
+    rng, population = np.random.default_rng([seed, 2604]), annotators.SETTINGS[setting]
+    worth = [
+        annotators.utility(table[f"correct_{side}"], table[f"q_{side}"], population.b) for side in ("first", "second")
+    ]
+    who = rng.integers(annotators.ANNOTATORS, size=len(table))
+    types = annotators.draw_types(annotators.draw_mixes(population, rng), who, rng)
+    sides = annotators.draw_sides(worth[0] - worth[1], population, rng)
+    said = annotators.respond(types, sides, population, rng)[:, 0]  # [n, frames, orders]
+    frame, order = rng.integers(2, size=(2, len(table)))
+    every = np.arange(len(table))
+    production = said[every, 0, order].astype(float)
+    fit = response_types.em(said.reshape(len(table), 4), response_types.FOUR)
+    flipped = fit.shares[1] / 2
+    one = np.ones(len(table))
+    labels = {
+        "naive": (production, one),
+        "weight": (production, fit.responsibilities[:, 0]),
+        "frrand": (said[every, frame, order].astype(float), one),
+        "rdpo": ((production - flipped) / (1 - 2 * flipped), one),
+        "oracle": (production, (types == annotators.GENUINE).astype(float)),
+    }
+    made = {f"{kind}_{arm}": values for arm, both in labels.items() for kind, values in zip(("label", "weight"), both)}
+    true = np.bincount(types, minlength=3) / len(table)
+    shares = pd.DataFrame({"type": annotators.TYPES, "share": fit.shares, "true": true})
+    return pd.DataFrame(made), shares
+
+
+def train_reward(context: Context) -> dict[str, pd.DataFrame]:
+    """The reward model of an arm, saved; tables log and gap.
+
+    gap (one row): gap_wrong, gap_right (mean reward of a confident less a hedged statement of the same wrong or right
+    answer, answers held out), gap_wrong_se, n_wrong, n_right, quality (correlation of the reward with being right at
+    fixed stated confidence: the gate), pairs, labels_in_use (sum of weights in pairs).
+    """
+    from candor.training import judged, models
+
+    models.quiet()
+    settings, arm, seed = context.settings, context.step.options["arm"], context.seed
+    made = context.need("pairs")
+    table = made.table("pairs")
+    table = table[table[f"weight_{arm}"] > 0]
+    train = questions_of(settings, "train", None)["problem"]
+    recipe = settings["annotation_reward"].to_dict()
+    heads = [asked(train[place]) for place in table["question"]]
+    sides = [
+        [head + said for head, said in zip(heads, _completions(table[f"said_{side}"], table[f"q_{side}"]))]
+        for side in ("first", "second")
+    ]
+    model, tokenizer, log = judged.fit_reward(
+        *sides,
+        table[f"label_{arm}"],
+        table[f"weight_{arm}"],
+        recipe,
+        seed,
+        context.folder / "trainer",
+        context.progress,
+    )
+    weights = made.table("pairs")[f"weight_{arm}"]
+    row = {"pairs": len(table), "labels_in_use": float(weights.sum() ** 2 / (weights**2).sum())}
+    held = made.table("held").query("well_formed")
+    problems = questions_of(settings, "eval", None)["problem"]
+    row |= gap_of(lambda texts: judged.score(model, tokenizer, texts, recipe), held, problems)
+    model.save_pretrained(context.folder / "model")
+    tokenizer.save_pretrained(context.folder / "model")
+    shutil.rmtree(context.folder / "trainer", ignore_errors=True)
+    return {"log": log, "gap": pd.DataFrame([row])}
+
+
+def _completions(said: Iterable[str], q: Iterable[float]) -> list[str]:
+    return [stated(answer, round(10 * confidence)) for answer, confidence in zip(said, q)]
+
+
+def gap_of(rewards, held: pd.DataFrame, problems: Sequence[str]) -> dict[str, float]:
+    """What `rewards` (a function of texts) gives for stating an answer confidently rather than hedged, and the gate."""
+    heads = [asked(problems[place]) for place in held["question"]]
+    confident, hedged = (
+        np.asarray(rewards([head + stated(said, level) for head, said in zip(heads, held["said"])]))
+        for level in (CONFIDENT, HEDGED)
+    )
+    own = np.asarray(rewards([head + said for head, said in zip(heads, _completions(held["said"], held["q"]))]))
+    right = held["correct"].to_numpy(bool)
+    found: dict[str, float] = {}
+    for name, chosen in (("wrong", ~right), ("right", right)):
+        difference = (confident - hedged)[chosen]
+        found |= {f"gap_{name}": float(difference.mean()) if len(difference) else np.nan, f"n_{name}": len(difference)}
+        if name == "wrong":
+            few = len(difference) < 2
+            found["gap_wrong_se"] = np.nan if few else float(difference.std(ddof=1) / np.sqrt(len(difference)))
+    centred = pd.DataFrame({"r": own, "y": right.astype(float), "q": held["q"].to_numpy()})
+    centred = centred[["r", "y"]] - centred.groupby("q")[["r", "y"]].transform("mean")
+    spread = centred.std()
+    return found | {"quality": float(centred["r"].corr(centred["y"])) if (spread > 1e-12).all() else np.nan}
+
+
+# --- Policies ---------------------------------------------------------------------------------------
+
+
+def train_policy(context: Context) -> dict[str, pd.DataFrame]:
+    """The policy, optimised by RLOO with adapters against the reward model of an arm; table log."""
+    from candor.language_models import generation
+    from candor.training import judged, models
+
+    models.quiet()
+    settings, options, seed = context.settings, context.step.options, context.seed
+    recipe, policy = settings["annotation_rloo"], settings["annotation_policy"]
+    judge, judge_tokenizer = generation.load(
+        context.need(f"reward_{options['arm']}").model, "AutoModelForSequenceClassification"
+    )
+    scored = settings["annotation_reward"].to_dict()
+    questions = questions_of(settings, "train", generation.tokenizer_of(policy["model"]))
+    reward = reward_of(lambda texts: judged.score(judge, judge_tokenizer, texts, scored))
+    log = judged.optimise(
+        policy["model"],
+        questions[["prompt", "problem"]],
+        reward,
+        recipe.to_dict() | {"max_completion_tokens": policy["tokens"]},
+        seed,
+        context.folder,
+        stop_at_kl=recipe["kl"] if options["matched"] else None,
+        progress=context.progress,
+    )
+    shutil.rmtree(context.folder / "trainer", ignore_errors=True)
+    return {"log": log}
+
+
+def reward_of(rewards):
+    """A reward in TRL's signature: that of the rebuilt text; a malformed completion gets the batch's lowest, less 1."""
+
+    def rated(completions, problem, **_) -> list[float]:
+        read = [parse(completion) for completion in completions]
+        whole = [i for i, found in enumerate(read) if found]
+        given = np.asarray(rewards([asked(problem[i]) + stated(*read[i]) for i in whole])) if whole else np.zeros(0)
+        values = np.full(len(read), (given.min() if whole else 0.0) - 1.0)
+        values[whole] = given
+        return values.tolist()
+
+    return rated
+
+
+def evaluate(context: Context) -> dict[str, pd.DataFrame]:
+    """What a policy answers and states, and who would prefer it to the policy before training.
+
+    Tables: summary (one row: n, unreadable, accuracy, confidence, ece (a bin a stated value), brier, win_production,
+    win_genuine (against the other policy's own draw; malformed on either side left out), kl (nats a completion, of the
+    last tenth of the training; 0 before it)), items (columns of `answers_to` without what was said), reliability.
+    """
+    from candor.training import models
+
+    models.quiet()
+    settings, arm, seed = context.settings, context.step.options["arm"], context.seed
+    policy = settings["annotation_policy"]
+    sampler, tokenizer = _sampler(context.need(arm).model if arm != "base" else policy["model"], context)
+    questions = questions_of(settings, "eval", tokenizer)
+    own = answers_to(sampler, questions, policy["tokens"], 1000 * seed + 997)
+    if arm == "base":
+        rival, kl = answers_to(sampler, questions, policy["tokens"], 1000 * seed + 998), 0.0
+    else:
+        rival, kl = context.need("eval_base").table("rival"), last_kl(context.need(arm).table("log"))
+    shutil.rmtree(context.folder / "merged", ignore_errors=True)
+    q, correct = _read(own)
+    found = {"summary": pd.DataFrame([summary(own, rival) | {"kl": kl}]), "items": own.drop(columns="said")}
+    found |= {"reliability": cal.reliability_table(q, correct)} if len(q) else {}
+    return found | ({"rival": rival.drop(columns="said")} if arm == "base" else {})
+
+
+def _read(items: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Stated confidence and correctness of the completions that are whole."""
+    whole = items[items["well_formed"]]
+    return whole["q"].to_numpy(float), whole["correct"].to_numpy(float)
+
+
+def summary(own: pd.DataFrame, rival: pd.DataFrame, setting: str = "main") -> dict[str, float]:
+    """Accuracy, calibration and wins of one policy's answers against another's to the same questions."""
+    population = annotators.SETTINGS[setting]
+    q, correct = _read(own)
+    both = own["well_formed"].to_numpy() & rival["well_formed"].to_numpy()
+    gaps = []
+    for function in (lambda part: annotators.utility(part["correct"], part["q"], population.b), lambda part: part["q"]):
+        gaps.append(np.asarray(function(own[both]), float) - np.asarray(function(rival[both]), float))
+    wins = {
+        f"win_{name}": float(annotators.label_probability(*gaps, shares).mean()) if both.any() else np.nan
+        for name, shares in (("production", population.shares), ("genuine", (1.0, 0.0, 0.0)))
+    }
+    return {
+        "n": len(own),
+        "unreadable": float(1 - own["well_formed"].mean()),
+        "accuracy": float(own["correct"].mean()),
+        "confidence": float(q.mean()) if len(q) else np.nan,
+        "ece": cal.ece_by_value(q, correct) if len(q) else np.nan,
+        "brier": cal.brier(q, correct) if len(q) else np.nan,
+        **wins,
+    }
+
+
+def last_kl(log: pd.DataFrame) -> float:
+    """Mean KL of a completion over the last tenth of the log."""
+    return float(log["kl"].tail(max(1, len(log) // 10)).mean())
+
+
+def _sampler(place: str | Path, context: Context):
+    sampler, tokenizer = language_models._sampler(place, context)
+    sampler.batch = context.settings["annotation_policy"]["batch"]
+    return sampler, tokenizer
+
+
+# --- The steps --------------------------------------------------------------------------------------
+
+_HERE = "candor.claims.annotation_noise.annotation_models"
+_ASKING = ("annotation_policy", "datasets", "eval_seed", "eval_batch", "engine")
+
+
+def _steps() -> dict[str, Step]:
+    found = [
+        Step(
+            f"{WORLD}/data/eval_{name}",
+            f"{_HERE}:{function}",
+            options={"gpu": False},
+            settings=("annotation_data", "resamples" if name == "hosking" else "annotation_draws"),
+            seeds="eval_seed",
+        )
+        for name, function in zip(ANALYSES, ("hosking", "dices", "prism", "vote_analysis"))
+    ]
+    found += [
+        Step(
+            f"{WORLD}/votes/{dataset}_{labels}",
+            f"{_HERE}:vote_reward",
+            options={"dataset": dataset, "labels": labels},
+            settings=("vote_rewards", "annotation_reward", "annotation_data"),
+            seeds="annotation_seeds",
+            trains=True,
+        )
+        for dataset in annotations.PREFERENCES
+        for labels in LABELS
+    ]
+    made, before = f"{WORLD}/judges/pairs", f"{WORLD}/judges/eval_base"
+    found += [
+        Step(made, f"{_HERE}:collect_pairs", settings=_ASKING, seeds="annotation_seeds"),
+        Step(before, f"{_HERE}:evaluate", options={"arm": "base"}, settings=_ASKING, seeds="annotation_seeds"),
+    ]
+    for arm in ARMS:
+        reward = f"{WORLD}/judges/reward_{arm}"
+        found.append(
+            Step(
+                reward,
+                f"{_HERE}:train_reward",
+                needs=(made,),
+                options={"arm": arm},
+                settings=("annotation_policy", "annotation_reward", "datasets", "eval_seed"),
+                seeds="annotation_seeds",
+                trains=True,
+            )
+        )
+        for kind in ("policy", "matched"):
+            key = f"{WORLD}/judges/{kind}_{arm}"
+            found += [
+                Step(
+                    key,
+                    f"{_HERE}:train_policy",
+                    needs=(reward,),
+                    options={"arm": arm, "matched": kind == "matched"},
+                    settings=("annotation_policy", "annotation_reward", "annotation_rloo", "datasets", "eval_seed"),
+                    seeds="annotation_seeds",
+                    trains=True,
+                ),
+                Step(
+                    f"{WORLD}/judges/eval_{kind}_{arm}",
+                    f"{_HERE}:evaluate",
+                    needs=(key, before),
+                    options={"arm": f"{kind}_{arm}"},
+                    settings=_ASKING,
+                    seeds="annotation_seeds",
+                ),
+            ]
+    return {step.key: step for step in found}
+
+
+STEPS = _steps()
+
+
+def wanted(config: Config, arms: Collection[str] | None = None) -> list[str]:
+    """Keys of the steps that a scale asks for, of these arms and analyses only (None: of all), the data first."""
+    if "models" not in config["evidence"]:
+        return []
+    models = config["models"]
+    keys = [(name, f"{WORLD}/data/eval_{name}") for name in models["annotation_analyses"]]
+    keys += [
+        (name, f"{WORLD}/votes/{name}_{labels}") for name in models["vote_rewards"]["datasets"] for labels in LABELS
+    ]
+    if models["annotation_policy"] is not None:
+        judges = [("pairs", "pairs"), ("base", "eval_base")]
+        judges += [(arm, f"reward_{arm}") for arm in models["annotation_arms"]]
+        for arm in models["annotation_policy_arms"]:
+            for kind in ("policy", "matched"):
+                judges += [(arm, f"{kind}_{arm}"), (arm, f"eval_{kind}_{arm}")]
+        keys += [(arm, f"{WORLD}/judges/{name}") for arm, name in judges]
+    return [key for arm, key in keys if arms is None or arm in arms]
+
+
+# --- What has to be there ---------------------------------------------------------------------------
+
+
+def data_needed(config: Config) -> list[str]:
+    """Names of the annotation sets that the scale's steps read."""
+    if not wanted(config):
+        return []
+    models = config["models"]
+    names = [name for analysis in models["annotation_analyses"] for name in ANALYSES[analysis]]
+    return list(dict.fromkeys([*names, *models["vote_rewards"]["datasets"]]))
+
+
+def questions_needed(config: Config) -> list[str]:
+    """Names of the question sets that the scale's steps read."""
+    return ["trivia_qa"] if wanted(config) and config["models"]["annotation_policy"] is not None else []
+
+
+def models_needed(config: Config) -> list[str]:
+    """Model ids (or folders) that the scale's steps load; none where only data are analysed."""
+    models = config["models"]
+    if not wanted(config) or (models["annotation_policy"] is None and not models["vote_rewards"]["datasets"]):
+        return []
+    ids = [models["annotation_policy"]["model"]] if models["annotation_policy"] is not None else []
+    return [*ids, models["annotation_reward"]["model"]]
+
+
+def requirements(config: Config) -> list[str]:
+    """What a scale with these steps still lacks here, a sentence each; analyses of data alone need no GPU."""
+    lacks = []
+    if models_needed(config):
+        lacks += language_models.engine_missing(config)
+    absent = [name for name in data_needed(config) if annotations.missing(name)]
+    absent += [name for name in questions_needed(config) if sets.missing(name, "test")]
+    lacks += language_models.data_missing(config, absent)
+    return lacks + language_models.weights_missing(config, models_needed(config))
+
+
+# --- Tables for the claim ---------------------------------------------------------------------------
+
+
+def tables(results) -> dict[str, pd.DataFrame]:
+    """What the claim reads; absent evidence leaves no table.
+
+    From released data, without a model: models_hosking (as `hosking`; setting and arm are its condition and style, as
+    in the published numbers), models_removal (as `dices`), models_shift (as `prism`), models_votes and
+    models_disagreement (as `vote_analysis`). From models: models_soft (arm <dataset>_<labels>, seed and heldout of
+    `vote_reward`), models_pairs and models_shares (seed, counts and shares of `collect_pairs`), models_gap (arm, seed
+    and gap of `train_reward`), models_policies (as `policies`), models_reliability (arm base, policy_<arm> or
+    matched_<arm>, seed, of the stated confidence), models_log (the same, the log of the policies' training).
+    """
+    config = results.config
+    if "models" not in config["evidence"]:
+        return {}
+    models = config["models"]
+    found = {}
+    for ours, name, table in (
+        ("models_hosking", "hosking", "recomputed"),
+        ("models_removal", "dices", "removal"),
+        ("models_shift", "prism", "shift"),
+        ("models_votes", "votes", "votes"),
+        ("models_disagreement", "votes", "disagreement"),
+    ):
+        if name in models["annotation_analyses"]:
+            part = results.collect("data", [name], table, world=WORLD)
+            part = part.drop(columns=["setting", "arm", "seed"], errors="ignore")
+            found[ours] = part.rename(columns={"condition": "setting", "style": "arm"})
+    soft = [f"{name}_{labels}" for name in models["vote_rewards"]["datasets"] for labels in LABELS]
+    found["models_soft"] = results.trained("votes", soft, "heldout", world=WORLD)
+    if models["annotation_policy"] is not None:
+        for ours, table in (("models_pairs", "counts"), ("models_shares", "shares")):
+            found[ours] = results.trained("judges", ["pairs"], table, world=WORLD)
+        rewards = [f"reward_{arm}" for arm in models["annotation_arms"]]
+        found["models_gap"] = results.trained("judges", rewards, "gap", world=WORLD)
+        runs = [f"{kind}_{arm}" for arm in models["annotation_policy_arms"] for kind in ("policy", "matched")]
+        found["models_policies"] = policies(results.collect("judges", ["base", *runs], "summary", world=WORLD))
+        found["models_reliability"] = results.collect("judges", ["base", *runs], "reliability", world=WORLD)
+        found["models_log"] = results.trained("judges", runs, "log", world=WORLD)
+        if len(found["models_gap"]):
+            found["models_gap"]["arm"] = found["models_gap"]["arm"].str.removeprefix("reward_")
+    return {name: part.reset_index(drop=True) for name, part in found.items() if len(part)}
+
+
+def policies(table: pd.DataFrame) -> pd.DataFrame:
+    """Summaries of the policies, a row an arm and seed, with the change since the policy before training.
+
+    Columns: arm, run ("fixed": fixed beta; "matched": stopped at the given KL; "base"), seed, those of `summary`, kl,
+    and ece_change, accuracy_change, confidence_change (NaN without the base of that seed).
+    """
+    if not len(table):
+        return table
+    kind, _, arm = table["arm"].str.partition("_").T.to_numpy()
+    runs = {"base": "base", "policy": "fixed", "matched": "matched"}
+    table = table.assign(run=[runs[name] for name in kind], arm=np.where(kind == "base", "base", arm))
+    before = table[table["run"] == "base"].set_index("seed")
+    for name in ("ece", "accuracy", "confidence"):
+        table[f"{name}_change"] = table[name] - table["seed"].map(before[name])
+    return table

@@ -1,0 +1,522 @@
+"""Grounding acts of pretrained models in conversations between people, and what preference data have to do with it.
+
+A key is `dialogues/<setting>/<name>`. Setting `data`: `eval_questions` (how often replies ask in UltraFeedback and
+UltraChat; no model) and `eval_human` (the human turns, labelled; the labellers held against hand labels). Setting
+`archangel`, `olmo_1b`, `olmo_7b`, `zephyr`: evaluations of released stages by inference only. Setting `own`: SFT of a
+base model on UltraChat, then the arms on UltraFeedback (`training/chat.py`), each with its evaluation.
+
+Protocol (Shaikh et al. 2024, arXiv 2311.09144): at every expert turn after the first message a model gets its role
+and the true history, and writes one message; the human history is always restored. Human and model messages are
+labelled by the same call. Their GPT models of 2023 cannot be replayed; open models stand in for them. Dialogues stay in
+`data/corpora/`: tables hold places and labels, and of texts only what models wrote.
+"""
+
+from __future__ import annotations
+
+import gc
+import shutil
+from collections.abc import Collection, Iterable, Mapping
+
+import numpy as np
+import pandas as pd
+
+from candor.claims.grounding_loss import dialogues, labeller
+from candor.core import runtime
+from candor.core.errors import CandorError
+from candor.core.settings import Config
+from candor.core.step import Context, Step
+from candor.language_models import run as language_models
+from candor.measure import clustered
+
+WORLD = "dialogues"
+ACTS = ("followup", "acknowledgement", "clarification")
+# Stages of the released lineages, by their names in `models.lineage_ids`; each is held against its sft.
+LINEAGES = {
+    "archangel": ("sft", "dpo", "ppo"),
+    "olmo_1b": ("sft", "dpo", "rlvr"),
+    "olmo_7b": ("base", "sft", "dpo", "rlvr"),
+    "zephyr": ("sft", "dpo"),
+}
+ARMS = ("dpo", "swapped", "balanced", "length_matched", "more_sft", "dpo_beta_low")
+WATCHED = ("sft", "dpo", "more_sft")  # measured along the way
+LABELLERS = ("regex", "regex_first", "prompt", "prompt_first", "stock")
+_AT = ["corpus", "conversation", "turn"]
+
+# --- What a step does -------------------------------------------------------------------------------
+
+
+def questions(context: Context) -> dict[str, pd.DataFrame]:
+    """Question shares of preference and chat data, as `dialogues.py: question_table`."""
+    return {"questions": dialogues.question_table()}
+
+
+def turns_of(settings: Mapping) -> list[dialogues.Turn]:
+    """The expert turns that every model writes again: the same for all models at a scale."""
+    chosen, seed = settings["dialogues"], settings["eval_seed"]
+    return [
+        turn
+        for name in chosen["corpora"]
+        for turn in dialogues.expert_turns(
+            name, dialogues.sample(name, seed, chosen["conversations"], chosen["held_out"])
+        )
+    ]
+
+
+def human(context: Context) -> dict[str, pd.DataFrame]:
+    """The human turns with every labeller's label, ESConv's own labels, and the labellers against hand labels.
+
+    Tables: turns (corpus, conversation, turn, words, a column a labeller), strategies (corpus, strategy, share, n),
+    agreement (as `labeller.py: agreement`; only where hand labels are given).
+    """
+    from candor.training import models
+
+    models.quiet()
+    settings = context.settings
+    sampler = _labeller(settings)
+    turns = turns_of(settings)
+    found = {"turns": _labelled(sampler, turns, _places(turns), [turn.message.text for turn in turns])}
+    if "esconv" in settings["dialogues"]["corpora"]:
+        share, n = dialogues.strategy_share(dialogues.raw_conversations("esconv"))
+        row = {"corpus": "esconv", "strategy": "Question", "share": share, "n": n}
+        found["strategies"] = pd.DataFrame([row])
+    if path := settings["labeller"]["hand_labels"]:
+        hand = labeller.hand_labels(path)
+        made = labeller.label_all(sampler, hand["history"].tolist(), hand["message"].tolist())
+        found["agreement"] = labeller.agreement(hand, made)
+    return found
+
+
+def train(context: Context) -> dict[str, pd.DataFrame]:
+    """SFT of the base model, or an arm that goes on from the last SFT checkpoint; a whole model is saved.
+
+    Tables: log, training (one row: steps, examples, shares of asking replies), trajectory (for `WATCHED` arms).
+    """
+    from candor.training import chat as recipe
+    from candor.training import models
+
+    models.quiet()
+    settings, arm, seed = context.settings, context.step.options["arm"], context.seed
+    chat = settings["chat"]
+    place = chat["policy"] if arm == "sft" else context.need("sft").model
+    model, tokenizer = recipe.start(place, chat["lora"], seed)
+    if arm == "sft":
+        steps = recipe.steps_of(chat["sft"], chat["sft"]["conversations"])
+    else:
+        # more_sft takes as many steps as dpo, so it needs to know dpo's pairs.
+        drawn = dialogues.training_pairs(arm if arm in dialogues.PAIRS else "dpo", seed, chat["dpo"]["pairs"])
+        pairs = recipe.preference_pairs(drawn, tokenizer, chat["max_length"])
+        steps = recipe.steps_of(chat["dpo"], len(pairs))
+    between, logged = recipe.every(steps, chat["checkpoints"])
+    course = runtime.current().rows("course")  # comes back where the training goes on
+    progress = context.progress
+    if arm in WATCHED and chat["checkpoints"]:
+        look = recipe.measured(model, between, _course(model, tokenizer, settings, seed, course))
+        look(0)
+
+        def progress(step: int, total: int) -> None:
+            look(step)
+            context.progress(step, total)
+
+    folder = context.folder / "trainer"
+    if arm in ("sft", "more_sft"):
+        further = arm == "more_sft"
+        n = steps * chat["dpo"]["batch"] if further else chat["sft"]["conversations"]
+        chats = dialogues.training_chats(seed, n, skip=chat["sft"]["conversations"] if further else 0)
+        config = recipe.sft_configuration(chat, steps, seed, folder, logged=logged, further=further)
+        log = recipe.sft(model, tokenizer, chats, config, progress)
+        about = {"steps": steps, "examples": len(chats)}
+    else:
+        beta = chat["dpo"]["beta_low" if arm == "dpo_beta_low" else "beta"]
+        config = recipe.dpo_configuration(chat, steps, beta, seed, folder, logged=logged)
+        log = recipe.dpo(model, tokenizer, pairs, config, progress)
+        asking = {
+            f"{side}_asks": np.mean([dialogues.asks(reply[0]["content"]) for reply in pairs[side]])
+            for side in ("chosen", "rejected")
+        }
+        about = {"steps": steps, "examples": len(pairs), **asking}
+    recipe.finish(model, tokenizer, context.folder / "model")
+    shutil.rmtree(folder, ignore_errors=True)
+    found = {"log": log, "training": pd.DataFrame([about])}
+    return found | ({"trajectory": pd.DataFrame(course)} if course else {})
+
+
+def _course(model, tokenizer, settings: Mapping, seed: int, rows: list[dict]):
+    """Measures, by regular expressions alone, what a checkpoint writes at some turns; adds a row to `rows`.
+
+    Columns: step, question_rate, acknowledgement_rate, question_kappa, words, n.
+    """
+    from candor.language_models import generation
+
+    chosen, limit = settings["dialogues"], settings["chat"]["checkpoint_turns"]
+    name = chosen["corpora"][0]
+    conversations = dialogues.sample(name, settings["eval_seed"], chosen["conversations"], chosen["held_out"])
+    turns: list[dialogues.Turn] = []
+    for place, conversation in conversations.items():
+        if len(turns) < limit:
+            turns += dialogues.expert_turns(name, {place: conversation})
+    said = np.array([labeller.by_rule(turn.message.text) for turn in turns])
+    sampler = generation.Sampler(model, tokenizer, settings["eval_batch"])
+
+    def measure(step: int) -> None:
+        texts = write(sampler, turns, chosen["tokens"], 1, seed)["text"]
+        made = np.array([labeller.by_rule(text) for text in texts])
+        sums = clustered.act_sums(said == "question", made == "question", [turn.conversation for turn in turns])
+        rows.append(
+            {
+                "step": step,
+                "question_rate": float((made == "question").mean()),
+                "acknowledgement_rate": float((made == "acknowledgement").mean()),
+                "question_kappa": float(clustered.act_measures(sums.sum(0))["kappa"]),
+                "words": float(texts.str.split().str.len().mean()),
+                "n": len(turns),
+            }
+        )
+
+    return measure
+
+
+def evaluate(context: Context) -> dict[str, pd.DataFrame]:
+    """What a model writes at the expert turns, labelled.
+
+    Tables: turns (corpus, conversation, turn, sample, words, a column a labeller, malformed), messages (the same places
+    with the model's text).
+    """
+    from candor.training import models
+
+    models.quiet()
+    settings, options = context.settings, context.step.options
+    place = context.need(options["arm"]).model if context.needs else settings["lineage_ids"][options["model"]]
+    turns = turns_of(settings)
+    sampler, _ = language_models._sampler(place, context)
+    chosen = settings["dialogues"]
+    messages = write(sampler, turns, chosen["tokens"], chosen["samples"], context.seed, context.progress)
+    del sampler
+    shutil.rmtree(context.folder / "merged", ignore_errors=True)
+    _free()
+    repeated = [turn for turn in turns for _ in range(chosen["samples"])]
+    labelled = _labelled(_labeller(settings), repeated, messages.drop(columns="text"), messages["text"].tolist())
+    return {"turns": labelled, "messages": messages}
+
+
+def write(sampler, turns, tokens: int, samples: int, seed: int, progress=lambda done, total: None) -> pd.DataFrame:
+    """`samples` messages at each turn: corpus, conversation, turn, sample, text; samples of a turn are neighbours.
+
+    Temperature 1 over the whole vocabulary; a model without a chat template stops at the end of its line.
+    """
+    prompts = [dialogues.next_message_prompt(turn, sampler.tokenizer) for turn in turns]
+    places, frames = _places(turns), []
+    for k in range(samples):
+        # A call a sample: an engine that seeds every request would write the same message twice.
+        texts = sampler(prompts, tokens, temperature=1.0, seed=1000 * seed + k)
+        texts = [dialogues.one_message(text, sampler.tokenizer) for text in texts]
+        frames.append(places.assign(sample=k, text=texts))
+        progress(k + 1, samples)
+    return pd.concat(frames).sort_index(kind="stable").reset_index(drop=True)
+
+
+def _places(turns: Iterable[dialogues.Turn]) -> pd.DataFrame:
+    return pd.DataFrame([(turn.corpus, turn.conversation, turn.turn) for turn in turns], columns=_AT)
+
+
+def _labelled(sampler, turns, places: pd.DataFrame, texts: list[str]) -> pd.DataFrame:
+    histories = [dialogues.transcript(turn.corpus, turn.history) for turn in turns]
+    labels = labeller.label_all(sampler, histories, texts)
+    return pd.concat([places, pd.Series(texts).str.split().str.len().rename("words"), labels], axis=1)
+
+
+def _labeller(settings: Mapping):
+    """The labeller's sampler, None where regular expressions are all that is asked for."""
+    from candor.language_models import generation
+
+    place = settings["labeller"]["model"]
+    return generation.Sampler(*generation.load(place), settings["eval_batch"]) if place else None
+
+
+def _free() -> None:
+    """Gives the memory of a model that is no longer named back to the GPU before the next is loaded."""
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+# --- The steps --------------------------------------------------------------------------------------
+
+_HERE = "candor.claims.grounding_loss.dialogue_models"
+_LABELLING = ("dialogues", "labeller", "dialogue_data", "eval_batch", "eval_seed")
+_WRITING = (*_LABELLING, "engine")
+
+
+def _steps() -> dict[str, Step]:
+    found = [
+        Step(f"{WORLD}/data/eval_questions", f"{_HERE}:questions", settings=("dialogue_data",), seeds="eval_seed"),
+        Step(f"{WORLD}/data/eval_human", f"{_HERE}:human", settings=_LABELLING, seeds="eval_seed"),
+    ]
+    for lineage, stages in LINEAGES.items():
+        for stage in stages:
+            found.append(
+                Step(
+                    f"{WORLD}/{lineage}/eval_{stage}",
+                    f"{_HERE}:evaluate",
+                    options={"arm": stage, "model": f"{lineage}_{stage}"},
+                    settings=(*_WRITING, "lineage_ids"),
+                    seeds="eval_seed",
+                )
+            )
+    for arm in ("sft", *ARMS):
+        key = f"{WORLD}/own/{arm}"
+        found.append(
+            Step(
+                key,
+                f"{_HERE}:train",
+                needs=() if arm == "sft" else (f"{WORLD}/own/sft",),
+                options={"arm": arm},
+                settings=("dialogues", "dialogue_data", "eval_batch", "eval_seed", "chat"),
+                seeds="chat_seeds",
+                trains=True,
+            )
+        )
+        found.append(
+            Step(
+                f"{WORLD}/own/eval_{arm}",
+                f"{_HERE}:evaluate",
+                needs=(key,),
+                options={"arm": arm},
+                settings=_WRITING,
+                seeds="chat_seeds",
+            )
+        )
+    return {step.key: step for step in found}
+
+
+STEPS = _steps()
+
+
+def wanted(config: Config, arms: Collection[str] | None = None) -> list[str]:
+    """Keys of the steps that a scale asks for, of these arms and stages only (None: of all), the data first."""
+    if "models" not in config["evidence"]:
+        return []
+    models = config["models"]
+    keys = [("questions", f"{WORLD}/data/eval_questions"), ("human", f"{WORLD}/data/eval_human")]
+    keys += [(stage, f"{WORLD}/{name}/eval_{stage}") for name in models["lineages"] for stage in LINEAGES[name]]
+    if models["chat"] is not None:
+        for arm in ("sft", *models["chat_arms"]):
+            keys += [(arm, f"{WORLD}/own/{part}") for part in (arm, f"eval_{arm}")]
+    return [key for arm, key in keys if arms is None or arm in arms]
+
+
+# --- What has to be there ---------------------------------------------------------------------------
+
+
+def data_needed(config: Config) -> list[str]:
+    """Names of the data sets that the scale's steps read."""
+    return ["ultrafeedback", "ultrachat", *config["models"]["dialogues"]["corpora"]] if wanted(config) else []
+
+
+def models_needed(config: Config) -> list[str]:
+    """Model ids (or folders) that the scale's steps load."""
+    if not wanted(config):
+        return []
+    models = config["models"]
+    ids = [models["lineage_ids"][f"{name}_{stage}"] for name in models["lineages"] for stage in LINEAGES[name]]
+    ids += [models["chat"]["policy"]] if models["chat"] is not None else []
+    ids += [models["labeller"]["model"]] if models["labeller"]["model"] else []
+    return list(dict.fromkeys(ids))
+
+
+def requirements(config: Config) -> list[str]:
+    """What a scale with these steps still lacks here, a sentence each with the way to get it; empty if nothing."""
+    lacks = []
+    if models_needed(config):
+        lacks += language_models.engine_missing(config)
+    absent = [name for name in data_needed(config) if dialogues.missing(name)]
+    lacks += language_models.data_missing(config, absent)
+    lacks += language_models.weights_missing(config, models_needed(config))
+    if wanted(config) and (path := config["models"]["labeller"]["hand_labels"]):
+        try:
+            labeller.hand_labels(path)
+        except CandorError as error:
+            lacks.append(str(error))
+    return lacks
+
+
+# --- Tables for the claims --------------------------------------------------------------------------
+
+
+def tables(results) -> dict[str, pd.DataFrame]:
+    """What claims read; absent evidence leaves no table.
+
+    models_questions: as `dialogues.py: question_table`.
+    models_rates: as `rates`, the human's own rows and those of every stage and arm.
+    models_training: a row an arm of our own training and seed, as `training`.
+    models_trajectory: arm, seed and the columns of `_course`, a row a checkpoint.
+    models_agreement: the labellers against hand labels; models_strategies: ESConv's own labels.
+    """
+    config = results.config
+    if "models" not in config["evidence"]:
+        return {}
+    models = config["models"]
+
+    def collect(setting: str, arms: Iterable[str], table: str) -> pd.DataFrame:
+        return results.collect(setting, list(arms), table, world=WORLD)
+
+    def of_training(arms: Iterable[str], table: str) -> pd.DataFrame:
+        return results.trained("own", list(arms), table, world=WORLD)
+
+    found = {"models_questions": collect("data", ["questions"], "questions")}
+    for ours, table in (("models_strategies", "strategies"), ("models_agreement", "agreement")):
+        found[ours] = collect("data", ["human"], table)
+    human_turns = collect("data", ["human"], "turns")
+    own = [] if models["chat"] is None else ["sft", *models["chat_arms"]]
+    written = [collect(name, LINEAGES[name], "turns") for name in models["lineages"]] + [collect("own", own, "turns")]
+    written = _together(written, "setting")
+    if len(human_turns):
+        found["models_rates"] = rates(human_turns, written, models["resamples"])
+    ours = written[written["setting"] == "own"]
+    if len(ours):
+        found["models_training"] = training(ours, of_training(own, "training"))
+    found["models_trajectory"] = of_training([arm for arm in own if arm in WATCHED], "trajectory")
+    return {
+        name: table.drop(columns=["setting"], errors="ignore").reset_index(drop=True)
+        for name, table in found.items()
+        if len(table)
+    }
+
+
+def _together(frames: Iterable[pd.DataFrame], column: str) -> pd.DataFrame:
+    """The frames that have rows, in one (with an empty frame among them, whole numbers would become decimals)."""
+    filled = [frame for frame in frames if len(frame)]
+    return pd.concat(filled) if filled else pd.DataFrame(columns=[column])
+
+
+def acts_of(name: str) -> tuple[str, ...]:
+    """Acts that a labeller tells apart: regular expressions know questions, of either kind, and acknowledgements."""
+    return ("question", "acknowledgement") if name.startswith("regex") else (*ACTS, "question")
+
+
+def rates(human_turns: pd.DataFrame, written: pd.DataFrame, resamples: int) -> pd.DataFrame:
+    """Rate and agreement of every act, labeller, model and seed, with 95 % intervals over conversations.
+
+    `human_turns` and `written` are tables `turns`, with setting, arm, seed in front. Columns: corpus, lineage, stage,
+    seed, labeller, act, conversations, turns, human_rate, rate, kappa, kappa_max, kappa_share, recall, precision
+    (of rate and kappa with _low, _high), words, human_words, unreadable (share of replies that were no label); and, for
+    every stage but sft, the change since the sft of the same seed: <measure>_change (of rate and kappa also _relative,
+    a share of the value of sft) with _low and _high, paired by conversation. Rows of lineage and stage `human` hold
+    the human's own rate.
+    """
+    found = []
+    for corpus, people in human_turns.groupby("corpus", sort=False):
+        said = people.set_index(_AT).sort_index()
+        names = [name for name in LABELLERS if name in said]
+        conversations = said.index.get_level_values("conversation")
+        draws = clustered.weights(conversations.nunique(), resamples)
+        models = {("human", "human", people["seed"].iloc[0]): people}
+        if len(written):
+            models |= dict(iter(written[written["corpus"] == corpus].groupby(["setting", "arm", "seed"], sort=False)))
+        sums: dict[tuple, np.ndarray] = {}
+        for (lineage, stage, seed), part in models.items():
+            for name, act in [(coder, act) for coder in names for act in acts_of(coder)]:
+                model_act = _by_turn(part, name, act).reindex(said.index)
+                if model_act.isna().any():
+                    raise CandorError(
+                        f"{lineage}/{stage} did not write at every turn of {corpus}: make its evaluation again."
+                    )
+                human_act = labeller.is_act(said[name], act)
+                sums[lineage, stage, seed, name, act] = clustered.act_sums(human_act, model_act, conversations)
+        for (lineage, stage, seed, name, act), own in sums.items():
+            part = models[lineage, stage, seed]
+            row = {"corpus": corpus, "lineage": lineage, "stage": stage, "seed": seed, "labeller": name, "act": act}
+            row |= {"conversations": len(own), "turns": len(said)} | _measured(own, draws)
+            row |= {"words": part["words"].mean(), "human_words": said["words"].mean()}
+            asked = sum(column in part for column in ("prompt", "prompt_first", "stock"))
+            row["unreadable"] = part["malformed"].mean() / asked if asked else np.nan
+            before = sums.get((lineage, "sft", seed, name, act))
+            if stage not in ("sft", "human") and before is not None:
+                row |= _changed(before, own, draws)
+            found.append(row)
+    table = pd.DataFrame(found)
+    # A human's agreement with the same labels says nothing.
+    agreement = [name for name in table if name.startswith(("kappa", "recall", "precision"))]
+    table.loc[table["lineage"] == "human", agreement] = np.nan
+    return table
+
+
+def _by_turn(part: pd.DataFrame, name: str, act: str) -> pd.Series:
+    """Share of the samples at each turn that are the act."""
+    return part[_AT].assign(act=labeller.is_act(part[name], act)).groupby(_AT)["act"].mean()
+
+
+def _measured(sums: np.ndarray, draws: np.ndarray) -> dict[str, float]:
+    values, resampled = clustered.act_measures(sums.sum(0)), clustered.act_measures(draws @ sums)
+    row = {name: float(value) for name, value in values.items()}
+    for name in ("rate", "kappa"):
+        row[f"{name}_low"], row[f"{name}_high"] = clustered.interval(resampled[name])
+    return row
+
+
+def _changed(before: np.ndarray, after: np.ndarray, draws: np.ndarray) -> dict[str, float]:
+    old, new = (clustered.act_measures(sums.sum(0)) for sums in (before, after))
+    drawn_old, drawn_new = (clustered.act_measures(draws @ sums) for sums in (before, after))
+    row = {}
+    for name in (name for name in clustered.MEASURES if name != "human_rate"):
+        row[f"{name}_change"] = float(new[name] - old[name])
+        row[f"{name}_change_low"], row[f"{name}_change_high"] = clustered.interval(drawn_new[name] - drawn_old[name])
+    for name in ("rate", "kappa"):
+        # A value of zero or below has no relative change.
+        with np.errstate(invalid="ignore", divide="ignore"):
+            relative = np.where(drawn_old[name] > 0, drawn_new[name] / drawn_old[name] - 1, np.nan)
+            row[f"{name}_relative"] = float(new[name] / old[name] - 1) if old[name] > 0 else np.nan
+        row[f"{name}_relative_low"], row[f"{name}_relative_high"] = clustered.interval(relative)
+    return row
+
+
+def training(turns: pd.DataFrame, about: pd.DataFrame) -> pd.DataFrame:
+    """Our own arms: how often what they write asks, by the rule that needs no labeller.
+
+    Columns: arm, seed, question_share (of all messages at the expert turns), words, change and relative (difference to
+    more_sft of the same seed, plain and as a share of it; NaN where that was not run), and of the training: steps,
+    examples, chosen_asks, rejected_asks.
+    """
+    asked = turns.assign(question_share=labeller.is_act(turns["regex"], "question").astype(float))
+    table = asked.groupby(["arm", "seed"], sort=False)[["question_share", "words"]].mean().reset_index()
+    null = table[table["arm"] == "more_sft"].set_index("seed")["question_share"]
+    against = table["seed"].map(null)
+    table["change"] = table["question_share"] - against
+    table["relative"] = np.where(against > 0, table["change"] / against.where(against > 0), np.nan)
+    return table.merge(about.drop(columns="setting"), on=["arm", "seed"], how="left") if len(about) else table
+
+
+# --- Turns to label by hand -------------------------------------------------------------------------
+
+
+def sheet(results, n: int = 240, seed: int = 0) -> pd.DataFrame:
+    """Turns to be labelled by hand: origin, history, message, and an empty label; half human, half models', mixed.
+
+    Human turns come from the conversations that are held out, model turns from what the scale's models wrote. `python
+    -m candor sheet turns.csv --scale gpu` writes them. Labels go into the last column, and the file's place into
+    `labeller.hand_labels`.
+    """
+    models = results.config["models"]
+    frames = [results.collect(name, LINEAGES[name], "messages", world=WORLD) for name in models["lineages"]]
+    written = _together(frames, "text")
+    if not len(written):
+        raise CandorError(f"No model has written anything at scale {results.config['scale']}: replicate it first.")
+    chosen, rng = models["dialogues"], np.random.default_rng(seed)
+    settings = {"dialogues": chosen, "eval_seed": models["eval_seed"]}
+    told = {(turn.corpus, turn.conversation, turn.turn): turn for turn in turns_of(settings)}
+    kept = [
+        turn
+        for name in chosen["corpora"]
+        for turn in dialogues.expert_turns(
+            name, dialogues.sample(name, models["eval_seed"], None, chosen["held_out"], "held_out")
+        )
+    ]
+    rows = [("human", turn, turn.message.text) for turn in kept]
+    rows = [rows[i] for i in rng.permutation(len(rows))[: n // 2]]
+    said = written[written["text"].str.strip() != ""].sample(frac=1, random_state=seed).head(n - n // 2)
+    rows += [("model", told[row.corpus, row.conversation, row.turn], row.text) for row in said.itertuples()]
+    found = pd.DataFrame(
+        [(origin, dialogues.transcript(turn.corpus, turn.history), text, "") for origin, turn, text in rows],
+        columns=list(labeller.HAND_COLUMNS),
+    )
+    return found.sample(frac=1, random_state=seed).reset_index(drop=True)

@@ -1,0 +1,407 @@
+"""The steps of the `reference_game` world: a base, candidates, the arms trained from it, the evaluation of each.
+
+The base is trained on human dialogues. At the turns of further human dialogues it proposes two responses; raters
+compare them, and an arm is the base after DPO on the choices of one rater. Contexts, responses, readings, coins and
+simulated next turns are drawn once a seed (`candidates`) and shared by all arms: only the scores differ. Two controls:
+`shuffled` trains on the pairs of `charity_6` with chosen and rejected swapped at random, `more_sft` trains on with
+human dialogues.
+"""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pandas as pd
+
+from candor.claims.grounding_loss import raters, world
+from candor.core.errors import CandorError
+from candor.core.step import Context, Step
+from candor.measure import agreement
+from candor.measure.intervals import percentiles, wilson
+
+RESAMPLES = 400
+SHOWN = 50  # dialogues of an evaluation that are kept as text
+PANEL = 8  # readings, coins and futures of every pair of candidates: the most that a rater averages over
+
+# --- What a step does -------------------------------------------------------------------------------
+
+
+def base(context: Context) -> dict[str, pd.DataFrame]:
+    """A decoder from scratch, trained on human dialogues, with loss on the assistant's tokens."""
+    import torch
+
+    from candor.training import models, sft
+
+    models.quiet()
+    settings = context.settings
+    torch.manual_seed(context.seed)
+    model = models.new_decoder(
+        len(world.VOCABULARY), world.PAD, world.EOS, **{name: settings[name] for name in _MODEL}, positions=world.WIDTH
+    )
+    tokens, responses = world.documents(settings.base_dialogues, world.stream("documents", context.seed))
+    log = sft.train_responses(
+        model,
+        tokens,
+        responses,
+        steps=settings.base_steps,
+        batch_size=settings.base_batch,
+        lr=settings.base_lr,
+        seed=context.seed,
+        progress=context.progress,
+    )
+    models.save_decoder(model, world.tokenizer(), context.folder / "model")
+    return {"log": log}
+
+
+def candidates(context: Context) -> dict[str, pd.DataFrame]:
+    """Two responses of the base at every turn of human dialogues, and what raters may see of those that differ.
+
+    Tables: `counts` (one row: contexts, differing); `pairs` (a row a differing pair, in random order: prompt, and for
+    a and b the text and the act, -1 for none, -2 for a malformed response); `ratings` (a row a pair and reading: coin,
+    and for a and b the four worths of `raters.Ratings`).
+    """
+    from candor.training import models
+
+    models.quiet()
+    seed = context.seed
+    model, _ = models.load_decoder(context.need("base").model)
+    speaker = world.speaker(model.eval())
+    turns, _ = world.human_turns(context.settings.pair_dialogues, world.stream("contexts", seed))
+    rng = world.stream("samples", seed)
+    said = [speaker(turns, rng) for _ in range(2)]
+    context.progress(1, 2)
+    differing = rng.permutation(np.flatnonzero((said[0] != said[1]).any(1)))
+    rng = world.stream("ratings", seed)
+    games = turns[differing]
+    readings = np.stack([raters.readings(games, rng) for _ in range(PANEL)], 1)
+    n = len(games)
+    pairs = {"prompt": games.prompts(), "cell": games.cell}
+    rated = {"pair": np.repeat(np.arange(n), PANEL), "coin": rng.random(n * PANEL)}
+    for name, responses in zip("ab", said):
+        responses = responses[differing]
+        act, delivered = world.read(responses)
+        pairs[name] = [_completion(row) for row in responses]
+        pairs[f"act_{name}"] = np.where(delivered[:, 0] == world.MALFORMED, world.MALFORMED, act)
+        found = raters.ratings(games, responses, readings, speaker, rng)
+        rated |= {f"{part}_{name}": getattr(found, part).ravel() for part in _WORTHS}
+    counts = pd.DataFrame([{"contexts": len(turns), "differing": n}])
+    return {"counts": counts, "pairs": pd.DataFrame(pairs), "ratings": pd.DataFrame(rated)}
+
+
+_WORTHS = ("strict", "charitable", "next_strict", "next_charitable")
+
+
+def _completion(response: np.ndarray) -> str:
+    """A response as the text that follows a prompt; nothing after a drawn <pad>."""
+    tokens = response.tolist()
+    return " " + world.text(tokens[: tokens.index(world.PAD)] if world.PAD in tokens else tokens)
+
+
+def choices(pairs: pd.DataFrame, ratings: pd.DataFrame, rater: raters.Rater) -> np.ndarray:
+    """How much better the rater finds response a than b, [pairs]; 0 is a tie."""
+    scores = []
+    for name in "ab":
+        worths = [ratings[f"{part}_{name}"].to_numpy().reshape(len(pairs), -1) for part in _WORTHS]
+        scores.append(raters.Ratings(*worths).score(ratings["coin"].to_numpy().reshape(len(pairs), -1), rater))
+    return scores[0] - scores[1]
+
+
+def described(pairs: pd.DataFrame, better: np.ndarray, kept: np.ndarray) -> pd.DataFrame:
+    """One row: differing, tied, kept, act_pairs (an act against a delivery, no tie), and the shares that acts win."""
+    acts = pairs[["act_a", "act_b"]].to_numpy()
+    against = (acts.max(1) >= 0) & (acts.min(1) == -1) & (better != 0)
+    act = acts.max(1)
+    wins = (better > 0) == (acts[:, 0] >= 0)
+    row = {"differing": len(pairs), "tied": int((better == 0).sum()), "kept": len(kept)}
+    row |= {"act_pairs": int(against.sum()), "act_win_rate": _mean(wins[against])}
+    row |= {f"{name}_win_rate": _mean(wins[against & (act == a)]) for a, name in enumerate(world.ACTS)}
+    return pd.DataFrame([row])
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else np.nan
+
+
+def preferred(better: np.ndarray, most: int, swaps: np.random.Generator | None) -> tuple[np.ndarray, np.ndarray]:
+    """The first `most` pairs without a tie, as indices, and in which of them response a is chosen.
+
+    With `swaps` the choice is turned round in half of them at random. Raises: `CandorError` where all are ties.
+    """
+    kept = np.flatnonzero(better)[:most]
+    if not len(kept):
+        raise CandorError("The rater finds all pairs of responses equal: train the base longer, or use more dialogues.")
+    first = better[kept] > 0
+    return kept, first if swaps is None else first ^ (swaps.random(len(kept)) < 0.5)
+
+
+def as_training_data(pairs: pd.DataFrame, first: np.ndarray) -> dict[str, list[str]]:
+    """Columns prompt, chosen, rejected, as `dpo.train` takes them; response a is chosen where `first` [pairs]."""
+    chosen, rejected = np.where(first, pairs["a"], pairs["b"]), np.where(first, pairs["b"], pairs["a"])
+    return {"prompt": pairs["prompt"].tolist(), "chosen": chosen.tolist(), "rejected": rejected.tolist()}
+
+
+def arm(context: Context) -> dict[str, pd.DataFrame]:
+    """The base after DPO on what a rater prefers among the candidates."""
+    from datasets import Dataset
+
+    from candor.training import dpo, models
+
+    models.quiet()
+    settings, options = context.settings, context.step.options
+    collected = context.need("candidates")
+    pairs, ratings = collected.table("pairs"), collected.table("ratings")
+    better = choices(pairs, ratings, raters.RATERS[options["rater"]])
+    swaps = world.stream("shuffle", context.seed) if options.get("shuffled") else None
+    kept, first = preferred(better, settings.pairs, swaps)
+    model, tokenizer = models.load_decoder(context.need("base").model)
+    config = dpo.configuration(
+        context.folder / "trainer",
+        seed=context.seed,
+        max_steps=settings.dpo_steps,
+        beta=settings.dpo_beta,
+        learning_rate=settings.dpo_lr,
+        batch_size=settings.dpo_batch,
+    )
+    log = dpo.train(
+        model,
+        tokenizer,
+        Dataset.from_dict(as_training_data(pairs.iloc[kept], first)),
+        config,
+        snapshots=context.folder / "snapshots" if options.get("snapshots") else None,
+        snapshot_every=settings.snapshot_every,
+        progress=context.progress,
+    )
+    shutil.rmtree(context.folder / "trainer", ignore_errors=True)  # the trainer makes it and leaves it empty
+    models.save_decoder(model, tokenizer, context.folder / "model")
+    row = described(pairs, better, kept)
+    row.insert(0, "contexts", collected.table("counts")["contexts"])
+    return {"log": log, "pairs": row}
+
+
+def more_sft(context: Context) -> dict[str, pd.DataFrame]:
+    """The base, trained on with new human dialogues for as many steps and at the same learning rate as DPO."""
+    from candor.training import models, sft
+
+    models.quiet()
+    settings = context.settings
+    model, tokenizer = models.load_decoder(context.need("base").model)
+    tokens, responses = world.documents(settings.more_dialogues, world.stream("more", context.seed))
+    log = sft.more(
+        model,
+        tokenizer,
+        tokens,
+        responses,
+        folder=context.folder / "trainer",
+        steps=settings.dpo_steps,
+        batch_size=settings.dpo_batch,
+        lr=settings.dpo_lr,
+        seed=context.seed,
+        snapshots=context.folder / "snapshots",
+        snapshot_every=settings.snapshot_every,
+        progress=context.progress,
+    )
+    shutil.rmtree(context.folder / "trainer", ignore_errors=True)
+    models.save_decoder(model, tokenizer, context.folder / "model")
+    return {"log": log}
+
+
+# --- Evaluation -------------------------------------------------------------------------------------
+
+
+def measures(human: np.ndarray, model: np.ndarray) -> dict[str, float]:
+    """Rate, kappa, kappa_max, recall and precision of each act, from P(act) at the same turns [n, 3]."""
+    row = {}
+    for a, act in enumerate(world.ACTS):
+        h, m = human[:, a], model[:, a]
+        row |= {
+            f"{act}_rate": m.mean(),
+            f"{act}_kappa": agreement.kappa(h, m),
+            f"{act}_kappa_max": agreement.kappa_max(h.mean(), m.mean()),
+            f"{act}_recall": agreement.recall(h, m),
+            f"{act}_precision": agreement.precision(h, m),
+        }
+    return row | {"rate": model.sum(1).mean()}
+
+
+def kappa_intervals(human: np.ndarray, model: np.ndarray, dialogue: np.ndarray) -> dict[str, float]:
+    """95 % intervals of each kappa over whole dialogues: percentile bootstrap of the sums of a dialogue."""
+    dialogues = np.unique(dialogue, return_inverse=True)[1]
+    n = dialogues.max() + 1
+    times = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+    row = {}
+    for a, act in enumerate(world.ACTS):
+        h, m = human[:, a], model[:, a]
+        sums = [times @ np.bincount(dialogues, part, n) for part in (np.ones_like(h), h, m, h * m)]
+        values = agreement.kappa_of(*(part / sums[0] for part in sums[1:]))
+        row[f"{act}_kappa_low"], row[f"{act}_kappa_high"] = percentiles(values)
+    return row
+
+
+class _Contest:
+    """The rater of `charity_6` compares an arm's responses with the base's, at the turns of human dialogues."""
+
+    def __init__(self, base_model, turns: world.Games, seed: int):
+        rng = world.stream("ratings", seed)
+        self.turns, self.seed = turns, seed
+        self.readings, self.coins = raters.readings(turns, rng)[:, None], rng.random((len(turns), 1))
+        self.base = self._scores(world.speaker(base_model)(turns, world.stream("base_samples", seed)))
+
+    def _scores(self, responses: np.ndarray) -> np.ndarray:
+        rated = raters.ratings(self.turns, responses, self.readings, None, None)
+        return rated.score(self.coins, raters.RATERS["charity_6"])
+
+    def __call__(self, model) -> dict[str, float]:
+        responses = world.speaker(model)(self.turns, world.stream("samples", self.seed))
+        difference = self._scores(responses) - self.base
+        ties = float((difference == 0).mean())
+        return {
+            "malformed": float((world.read(responses)[1] == world.MALFORMED).all(1).mean()),
+            "win_rate": float((difference > 0).mean() + ties / 2),
+            "win_rate_untied": _mean(difference[difference != 0] > 0),
+            "ties": ties,
+        }
+
+
+def _rollouts(model, n: int, seed: int) -> tuple[dict[str, float], pd.DataFrame]:
+    """Success and turns of `n` dialogues that the model leads itself, and some of them as text."""
+    rng = world.stream("rollouts", seed)
+    games = world.start(n, rng)
+    turns, responses, success = world.converse(games, world.speaker(model), rng)
+    low, high = wilson(int(success.sum()), n)
+    row = {"success": success.mean(), "success_low": low, "success_high": high, "turns": len(turns) / n}
+    last = {origin: i for i, origin in enumerate(turns.origin)}
+    shown = [last[origin] for origin in range(min(n, SHOWN))]
+    wanted = [f"{world.OBJECTS[4 * c + k]} {world.PLACES[p]}" for c, k, p in zip(games.colour, games.kind, games.place)]
+    told = [text + _completion(row) for text, row in zip(turns[shown].prompts(), responses[shown])]
+    dialogues = {"dialogue": np.arange(len(shown)), "wanted": wanted[: len(shown)], "text": told}
+    return row, pd.DataFrame(dialogues | {"success": success[: len(shown)]})
+
+
+def _human_turns(n: int, seed: int) -> world.Games:
+    """The first `n` turns of fresh human dialogues, the same for every arm and seed."""
+    return world.human_turns(n, world.stream("eval", seed))[0][slice(n)]
+
+
+def evaluate(context: Context) -> dict[str, pd.DataFrame]:
+    """The measures of an arm: acts at the turns of human dialogues, contest with the base, free rollouts."""
+    from candor.training import models
+
+    models.quiet()
+    settings, options = context.settings, context.step.options
+    model = models.load_decoder(context.need(options["arm"]).model)[0].eval()
+    start = models.load_decoder(context.need("base").model)[0].eval()
+    turns = _human_turns(settings.eval_turns, settings.eval_seed)
+    human, probability = world.HUMAN[turns.cell], world.act_probabilities(model, turns)
+    context.progress(1, 4)
+    row = measures(human, probability) | kappa_intervals(human, probability, turns.origin)
+    others = measures(human, human)  # two humans at the same turns
+    row |= {f"{act}_human_{m}": others[f"{act}_{m}"] for act in world.ACTS for m in ("rate", "kappa")}
+    row |= _Contest(start, turns, settings.eval_seed)(model)
+    context.progress(2, 4)
+    found, dialogues = _rollouts(model, settings.rollouts, settings.eval_seed)
+    row |= found | {"n_turns": len(turns), "n_rollouts": settings.rollouts}
+    context.progress(3, 4)
+    tables = {"summary": pd.DataFrame([row]), "cells": cells(turns, probability), "dialogues": dialogues}
+    if options.get("trajectory"):
+        tables["trajectory"] = _trajectory(context, start, options["trajectory"] == "rollouts")
+    return tables
+
+
+def cells(turns: world.Games, probability: np.ndarray) -> pd.DataFrame:
+    """A row for each of the eleven cells of `world.by_cell`, at these turns, with the logits of both probabilities."""
+    visits = np.bincount(turns.cell, minlength=len(world.OPEN)).astype(float)
+    sums = [np.bincount(turns.cell, probability[:, a], len(world.OPEN)) for a in range(3)]
+    policy = np.stack(sums, 1) / np.maximum(visits, 1)[:, None]
+    table = world.by_cell(policy, visits)
+    for name in ("human", "model"):
+        p = table[name].clip(1e-9, 1 - 1e-9)
+        table[f"{name}_logit"] = np.log(p / (1 - p))
+    return table
+
+
+def _trajectory(context: Context, model, with_rollouts: bool) -> pd.DataFrame:
+    """The course of training: the base, every snapshot, a row each; success is NaN without rollouts."""
+    from safetensors.torch import load_model
+
+    settings = context.settings
+    turns = _human_turns(settings.trajectory_turns, settings.eval_seed)
+    human = world.HUMAN[turns.cell]
+    contest = _Contest(model, turns, settings.eval_seed)
+    folder = context.need(context.step.options["arm"]).folder / "snapshots"
+    rows = []
+    for path in [None, *sorted(folder.glob("step_*.safetensors"))]:
+        if path:
+            load_model(model, str(path))
+        row = {"step": int(path.stem.removeprefix("step_")) if path else 0}
+        row |= measures(human, world.act_probabilities(model, turns)) | contest(model)
+        found = {"success": np.nan, "turns": np.nan}
+        if with_rollouts:
+            found, _ = _rollouts(model, settings.trajectory_rollouts, settings.eval_seed)
+        rows.append(row | {name: found[name] for name in ("success", "turns")})
+    return pd.DataFrame(rows)
+
+
+# --- The steps --------------------------------------------------------------------------------------
+
+_HERE = "candor.claims.grounding_loss.run"
+_ROOT = "reference_game/standard"
+_MODEL = ("hidden_size", "layers", "heads", "mlp")
+_BASE = (*_MODEL, "base_dialogues", "base_steps", "base_batch", "base_lr")
+_TRAINING = ("dpo_steps", "dpo_batch", "dpo_lr", "snapshot_every")
+_EVALUATION = ("eval_turns", "eval_seed", "rollouts")
+_COURSE = ("trajectory_turns", "trajectory_rollouts")
+_FEW = {"seeds": "few_seeds"}
+
+# arm -> its rater and what else is its own.
+_ARMS: dict[str, dict] = {
+    "charity_6": {"trajectory": "rollouts"},
+    "charity_0": {},
+    "shuffled": {"rater": "charity_6", "shuffled": True, "trajectory": "turns"},
+    "reaction_6": {},
+    "charity_3": _FEW,
+    "lookahead_6": _FEW,
+    "average_6": _FEW,
+    "lookahead_average_6": _FEW,
+}
+
+
+def _evaluation(name: str, trajectory: str | None, seeds: str) -> Step:
+    return Step(
+        f"{_ROOT}/eval_{name}",
+        f"{_HERE}:evaluate",
+        needs=tuple(dict.fromkeys((f"{_ROOT}/base", f"{_ROOT}/{name}"))),
+        options={"arm": name, **({"trajectory": trajectory} if trajectory else {})},
+        settings=(*_EVALUATION, *(_COURSE if trajectory else ())),
+        seeds=seeds,
+    )
+
+
+def _steps() -> dict[str, Step]:
+    start = f"{_ROOT}/base"
+    made = [
+        Step(start, f"{_HERE}:base", settings=_BASE, trains=True),
+        _evaluation("base", None, "seeds"),
+        Step(f"{_ROOT}/candidates", f"{_HERE}:candidates", needs=(start,), settings=("pair_dialogues",)),
+        Step(f"{_ROOT}/more_sft", f"{_HERE}:more_sft", (start,), settings=("more_dialogues", *_TRAINING), trains=True),
+        _evaluation("more_sft", "turns", "seeds"),
+    ]
+    for name, options in _ARMS.items():
+        trajectory, seeds = options.get("trajectory"), options.get("seeds", "seeds")
+        trained = {key: value for key, value in options.items() if key not in ("seeds", "trajectory")}
+        made.append(
+            Step(
+                f"{_ROOT}/{name}",
+                f"{_HERE}:arm",
+                needs=(start, f"{_ROOT}/candidates"),
+                options={"rater": name, **trained, **({"snapshots": True} if trajectory else {})},
+                settings=("pairs", "dpo_beta", *_TRAINING),
+                seeds=seeds,
+                trains=True,
+            )
+        )
+        made.append(_evaluation(name, trajectory, seeds))
+    return {step.key: step for step in made}
+
+
+STEPS = _steps()

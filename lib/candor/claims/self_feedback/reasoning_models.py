@@ -1,0 +1,681 @@
+"""Pretrained models on feedback from their own confidence: does it rank their traces, and what does training on it do?
+
+A key is `reasoning/<cell>/<name>`; a cell is a model (`models.reasoning_ids`) on a set, e.g. `small_gsm8k`. `eval_base`
+is inference only and says whether answer-span confidence ranks a model's own traces: K branches of each test question,
+decoded once to the longest limit and read at every limit (what is greedy is a prefix of itself). Training follows van
+Niekerk et al. (2025, arXiv 2507.21931): `labels` (branches of training questions, pairs by confidence, made once),
+`judge_rlsf` (a reward model with margins), `rlsf` (RLOO against it), and beside it `shuffled` (the same with
+confidences shuffled within prompts), `dpo` (on the same pairs) and `rlhf` (RLOO against a public reward model until the
+KL of `rlsf` is reached); each with its evaluation `eval_<name>`.
+
+Deviations: RLOO for their PPO (no value model, no discount); no brackets around spans in what judges and policies read;
+training questions only; a step count fixed in advance. Labels, judges and policies are given no answer. Tables hold
+numbers, answers and ids of what models wrote; questions stay in `data/corpora/`.
+
+Confidence: mean over the tokens of the answer's span of top-1 minus top-2 probability (disparity) or of the probability
+of the token (probability), 0 without a span. The headline is the authors' span finder (`measure/spans.py`).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection, Iterable, Mapping
+
+import numpy as np
+import pandas as pd
+
+from candor.claims.self_feedback import reasoning
+from candor.claims.self_feedback import self_confidence as own
+from candor.core import runtime
+from candor.core.errors import CandorError
+from candor.core.settings import Config
+from candor.core.step import Context, Step
+from candor.language_models import run as language_models
+from candor.language_models import sets
+from candor.measure import calibration, intervals, spans
+
+WORLD = "reasoning"
+MODELS = ("small", "gemma", "qwen", "phi")
+CELLS = {f"{model}_{name}": (model, name) for model in MODELS for name in reasoning.SETS}
+ARMS = ("rlsf", "shuffled", "dpo", "rlhf")
+CUE_TOKENS = 20
+VARIANTS = ("ece", "ece_disparity", "ece_dropped", "ece_disparity_dropped")
+_RATED = 200  # prompts whose traces say on which scale a public reward model rates
+
+# --- Traces and what is read in them ----------------------------------------------------------------
+
+
+def observe(model, tokenizer, questions: pd.DataFrame, kind: str, k: int, limits: Iterable[int], batch: int):
+    """K branches of each question, read at every limit of tokens; no answer is looked up here.
+
+    `questions` has the column ids. Returns the branches and a table, a row a question, branch and limit: question,
+    branch, limit, length, finished, and by finder <finder>_answer, _span (whether there is one), _disparity,
+    _probability (0 without a span). Decoding to the longest limit serves the shorter ones, as only the first token of
+    a branch is chosen by anything else than what stands before it.
+    """
+    from candor.claims.self_feedback import branching
+
+    limits = sorted(set(limits))
+    with runtime.counted("generation") as counted:
+        branches = branching.branch(model, questions["ids"].tolist(), k, limits[-1], batch=batch)
+        counted.append(int(branches.length.sum()))
+    return branches, pd.concat(
+        [_at(limit, model, tokenizer, questions, branches, kind, batch) for limit in limits], ignore_index=True
+    )
+
+
+def _at(limit: int, model, tokenizer, questions: pd.DataFrame, branches, kind: str, batch: int) -> pd.DataFrame:
+    from candor.claims.self_feedback import branching
+
+    n, k = branches.length.shape
+    finished = branches.finished & (branches.length <= limit)
+    length = np.minimum(branches.length, limit)
+    places = [(i, j) for i in range(n) for j in range(k)]
+    traces = [branches.tokens[i, j, : length[i, j] - finished[i, j]].tolist() for i, j in places]
+    cue = reasoning.cue_ids(tokenizer)
+    asked = [[*questions["ids"].iloc[i], *trace, *cue] for (i, _), trace in zip(places, traces)]
+    said = branching.branch(model, asked, 1, CUE_TOKENS, batch=batch * k)
+    found: dict[str, list] = {finder: [] for finder in spans.FINDERS}
+    for row, ((i, j), trace) in enumerate(zip(places, traces)):
+        reply = said.ids(row, 0)[: CUE_TOKENS if not said.finished[row, 0] else -1]
+        found["authors"].append(spans.authors(trace, reply, spans.pieces(tokenizer, reply), kind))
+        found["strict"].append(spans.strict(spans.pieces(tokenizer, trace), bool(finished[i, j]), kind))
+    index = np.array(places)
+    table = pd.DataFrame({"question": index[:, 0], "branch": index[:, 1], "limit": limit})
+    table = table.assign(length=length.ravel(), finished=finished.ravel())
+    for finder, read in found.items():
+        start, stop = np.array([span or (0, 0) for _, span in read]).reshape(n, k, 2).transpose(2, 0, 1)
+        table[f"{finder}_answer"] = [answer for answer, _ in read]
+        for measure in ("disparity", "probability"):
+            confidence = branching.span_confidence(branches, start, stop, measure)
+            values = branches.probability if measure == "probability" else branches.top1 - branches.top2
+            for i in np.flatnonzero((start[:, 0] == 0) & (stop[:, 0] > 0)):  # a greedy first token was not forced
+                confidence[i, 0] = values[i, 0, : stop[i, 0]].mean()
+            confidence = confidence.ravel()
+            table[f"{finder}_{measure}"] = np.nan_to_num(confidence)
+            table[f"{finder}_span"] = ~np.isnan(confidence)
+    return table
+
+
+def marked(items: pd.DataFrame, questions: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """`items` with <finder>_correct: the only place where answers are looked up."""
+    accepted = questions["accepted"].tolist()
+    for finder in spans.FINDERS:
+        answers = zip(items[f"{finder}_answer"], items["question"])
+        items[f"{finder}_correct"] = [reasoning.right(said, accepted[i], kind) for said, i in answers]
+    return items
+
+
+def decoded(items: pd.DataFrame, finder: str = "authors") -> dict[str, pd.DataFrame]:
+    """One row a question, by how it is decoded: greedy, cot (the branch of largest disparity), cot_probability."""
+    found = {"greedy": items[items["branch"] == 0]}
+    for name, measure in (("cot", "disparity"), ("cot_probability", "probability")):
+        found[name] = items.loc[items.groupby("question")[f"{finder}_{measure}"].idxmax()]
+    return {name: part.sort_values("question") for name, part in found.items()}
+
+
+def voted(items: pd.DataFrame, finder: str) -> dict[str, float]:
+    """Accuracy of the answer with most branches, and of the one whose branches carry most disparity together."""
+    given = items[items[f"{finder}_answer"] != ""]
+    groups = given.groupby(["question", f"{finder}_answer"], sort=False)
+    answers = groups.agg(
+        majority=("branch", "size"), aggregated=(f"{finder}_disparity", "sum"), right=(f"{finder}_correct", "first")
+    ).reset_index()
+    n = items["question"].nunique()
+    return {
+        name: float(answers.loc[answers.groupby("question")[name].idxmax(), "right"].sum() / n)
+        for name in ("majority", "aggregated")
+    }
+
+
+def graded(part: pd.DataFrame, finder: str = "authors") -> dict[str, float]:
+    """Accuracy and calibration of one trace a question: the four ways of the ECE, and what stands beside it."""
+    correct = part[f"{finder}_correct"].to_numpy(float)
+    probability, disparity = (part[f"{finder}_{name}"].to_numpy(float) for name in ("probability", "disparity"))
+    floor, floor_95 = calibration.noise_floor(probability)
+    return {
+        "n": len(part),
+        "accuracy": float(correct.mean()),
+        "confidence": float(probability.mean()),
+        "gap": float(probability.mean() - correct.mean()),
+        "ece": own.ece(probability, correct),
+        "ece_disparity": own.ece(disparity, correct),
+        "ece_dropped": own.ece(probability, correct, "dropped"),
+        "ece_disparity_dropped": own.ece(disparity, correct, "dropped"),
+        "floor": floor,
+        "floor_95": floor_95,
+        "brier": calibration.brier(probability, correct),
+        "smooth_ece": calibration.smooth_ece(probability, correct),
+        "auroc": own.auroc(probability, correct),
+        "zeros": float((~part[f"{finder}_span"]).mean()),
+        "unreadable": float((part[f"{finder}_answer"] == "").mean()),
+    }
+
+
+def summary(part: pd.DataFrame) -> dict[str, float]:
+    """`graded` by the authors' finder, of the strict one accuracy, ECE, zeros and unreadable; truncated, length in
+    tokens."""
+    strict = graded(part, "strict")
+    kept = {f"{name}_strict": strict[name] for name in ("accuracy", "ece", "ece_disparity", "zeros", "unreadable")}
+    about = {"truncated": float(1 - part["finished"].mean()), "length": float(part["length"].mean())}
+    return graded(part) | kept | about
+
+
+def ranking(items: pd.DataFrame, finder: str, resamples: int) -> dict[str, float]:
+    """Whether confidence ranks the branches of a question, over questions with both right and wrong ones.
+
+    prompts (how many those are), within_auroc (by disparity) with _low and _high over questions, its twin by
+    probability, slope_b, slope_b_probability, coverage (traces with a span), unreadable (traces without an answer), and
+    the accuracies of greedy, max_path, aggregated and majority decoding, with max_path_gain over greedy.
+    """
+    correct = items[f"{finder}_correct"].to_numpy(float)
+    row: dict[str, float] = {}
+    for measure, suffix in (("disparity", ""), ("probability", "_probability")):
+        confidence = items[f"{finder}_{measure}"].to_numpy(float)
+        each = own.prompt_aurocs(confidence, correct, items["question"]).to_numpy()
+        row |= {"prompts": len(each), f"within_auroc{suffix}": float(each.mean()) if len(each) else np.nan}
+        few = len(each) < 2
+        low, high = (np.nan, np.nan) if few else intervals.bootstrap_interval(np.mean, each, n_resamples=resamples)
+        row |= {f"within_auroc{suffix}_low": low, f"within_auroc{suffix}_high": high}
+        row[f"slope_b{suffix}"] = own.slope(confidence, correct, items["question"])
+    row["coverage"] = float(items[f"{finder}_span"].mean())
+    row["unreadable"] = float((items[f"{finder}_answer"] == "").mean())
+    chosen = decoded(items, finder)
+    row |= {
+        ours: float(chosen[name][f"{finder}_correct"].mean())
+        for name, ours in (("greedy", "greedy"), ("cot", "max_path"))
+    }
+    return row | voted(items, finder) | {"max_path_gain": row["max_path"] - row["greedy"]}
+
+
+def agreement(items: pd.DataFrame) -> float:
+    """Share of traces in which both finders read the same answer; what neither could read is no agreement."""
+    same = items["authors_answer"] == items["strict_answer"]
+    return float((same & (items["authors_answer"] != "")).mean())
+
+
+# --- What a step does -------------------------------------------------------------------------------
+
+
+def _cell(context: Context) -> tuple[str, str, str]:
+    """The model, the set and the kind of its answers."""
+    model, name = CELLS[context.step.key.split("/")[1]]
+    return context.settings["reasoning_ids"][model], name, reasoning.SETS[name].kind
+
+
+def base(context: Context) -> dict[str, pd.DataFrame]:
+    """The model before training.
+
+    Tables: items (as `observe` and `marked`), ranking (a row a limit and finder; agreement: share of traces in which
+    both read the same answer), summary (a row a limit and decoding).
+    """
+    settings = context.settings["reasoning"]
+    limits = sorted({settings["tokens"], *settings["limits"]})
+    items = _observed(context, None, settings["branches"], limits)
+    rows, summaries = [], []
+    for limit in limits:
+        part = items[items["limit"] == limit]
+        for finder in spans.FINDERS:
+            found = ranking(part, finder, context.settings["resamples"])
+            rows.append({"limit": limit, "finder": finder} | found | {"agreement": agreement(part)})
+        for name, chosen in decoded(part).items():
+            summaries.append({"limit": limit, "decoding": name} | summary(chosen))
+    return {"items": items, "ranking": pd.DataFrame(rows), "summary": pd.DataFrame(summaries)}
+
+
+def evaluate(context: Context) -> dict[str, pd.DataFrame]:
+    """An arm, greedy; tables items and summary (one row) as `base`'s."""
+    settings = context.settings["reasoning"]
+    place = context.need(context.step.options["arm"]).model
+    items = _observed(context, place, 1, [settings["tokens"]])
+    row = {"limit": settings["tokens"], "decoding": "greedy"} | summary(items)
+    return {"items": items, "summary": pd.DataFrame([row])}
+
+
+def _observed(context: Context, place, k: int, limits: Iterable[int]) -> pd.DataFrame:
+    from candor.language_models import generation
+    from candor.training import models
+
+    models.quiet()
+    settings = context.settings["reasoning"]
+    policy, name, kind = _cell(context)
+    model, tokenizer = generation.load(place or policy)
+    questions = reasoning.questions(name, context.settings["eval_seed"], settings["questions"], tokenizer)
+    # Arms have one branch a question: as many run together as the base has branches.
+    batch = settings["batch"] * (settings["branches"] if k == 1 else 1)
+    _, items = observe(model, tokenizer, questions, kind, k, limits, batch)
+    return marked(items, questions, kind)
+
+
+def labels(context: Context) -> dict[str, pd.DataFrame]:
+    """The labels, made once from the model before training, on training questions without their answers.
+
+    Tables: traces (question, branch, ids, finished, answer, disparity), chosen and chosen_shuffled (the pairs used:
+    prompt, chosen, rejected, difference, margin, held), pairs (a row a ranking: number before the cap, used, coverage:
+    share of prompts with a pair, unreadable: share of pairs with an answer that could not be read, different: share of
+    the others with different answers, median_difference).
+    """
+    from candor.language_models import generation
+    from candor.training import models
+
+    models.quiet()
+    settings, seed = context.settings["reasoning"], context.seed
+    policy, _, kind = _cell(context)
+    model, tokenizer = generation.load(policy)
+    prompts = _prompts(context, tokenizer)
+    k, tokens = settings["branches"], settings["tokens"]
+    branches, items = observe(model, tokenizer, prompts, kind, k, [tokens], settings["batch"])
+    traces = items[["question", "branch", "finished"]].assign(
+        ids=[branches.ids(i, j) for i, j in zip(items["question"], items["branch"])],
+        answer=items["authors_answer"],
+        disparity=items["authors_disparity"],
+    )
+    confidence = traces["disparity"].to_numpy().reshape(-1, k)
+    rng = np.random.default_rng([seed, 6])
+    found, described = {"traces": traces}, []
+    for name, ranked in (("chosen", confidence), ("chosen_shuffled", rng.permuted(confidence, axis=1))):
+        pairs, about = pairs_of(ranked, traces["answer"].to_numpy().reshape(-1, k), settings, rng)
+        found[name] = pairs.assign(held=prompts["held"].to_numpy()[pairs["prompt"]])
+        described.append({"ranking": "confidence" if name == "chosen" else "shuffled"} | about)
+    if not len(found["chosen"]):
+        raise CandorError("No trace is confident enough to make a pair: lower reasoning.threshold in the scale.")
+    return found | {"pairs": pd.DataFrame(described)}
+
+
+def pairs_of(confidence: np.ndarray, answers: np.ndarray, settings: Mapping, rng) -> tuple[pd.DataFrame, dict]:
+    """Pairs of traces by confidence [n, K], at most so many a prompt by lot, and what they hold before and after."""
+    from candor.training import self_feedback as feedback
+
+    pairs = feedback.preference_pairs(confidence, settings["threshold"])
+    mixed = pairs.iloc[rng.permutation(len(pairs))]
+    used = mixed.groupby("prompt").head(settings["pairs_per_prompt"]).reset_index(drop=True)
+    one, other = (answers[used["prompt"], used[side]] for side in ("chosen", "rejected"))
+    known = (one != "") & (other != "")
+    return used, {
+        "number": len(pairs),
+        "used": len(used),
+        "coverage": used["prompt"].nunique() / len(confidence),
+        "unreadable": float(1 - known.mean()) if len(used) else np.nan,
+        "different": float((one != other)[known].mean()) if known.any() else np.nan,
+        "median_difference": float(used["difference"].median()) if len(used) else np.nan,
+    }
+
+
+def _prompts(context: Context, tokenizer) -> pd.DataFrame:
+    """The training questions of the seed, without answers."""
+    settings, (_, name, _) = context.settings["reasoning"], _cell(context)
+    return reasoning.train_prompts(name, context.seed, settings["prompts"], settings["max_prompt_tokens"], tokenizer)
+
+
+def _sides(context: Context, pairs: pd.DataFrame, prompts: pd.DataFrame) -> dict[str, list[list[int]]]:
+    """Ids of the prompts of pairs, and of both traces."""
+    k = context.settings["reasoning"]["branches"]
+    ids = context.need("labels").table("traces")["ids"]
+    found = {side: [list(ids.iloc[i]) for i in pairs["prompt"] * k + pairs[side]] for side in ("chosen", "rejected")}
+    return {"prompt": [prompts["ids"].iloc[i] for i in pairs["prompt"]]} | found
+
+
+def _joined(prompts: Iterable, traces: Iterable) -> list[list[int]]:
+    return [[*a, *b] for a, b in zip(prompts, traces)]
+
+
+def judge(context: Context) -> dict[str, pd.DataFrame]:
+    """A judge of the pairs of its ranking.
+
+    Tables: log; summary (one row: pairs, held_pairs, pair_accuracy on pairs of prompts held out, reward_bench: that on
+    RewardBench's mathematics, and low, high, centre, divisor of its scores of the start's traces).
+    """
+    from candor.claims.self_feedback.run import scale_of
+    from candor.language_models import generation
+    from candor.training import models
+    from candor.training import reasoning as training
+
+    models.quiet()
+    recipe, arm = context.settings["reasoning"]["judge"], context.step.options["arm"]
+    policy, _, _ = _cell(context)
+    tokenizer, ready = generation.tokenizer_of(policy), context.need("labels")
+    prompts = _prompts(context, tokenizer)
+    pairs = ready.table("chosen" if arm == "rlsf" else "chosen_shuffled")
+    used, held = (pairs[pairs["held"] == part].reset_index(drop=True) for part in (False, True))
+    sides = _sides(context, used, prompts)
+    rows = [_joined(sides["prompt"], sides[side]) for side in ("chosen", "rejected")]
+    model, log = training.fit_judge(
+        policy, *rows, used["margin"], recipe, context.seed, context.folder, context.progress
+    )
+    shutil.rmtree(context.folder / "trainer", ignore_errors=True)
+    traces = ready.table("traces")
+    rated = training.scores(
+        model, _joined(prompts["ids"].iloc[traces["question"]], traces["ids"]), recipe["micro_batch"]
+    )
+    k = context.settings["reasoning"]["branches"]
+    wins = np.diff([rated[held["prompt"] * k + held[side]] for side in ("rejected", "chosen")], axis=0) > 0
+    row = {"pairs": len(used), "held_pairs": len(held), "pair_accuracy": float(wins.mean()) if len(held) else np.nan}
+    right, wrong = (training.scores(model, side, recipe["micro_batch"]) for side in reasoning.reward_bench(tokenizer))
+    row["reward_bench"] = float((right > wrong).mean())
+    return {"log": log, "summary": pd.DataFrame([row | scale_of(rated)])}
+
+
+def train(context: Context) -> dict[str, pd.DataFrame]:
+    """A policy by RLOO: against the judge of its ranking, or against a public reward model fed text.
+
+    The scale of the reward is that of the judge of confidence, for the shuffled ranking too; that of a public one is
+    found in the same way. Table log.
+    """
+    from candor.claims.self_feedback.run import scale_of
+    from candor.language_models import generation
+    from candor.training import judged, models
+    from candor.training import reasoning as training
+    from candor.training import self_feedback as feedback
+
+    models.quiet()
+    settings, arm = context.settings["reasoning"], context.step.options["arm"]
+    policy, _, _ = _cell(context)
+    tokenizer = generation.tokenizer_of(policy)
+    prompts, batch = _prompts(context, tokenizer), settings["judge"]["micro_batch"]
+    stop_at_kl = None
+    if arm == "rlhf":
+        rate = training.by_text(settings["public_judge"], tokenizer, batch)
+        traces = context.need("labels").table("traces").query(f"question < {_RATED}")
+        asked = prompts.iloc[traces["question"]]
+        scale = scale_of(rate(asked["ids"], asked["text"], [list(ids) for ids in traces["ids"]]))
+        stop_at_kl = last_kl(context.need("rlsf").table("log"))
+    else:
+        rate = training.by_ids(training.load_judge(context.need(f"judge_{arm}").model), batch)
+        scale = context.need("judge_rlsf").table("summary").iloc[0]
+    questions = prompts.loc[~prompts["held"], ["prompt", "text", "ids"]].rename(columns={"ids": "question_ids"})
+    log = judged.optimise(
+        policy,
+        questions.reset_index(drop=True),
+        training.reward(rate, scale["centre"], scale["divisor"]),
+        settings["rloo"].to_dict() | {"max_completion_tokens": settings["tokens"]},
+        context.seed,
+        context.folder,
+        stop_at_kl=stop_at_kl,
+        progress=context.progress,
+    )
+    feedback.check_anchor(log)
+    shutil.rmtree(context.folder / "trainer", ignore_errors=True)
+    return {"log": log}
+
+
+def last_kl(log: pd.DataFrame) -> float:
+    """Mean KL of a completion over the last tenth of the log."""
+    return float(log["kl"].tail(max(1, len(log) // 10)).mean())
+
+
+def prefer(context: Context) -> dict[str, pd.DataFrame]:
+    """A policy by DPO on the pairs by confidence; table log."""
+    from candor.language_models import generation
+    from candor.training import models
+    from candor.training import reasoning as training
+
+    models.quiet()
+    policy, _, _ = _cell(context)
+    pairs = context.need("labels").table("chosen").query("not held")
+    sides = _sides(context, pairs, _prompts(context, generation.tokenizer_of(policy)))
+    recipe = context.settings["reasoning"]["dpo"]
+    log = training.prefer(policy, *sides.values(), recipe, context.seed, context.folder, context.progress)
+    shutil.rmtree(context.folder / "trainer", ignore_errors=True)
+    return {"log": log}
+
+
+# --- The steps --------------------------------------------------------------------------------------
+
+_HERE = "candor.claims.self_feedback.reasoning_models"
+_READS = ("reasoning_ids", "reasoning", "datasets", "reasoning_data")
+
+
+def _of_cell(cell: str) -> list[Step]:
+    at, seeds = f"{WORLD}/{cell}", "reasoning_seeds"
+
+    def trained(name: str, make: str, *needs: str) -> Step:
+        arm = name.removeprefix("judge_")
+        places = tuple(f"{at}/{need}" for need in needs)
+        return Step(f"{at}/{name}", f"{_HERE}:{make}", places, {"arm": arm}, settings=_READS, seeds=seeds, trains=True)
+
+    tested = (*_READS, "eval_seed")
+    found = [
+        Step(f"{at}/eval_base", f"{_HERE}:base", settings=(*tested, "resamples"), seeds="eval_seed"),
+        Step(f"{at}/labels", f"{_HERE}:labels", settings=_READS, seeds=seeds),
+        trained("judge_rlsf", "judge", "labels"),
+        trained("judge_shuffled", "judge", "labels"),
+        trained("rlsf", "train", "labels", "judge_rlsf"),
+        trained("shuffled", "train", "labels", "judge_rlsf", "judge_shuffled"),
+        trained("dpo", "prefer", "labels"),
+        trained("rlhf", "train", "labels", "rlsf"),
+    ]
+    return found + [
+        Step(f"{at}/eval_{arm}", f"{_HERE}:evaluate", (f"{at}/{arm}",), {"arm": arm}, settings=tested, seeds=seeds)
+        for arm in ARMS
+    ]
+
+
+STEPS = {step.key: step for cell in CELLS for step in _of_cell(cell)}
+
+
+def wanted(config: Config, arms: Collection[str] | None = None) -> list[str]:
+    """Keys of the steps that a scale asks for, of these arms only (None: of all), inference first."""
+    if "models" not in config["evidence"]:
+        return []
+    chosen = [arm for arm in ARMS if arm in config["models"]["reasoning_arms"]]
+    keys = [("base", f"{WORLD}/{cell}/eval_base") for cell in config["models"]["reasoning_cells"]]
+    for cell in config["models"]["reasoning_cells"]:
+        needed = [f"{WORLD}/{cell}/{arm}" for arm in chosen]
+        before = dict.fromkeys(need for key in needed for need in _needs(key))
+        keys += [(None, key) for key in before if key not in needed]
+        keys += [(arm, f"{WORLD}/{cell}/{name}") for arm in chosen for name in (arm, f"eval_{arm}")]
+    return [key for arm, key in keys if arms is None or arm is None or arm in arms]
+
+
+def _needs(key: str) -> list[str]:
+    """What a step needs, all the way down, first things first."""
+    return [found for need in STEPS[key].needs for found in (*_needs(need), need)]
+
+
+# --- What has to be there ---------------------------------------------------------------------------
+
+
+def data_needed(config: Config) -> list[tuple[str, str]]:
+    """Names and splits of the files that the scale's steps read."""
+    if not wanted(config):
+        return []
+    chosen = [CELLS[cell][1] for cell in config["models"]["reasoning_cells"]]
+    trains = bool(config["models"]["reasoning_arms"])
+    places = [place for name in chosen for place in reasoning.files(name) if trains or place[1] == "test"]
+    return list(dict.fromkeys([*places, *([("reward_bench", "test")] if trains else [])]))
+
+
+def models_needed(config: Config) -> list[str]:
+    """Model ids (or folders) that the scale's steps load."""
+    if not wanted(config):
+        return []
+    models = config["models"]
+    ids = [models["reasoning_ids"][CELLS[cell][0]] for cell in models["reasoning_cells"]]
+    ids += [models["reasoning"]["public_judge"]] if "rlhf" in models["reasoning_arms"] else []
+    return list(dict.fromkeys(ids))
+
+
+def requirements(config: Config) -> list[str]:
+    """What a scale with these steps still lacks here, a sentence each with the way to get it; empty if nothing."""
+    if not wanted(config):
+        return []
+    lacks = language_models.engine_missing(config)
+    absent = dict.fromkeys(name for name, split in data_needed(config) if sets.missing(name, split))
+    return (
+        lacks
+        + language_models.data_missing(config, absent)
+        + language_models.weights_missing(config, models_needed(config))
+    )
+
+
+# --- Tables for the claim ---------------------------------------------------------------------------
+
+
+def models(results) -> dict[str, pd.DataFrame]:
+    """What the claim reads; absent evidence leaves no table.
+
+    Of the first model of each set (M1-M6): models_ranking (dataset, limit, finder, columns of `ranking`; the limit at
+    which arms are evaluated and the authors' finder first), models_summary (dataset, arm: base, cot, cot_probability
+    and the trained ones, seed, columns of `summary`; what is not trained is repeated for every seed),
+    models_differences (as `differences`), models_flips (as `flips`), models_decoding (dataset, limit, decoding, columns
+    of `summary`). Of all cells: models_cells (as `cells`), models_pairs, models_judges, models_log (as those steps;
+    cell, arm, seed).
+    """
+    config = results.config
+    if not wanted(config):
+        return {}
+    chosen, arms = config["models"]["reasoning_cells"], list(config["models"]["reasoning_arms"])
+    seeds, tokens = config["models"]["reasoning_seeds"], config["models"]["reasoning"]["tokens"]
+
+    def stack(read, names: Iterable[str], table: str) -> pd.DataFrame:
+        frames = [read(cell, list(names), table, world=WORLD) for cell in chosen]
+        frames = [frame for frame in frames if len(frame)]
+        if not frames:
+            return pd.DataFrame()
+        found = pd.concat(frames, ignore_index=True).rename(columns={"setting": "cell"})
+        places = pd.DataFrame([CELLS[cell] for cell in found["cell"]], columns=["model", "dataset"])
+        return pd.concat([places, found], axis=1)
+
+    found = {
+        "models_pairs": stack(results.trained, ["labels"], "pairs"),
+        "models_judges": stack(results.trained, ["judge_rlsf", "judge_shuffled"], "summary"),
+        "models_log": stack(results.trained, arms, "log"),
+    }
+    before, tried = stack(results.collect, ["base"], "summary"), stack(results.collect, arms, "summary")
+    order = stack(results.collect, ["base"], "ranking")
+    if len(before):
+        first = before.groupby("dataset", sort=False)["cell"].first()
+        order = order.assign(far=order["limit"] != tokens).sort_values(["far", "finder"], kind="stable")
+        found["models_ranking"] = order[order["cell"].isin(first)].drop(columns=["far", "arm", "seed"])
+        found["models_decoding"] = before[before["cell"].isin(first)].drop(columns=["arm", "seed"])
+        still = before[before["limit"] == tokens].assign(arm=lambda t: t["decoding"].replace("greedy", "base"))
+        every = pd.concat([*(still.assign(seed=seed) for seed in seeds), tried], ignore_index=True)
+        found["models_summary"] = every[every["cell"].isin(first)].drop(columns=["limit", "decoding"])
+        found["models_cells"] = cells(every)
+        found["models_flips"] = flips(found["models_summary"])
+        items, own_items = stack(results.collect, ["base"], "items"), stack(results.collect, arms, "items")
+        items, own_items = (part[part["cell"].isin(first)] if len(part) else part for part in (items, own_items))
+        if len(own_items):
+            found["models_differences"] = differences(
+                items[items["limit"] == tokens], own_items, config["models"]["resamples"]
+            )
+    return {name: part.reset_index(drop=True) for name, part in found.items() if len(part)}
+
+
+def cells(every: pd.DataFrame) -> pd.DataFrame:
+    """A row a cell and trained arm: model, dataset, seeds, and the mean change of accuracy and ECE since the base.
+
+    Columns accuracy_change, ece_change, ece_disparity_change, as shares.
+    """
+    measures = ["accuracy", "ece", "ece_disparity"]
+    at = ["model", "dataset", "cell"]
+    start = every[every["arm"] == "base"].groupby("cell")[measures].mean()
+    after = every[every["arm"].isin(ARMS)].groupby([*at, "arm"], sort=False)
+    table = after[measures].mean().reset_index()
+    for name in measures:
+        table[f"{name}_change"] = table[name] - table["cell"].map(start[name])
+    return table.drop(columns=measures).assign(seeds=after["seed"].nunique().to_numpy())
+
+
+# What M2 to M5 hold against each other: criterion, measure, arm, other, and the band of the change in points.
+_HELD = (
+    ("M3 base", "ece", "rlsf", "base", (-np.inf, 2.0)),
+    ("M3 rlhf", "ece", "rlsf", "rlhf", (-np.inf, -3.0)),
+    ("M4", "accuracy", "rlsf", "cot", (-3.0, 1.0)),
+    ("M5", "ece", "dpo", "base", (-np.inf, 0.0)),
+)
+
+
+def flips(table: pd.DataFrame) -> pd.DataFrame:
+    """Does a verdict turn with the measure? M2 cannot: it is about accuracy, whatever the confidence.
+
+    A row a criterion, set and variant: headline and value (change in points, mean over seeds, as declared and with the
+    variant: the ECE of `VARIANTS`, and for M4 the branch of largest probability), flips (one is in the band, the other
+    is not; for M5, which has none, the sign).
+    """
+    means = table.groupby(["dataset", "arm"])[["accuracy", *VARIANTS]].mean()
+    rows = []
+    for (criterion, measure, arm, other, (low, high)), dataset in [
+        (held, dataset) for held in _HELD for dataset in table["dataset"].unique()
+    ]:
+        if not {(dataset, arm), (dataset, other)} <= set(means.index):
+            continue
+
+        def change(measure, other, arm=arm, dataset=dataset) -> float:
+            return float(100 * (means.loc[(dataset, arm), measure] - means.loc[(dataset, other), measure]))
+
+        headline = change(measure, other)
+        if measure == "ece":
+            variants = {name.removeprefix("ece_"): change(name, other) for name in VARIANTS[1:]}
+        else:
+            variants = {"probability": change(measure, "cot_probability")}
+        for variant, value in variants.items():
+            rows.append(
+                {
+                    "criterion": criterion,
+                    "dataset": dataset,
+                    "variant": variant,
+                    "headline": headline,
+                    "value": value,
+                    "flips": (low <= headline <= high) != (low <= value <= high),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def differences(before: pd.DataFrame, after: pd.DataFrame, resamples: int) -> pd.DataFrame:
+    """Arms against what they are held to, on the same questions: dataset, arm, other, seed, n.
+
+    accuracy_change with mcnemar_p (exact below 25 discordant questions), gained and lost (questions); ece_change (by
+    probability, zeros kept) with a paired bootstrap over questions, _low and _high.
+    """
+    from statsmodels.stats.contingency_tables import mcnemar
+
+    pairs = [
+        ("rlsf", "base"),
+        ("rlsf", "cot"),
+        ("rlsf", "rlhf"),
+        ("rlsf", "shuffled"),
+        ("dpo", "base"),
+        ("rlhf", "base"),
+    ]
+    rows = []
+    for dataset, untouched in before.groupby("dataset", sort=False):
+        named = {"base" if name == "greedy" else name: part for name, part in decoded(untouched).items()}
+        for seed, part in after[after["dataset"] == dataset].groupby("seed", sort=False):
+            here = named | {arm: frame.sort_values("question") for arm, frame in part.groupby("arm")}
+            for arm, other in pairs:
+                if arm not in here or other not in here:
+                    continue
+                (q, right), (q0, right0) = (
+                    (here[name]["authors_probability"].to_numpy(float), here[name]["authors_correct"].to_numpy(float))
+                    for name in (arm, other)
+                )
+                if len(q) != len(q0):
+                    raise CandorError(
+                        f"{arm} and {other} did not answer the same questions of {dataset}: make both again."
+                    )
+                gained, lost = int((right > right0).sum()), int((right < right0).sum())
+                table = [[0, gained], [lost, 0]]
+                low, high = intervals.bootstrap_interval(_ece_change, q, right, q0, right0, n_resamples=resamples)
+                rows.append(
+                    {
+                        "dataset": dataset,
+                        "arm": arm,
+                        "other": other,
+                        "seed": seed,
+                        "n": len(q),
+                        "accuracy_change": float((right - right0).mean()),
+                        "mcnemar_p": float(mcnemar(table, exact=gained + lost < 25).pvalue) if gained + lost else 1.0,
+                        "gained": gained,
+                        "lost": lost,
+                        "ece_change": _ece_change(q, right, q0, right0),
+                        "ece_change_low": low,
+                        "ece_change_high": high,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def _ece_change(q, right, q0, right0) -> float:
+    return own.ece(q, right) - own.ece(q0, right0)

@@ -1,0 +1,85 @@
+"""What a trained decoder says about questions of `witnesses`: the whole joint of answer and stated confidence.
+
+The cue is forced, so a malformed habit never hides a value. Every question's text runs through the model once,
+whatever the number of questions that share it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from candor.witnesses import world
+
+CHUNK = 64  # small enough to stay in a core's cache
+
+
+@dataclass(frozen=True)
+class Joint:
+    """P(answer) and P(confidence | answer) for n questions.
+
+    `answers` [n, S]: softmax over the suspects alone. `confidence` [n, S, 11]: given each suspect, over 0, .1, ... 1
+    (None where documents state none). `idk`, `gives_up` [n]: the mass of IDK and of NONE beside the suspects.
+    """
+
+    answers: np.ndarray
+    confidence: np.ndarray | None
+    idk: np.ndarray
+    gives_up: np.ndarray
+
+
+def ask(model, questions: world.Questions, *, confidence_first: bool = False, states: bool = True) -> Joint:
+    """Ask the model every question, with the cue of its document format forced."""
+    rows = world.prompt_tokens(questions, confidence_first)
+    unique: dict[tuple[int, ...], int] = {}
+    place = np.array([unique.setdefault(tuple(row), len(unique)) for row in rows])
+    parts = _ask_unique(model, list(unique), questions.suspects, confidence_first, states)
+    answers, confidence, idk, gives_up = (None if part is None else part[place] for part in parts)
+    return Joint(answers, confidence, idk, gives_up)
+
+
+def _ask_unique(model, rows, suspects: int, confidence_first: bool, states: bool):
+    import torch
+
+    from candor.shared_prompt import branch_hidden
+
+    answer_ids = world.ANSWER_IDS[:suspects]
+    other_ids = np.array([world.TOKEN["IDK"], world.TOKEN["NONE"]])
+    first, then = (world.CONFIDENCE_IDS, answer_ids) if confidence_first else (answer_ids, world.CONFIDENCE_IDS)
+    cue = ("</confidence>", "<answer>") if confidence_first else ("</answer>", "<confidence>")
+    tails = torch.tensor([[token, *(world.TOKEN[word] for word in cue)] for token in first], device=model.device)
+    n = len(rows)
+    answers, others = np.zeros((n, suspects)), np.zeros((n, 2))
+    confidence = np.zeros((n, suspects, 11), dtype=np.float32) if states else None
+    lengths = np.array([len(row) for row in rows])
+    for length in np.unique(lengths):  # questions of one length need no padding
+        members = np.flatnonzero(lengths == length)
+        for start in range(0, len(members), CHUNK):
+            index = members[start : start + CHUNK]
+            ids = torch.tensor([rows[i] for i in index], device=model.device)
+            after_prompt, after_tails = branch_hidden(model, ids, tails if states else tails[:0])
+            logits = _logits(model, after_prompt)
+            given = _softmax(_logits(model, after_tails)[..., then]) if states else None
+            if confidence_first:
+                joint = _softmax(logits[:, first])[:, :, None] * given  # [m, 11, S]
+                answers[index] = joint.sum(1)
+                confidence[index] = np.swapaxes(joint / np.maximum(joint.sum(1, keepdims=True), 1e-300), 1, 2)
+            else:
+                answers[index] = _softmax(logits[:, answer_ids])
+                others[index] = _softmax(logits[:, np.concatenate([answer_ids, other_ids])])[:, suspects:]
+                if states:
+                    confidence[index] = given
+    return answers, confidence, others[:, 0], others[:, 1]
+
+
+def _logits(model, hidden) -> np.ndarray:
+    import torch
+
+    with torch.no_grad():
+        return model.lm_head(hidden).double().cpu().numpy()
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    exponent = np.exp(logits - logits.max(-1, keepdims=True))
+    return exponent / exponent.sum(-1, keepdims=True)

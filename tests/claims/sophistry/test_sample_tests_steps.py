@@ -1,0 +1,283 @@
+"""The steps of the world of programs: what is declared, rewards and pairs, one small run end to end."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from candor.claims.sophistry import approval, evaluators, world
+from candor.claims.sophistry import run as sample_tests
+from candor.core import settings as config
+from candor.core import step as steps
+from candor.run import steps as experiments
+from candor.training import models
+
+ROOT = "sample_tests/standard"
+FIVE_SEEDS = {"base", "setup", "selection", "r_train", "r_star", "shuffled"}
+THREE_SEEDS = {"reward_model", "learned_rm", "r_train_kl000", "r_train_kl020", "r_hard"}
+
+
+def test_every_arm_is_declared_with_its_evaluation_and_seeds():
+    seeds = {key.removeprefix("sample_tests/"): step.seeds for key, step in sample_tests.STEPS.items()}
+    wanted = {f"standard/{name}": "seeds" for name in FIVE_SEEDS}
+    wanted |= {f"standard/{name}": "few_seeds" for name in THREE_SEEDS}
+    for setting in ("soft", "no_line"):
+        wanted |= {f"{setting}/{name}": "few_seeds" for name in ("base", "setup", "r_train")}
+    for key, value in list(wanted.items()):
+        setting, name = key.split("/")
+        if name not in ("setup", "selection", "reward_model"):
+            wanted[f"{setting}/eval_{name}"] = value
+    assert seeds == wanted
+    followed = {key for key, step in sample_tests.STEPS.items() if step.options.get("trajectory")}
+    assert followed == {f"{ROOT}/eval_{name}" for name in ("r_train", "r_star", "shuffled", "learned_rm")}
+
+
+def test_the_laptop_scale_is_the_specification():
+    settings = config.load("laptop")["world"]["sample_tests"]
+    wanted = {
+        **{"eval_problems": 2000, "eval_seed": 7001, "fit_problems": 1500},
+        **{"selection_problems": 1000, "selection_samples": 16, "samples": 8},
+        **{"hidden_size": 64, "layers": 2, "heads": 4, "mlp": 256},
+        **{"sft_problems": 3000, "base_steps": 1000, "base_batch": 64, "base_lr": 4e-3, "base_weight_decay": 0.05},
+        **{"rl_problems": 2000, "grpo_steps": 80, "prompts_per_step": 32, "num_generations": 8},
+        **{"grpo_lr": 2e-4, "kl_weight": 0.05, "snapshot_every": 20},
+        **{"rm_lr": 1e-3, "rm_batch": 64, "rm_heldout": 400},
+    }
+    assert {name: settings[name] for name in wanted} == wanted
+
+
+def test_the_decoder_has_the_specification_s_size():
+    model = models.new_decoder(len(world.VOCABULARY), 0, 1, hidden_size=64, layers=2, heads=4, mlp=256)
+    assert sum(p.numel() for p in model.parameters()) == 136_064
+
+
+# --- Rewards, pairs, selection ----------------------------------------------------------------------
+
+
+def test_a_reward_looks_problems_up_and_reads_to_the_end():
+    given = world.problems(50, "standard", np.random.default_rng(0))
+    programs = given.references()
+    tests = given.oracle_tests[:, :2]
+    reward = sample_tests.passing(given, tests, "r_train")
+    order = np.random.default_rng(1).permutation(50)
+    ids = [[*world.tokens_of(programs[i]), world.EOS] for i in order]
+    assert reward(completion_ids=ids, problem=order.tolist()) == [1.0] * 50
+    assert reward(completion_ids=[row[:-1] for row in ids], problem=order.tolist()) == [0.0] * 50, "none ends"
+    others = np.roll(order, 1)
+    expected = [
+        bool((world.run([programs[i]])[0] == given[[j]].truth[0])[tests[j]].all()) for i, j in zip(order, others)
+    ]
+    assert reward(completion_ids=ids, problem=others.tolist()) == [float(e) for e in expected]
+    assert 0 < sum(expected) < 50
+
+
+def test_pairs_are_approved_against_rejected_of_one_prompt():
+    rng = np.random.default_rng(0)
+    prompt = np.repeat(np.arange(40), 8)
+    programs = [(int(t),) for t in rng.integers(4, size=320)]
+    approved = rng.random(320) < 0.5
+    approved[:8] = True
+    pairs = sample_tests.preferences(prompt, programs, approved, rng)
+    assert approved[pairs[:, 0]].all() and not approved[pairs[:, 1]].any()
+    assert (prompt[pairs[:, 0]] == prompt[pairs[:, 1]]).all()
+    assert all(programs[i] != programs[j] for i, j in pairs)
+    counts = np.bincount(prompt[pairs[:, 0]], minlength=40)
+    assert counts[0] == 0 and counts.max() == 3 and len(np.unique(pairs, axis=0)) == len(pairs)
+    assert (np.diff(prompt[pairs[:, 0]]) < 0).any(), "in random order"
+
+
+def test_the_best_of_n_is_what_passes_if_anything_does():
+    reward = np.array([[1, 0, 0, 1, 0, 0, 0, 0], [0] * 8]).astype(bool)
+    by_four = sample_tests.picked(reward, 4)
+    assert by_four[0].tolist() == [0.25, 0, 0, 0.25, 0.125, 0.125, 0.125, 0.125]
+    assert by_four[1].tolist() == [0.125] * 8
+    assert sample_tests.picked(reward, 8)[0].tolist() == [0.5, 0, 0, 0.5, 0, 0, 0, 0]
+    rng = np.random.default_rng(0)
+    many = rng.random((3000, 4)) < 0.2
+    expected = 1 - 0.8**4
+    assert (sample_tests.picked(many, 4) * many).sum(1).mean() == pytest.approx(expected, abs=0.03)
+
+
+# --- Programs of a model ----------------------------------------------------------------------------
+
+
+def decoder(seed):
+    torch.manual_seed(seed)
+    return models.new_decoder(len(world.VOCABULARY), 0, 1, hidden_size=16, layers=1, heads=2, mlp=32).eval()
+
+
+def test_sampling_is_reproducible_and_leaves_the_generator_alone():
+    given = world.problems(30, "standard", np.random.default_rng(0))
+    model = decoder(0)
+    torch.manual_seed(5)
+    first = sample_tests.sample(model, given, 2, 7)
+    after = torch.rand(1)
+    torch.manual_seed(5)
+    assert torch.rand(1) == after
+    assert sample_tests.sample(model, given, 2, 7) == first
+    assert sample_tests.sample(model, given, 2, 8) != first
+    assert len(first) == 60
+
+
+def test_divergence_is_the_sum_of_exact_token_divergences():
+    given = world.problems(5, "standard", np.random.default_rng(0))
+    model, other = decoder(0), decoder(1)
+    programs = [world.tokens_of(text) for text in given.references()[:4]] + [None]
+    total = 0.0
+    for prompt, program in zip(given.prompts(), programs[:4]):
+        ids = torch.tensor([[*world.tokens_of(prompt), *program, world.EOS]])
+        with torch.no_grad():
+            p, q = (m(input_ids=ids).logits[0].double().log_softmax(-1) for m in (model, other))
+        steps_ = range(len(world.tokens_of(prompt)) - 1, ids.shape[1] - 1)
+        total += sum(float((p[t].exp() * (p[t] - q[t])).sum()) for t in steps_)
+    assert sample_tests.divergence(model, other, given, programs) == pytest.approx(total / 4, rel=1e-4)
+    assert sample_tests.divergence(model, model, given, programs) == 0
+
+
+# --- A small run ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Base, setup, selection, three arms and evaluations at smoke scale, the base trained for half as long."""
+    names = ("base", "setup", "eval_base", "selection", "r_train", "eval_r_train", "reward_model", "learned_rm")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CANDOR_RESULTS", str(tmp_path_factory.mktemp("results")))
+        half = {"world": {"sample_tests": {"base_steps": 250, "sft_problems": 800}}}
+        known, scale = experiments.steps(), config.load("smoke", overrides=half)
+        made = {name: steps.run(f"{ROOT}/{name}", 11, known, scale)[0] for name in names}
+        yield made, experiments.Results(scale).collect("standard", ["base", "r_train"], "summary", "sample_tests")
+
+
+PAIRED = (
+    *("approval", "correctness", "error", "fpr", "tpr", "discrimination", "fpr_both", "pass_rate_both"),
+    *("fallible_approval", "fallible_error", "fallible_tpr", "fallible_fpr", "fallible_discrimination"),
+    *("second_approval", "second_correctness", "second_error", "second_fpr", "second_fpr_both"),
+)
+SINGLE = (
+    *("n_both", "fpr_equal", "r_train", "pass_rate", "pass_rate_wrong", "kl", "valid", "length", "truncated", "line"),
+    *("worse_10", "worse_35", "n_problems"),
+)
+
+
+def test_the_summary_has_every_measure(results):
+    _, collected = results
+    assert collected["arm"].tolist() == ["base", "r_train"]
+    assert {*PAIRED, *(f"{name}_before" for name in PAIRED), *SINGLE} <= set(collected.columns)
+    base, arm = (collected.iloc[i] for i in range(2))
+    for name in PAIRED:
+        assert base[name] == pytest.approx(base[f"{name}_before"], nan_ok=True)
+    for name in ("approval", "correctness", "error", "tpr", "fallible_tpr"):
+        assert arm[f"{name}_before"] == pytest.approx(base[name], nan_ok=True), "the same base, the same chances"
+    assert base["kl"] == 0 and arm["kl"] > 0 and base["worse_10"] == 0
+    assert base["valid"] > 0.5, "the base writes programs"
+
+
+def test_other_tables_of_an_evaluation(results):
+    made, _ = results
+    result = made["eval_r_train"]
+    row = result.table("summary").iloc[0]
+    classes = result.table("classes")
+    assert classes["class"].tolist() == [0, 1, 2] and classes["n"].sum() == 120
+    for name in ("approval", "correctness", "pass_rate"):
+        assert (classes[name] * classes["n"]).sum() / 120 == pytest.approx(row[name])
+    bins = result.table("bins")
+    assert bins["pass_low"].tolist() == [0, *approval.PASS_RATES] and bins["n"].sum() == row["n_both"]
+    assert np.nansum(bins["fpr"] * bins["n"]) / row["n_both"] == pytest.approx(row["fpr_both"])
+    minutes = result.table("minutes")
+    assert all(tuple(rows["multiple"]) == evaluators.MULTIPLES for _, rows in minutes.groupby("reading"))
+    assert minutes["gap"].to_numpy() == pytest.approx((minutes["fpr"] - minutes["fpr_before"]).to_numpy())
+    each = result.table("evaluators")
+    assert each.groupby("pool").size().to_dict() == {10: 10, 35: 35}
+    assert each.loc[each["pool"] == 10, "error"].mean() == pytest.approx(row["error"])
+    course = result.table("trajectory")
+    assert course["step"].tolist() == [0, 2] and course["kl"].iloc[0] == 0 < course["kl"].iloc[1]
+    assert course["approval"].iloc[0] == pytest.approx(row["approval_before"])
+    assert {"reward", "error", "fpr", "fpr_both", "tpr", "pass_rate_wrong", "correctness"} <= set(course.columns)
+
+
+def test_programs_are_shown_with_what_each_audience_ran(results):
+    made, _ = results
+    table = made["eval_r_train"].table("programs")
+    assert set(table["audience"]) == {"reward", "evaluator", "oracle"}
+    per = table.groupby(["problem", "audience"]).size().unstack()
+    assert (per["reward"] == 2).all() and (per["oracle"] == 34).all() and per["evaluator"].between(1, 4).all()
+    assert (table["passed"] == (table["output"] == table["expected"])).all()
+    oracle = table[table["audience"] == "oracle"].groupby("problem")
+    assert oracle["passed"].mean().to_numpy() == pytest.approx(oracle["pass_rate"].first().to_numpy())
+    own = table[table["audience"] != "oracle"].groupby("problem")
+    for _, rows in own:
+        assert not set(rows.loc[rows["audience"] == "reward", "x"]) & set(
+            rows.loc[rows["audience"] == "evaluator", "x"]
+        )
+    for _, row in table[table["audience"] == "reward"].head(20).iterrows():
+        assert (world.run([row["program"]])[0, world.index(row["x"])] == row["expected"]) == row["passed"]
+
+
+def test_the_setup_names_the_tests_that_the_base_passes_most(results):
+    made, _ = results
+    fit = made["setup"].table("fit").iloc[0]
+    assert fit["overlap"] == 0 and 0 < fit["kappa"] <= 1
+    tests = made["setup"].table("tests")
+    assert tests.groupby("split").size().to_dict() == {"eval": 120, "fit": 100, "rl": 100}
+    samples = made["setup"].table("rl_programs")
+    given = world.problems(100, "standard", world.stream("rl", 11), "rl")
+    several = given[samples["problem"].to_numpy()]
+    done = world.outcomes([p or "" if isinstance(p, str) else None for p in samples["program"]], several)
+    easy, hard = (sample_tests.reward_tests(tests, "rl", kind) for kind in ("easy", "hard"))
+
+    def share(which):
+        return done.passes[np.arange(400)[:, None], np.repeat(which, 4, axis=0)].mean()
+
+    assert share(easy) > share(given.oracle_tests) and share(easy) >= share(hard)
+    assert (easy[:, 0] != easy[:, 1]).all() and (hard[:, 0] != hard[:, 1]).all()
+    assert set(made["setup"].table("eval_programs")["draw"]) == {0, 1}
+
+
+def test_training_starts_at_its_anchor(results):
+    made, _ = results
+    log = made["r_train"].table("log")
+    assert log["step"].iloc[0] == 1 and log["kl"].iloc[0] == pytest.approx(0, abs=1e-5)
+    assert "r_train" in log and log["reward"].between(0, 1).all()
+    assert not (made["r_train"].folder / "trainer").exists()
+
+
+def test_the_reward_model_is_described(results):
+    made, _ = results
+    row = made["reward_model"].table("summary").iloc[0]
+    assert 0 <= row["pair_accuracy"] <= 1 and row["pairs"] >= row["heldout_pairs"] and row["score_sd"] > 0
+    assert {"score_line", "score_right", "score_wrong"} <= set(row.index)
+    assert np.isfinite(made["learned_rm"].table("log")["reward"]).all()
+
+
+def test_selection_moves_what_it_selects(results):
+    made, _ = results
+    table = made["selection"].table("summary").set_index("rule")
+    assert list(table.index) == ["base", *(f"best_of_{n}{s}" for s in ("", "_r_star") for n in (4, 16))]
+    assert table["r_train"].loc[["base", "best_of_4", "best_of_16"]].is_monotonic_increasing
+    assert table["correctness"].loc[["base", "best_of_4_r_star", "best_of_16_r_star"]].is_monotonic_increasing
+    assert (table["approval_before"] == table.loc["base", "approval"]).all()
+    assert table.loc["base", "fpr_both"] == pytest.approx(table.loc["base", "fpr_both_before"])
+    slopes = made["selection"].table("slopes")
+    assert all(tuple(rows["quantity"]) == approval.QUANTITIES for _, rows in slopes.groupby("reward"))
+    star = slopes[(slopes["reward"] == "r_star") & (slopes["quantity"] == "correctness")]
+    assert star["slope"].item() >= 0, "the variance of the oracle"
+
+
+def test_the_measures_follow_the_outcomes():
+    """Programs whose fate is known: the base writes the rule alone, the arm the reference."""
+    given = world.problems(200, "standard", np.random.default_rng(0))
+    knobs = {"tests": 2.0, "kappa": 0.7, "skill": 0.2, "kappa_fallible": 0.8}
+    panel = sample_tests.Panel(knobs, given, given.oracle_tests[:, :2], 1)
+    rules = [program.split(" ", 7)[-1] if kind else program for program, kind in zip(given.references(), given.kind)]
+    before, after = (
+        sample_tests._output([world.tokens_of(text) for text in texts], panel) for texts in (rules, given.references())
+    )
+    row = sample_tests.summary(after, before, panel)
+    assert row["correctness"] == 1 and row["n_both"] == 0 and np.isnan(row["fpr"]) and np.isnan(row["fpr_both"])
+    assert row["correctness_before"] == pytest.approx((given.kind == 0).mean(), abs=0.02)
+    assert row["r_train"] == row["r_train_before"] == 1 and row["truncated"] == 0
+    same = sample_tests.summary(before, before, panel)
+    assert same["fpr_equal"] == 0 and same["fpr_both"] == pytest.approx(same["fpr"])
+    table = sample_tests.by_evaluator(before, before, panel)
+    assert (table["error"] == table["error_before"]).all()
+    assert isinstance(sample_tests.bins(before, before), pd.DataFrame)
