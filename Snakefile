@@ -10,10 +10,11 @@ Every placeholder of a shell command is quoted (`:q`): a results folder may have
 
 from pathlib import Path
 
-from candor.run import plan as graph, preflight, progress
 from candor.claims import load
-from candor.core.settings import options
 from candor.core.errors import spoken
+from candor.core.settings import options
+from candor.run import plan as graph
+from candor.run import preflight, progress
 from candor.run.replicate import hold
 
 with spoken():  # Snakemake would show a stack trace

@@ -189,7 +189,7 @@ class Plan:
 
 
 def models_path(claim: str) -> ModuleType:
-    """The module of `experiments/` with the pretrained models that a claim's tables read (their `MODELS_FROM`)."""
+    """The module with the pretrained models that a claim's tables read (their `MODELS_FROM`)."""
     from candor.language_models import run as language_models
 
     return getattr(claims.load(claim).tables, "MODELS_FROM", language_models)
