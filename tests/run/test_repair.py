@@ -295,7 +295,7 @@ def made(tmp_path_factory):
     at = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CANDOR_RESULTS", str(at))
-        patch.setattr(steps, "_code_digest", lambda _: "code")
+        patch.setattr(steps.fingerprints, "digest", lambda *_: "code")
         plan = graph.plan("smoke")
         jobs.figures(plan, CLAIM, "dialogue")  # from the reference
         for write in WRITE.values():
@@ -306,7 +306,7 @@ def made(tmp_path_factory):
 @pytest.fixture
 def results(made, tmp_path, monkeypatch):
     monkeypatch.setenv("CANDOR_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setattr(steps, "_code_digest", lambda _: "code")
+    monkeypatch.setattr(steps.fingerprints, "digest", lambda *_: "code")
     shutil.copytree(made, tmp_path / "results")
     return graph.plan("smoke")
 

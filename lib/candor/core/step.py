@@ -5,13 +5,11 @@ A step's key is `world/setting/name`; with a seed and a scale it names one folde
 (safetensors) and `run.json` (configuration, versions, commit, hardware, seconds, peak memory, checksums).
 
 A step is stale when its fingerprint differs: its resolved settings, the fingerprints of what it needs, and the
-code that it really uses. That code is found by reading, not by running: starting from the step's function, every
-name that it mentions is followed to its definition inside candor. Comments, docstrings and formatting do not count.
+meaning of the code that it really uses (`core/fingerprint.py`).
 """
 
 from __future__ import annotations
 
-import ast
 import importlib
 import os
 import re
@@ -19,23 +17,17 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from candor.core import fingerprint as fingerprints
 from candor.core import provenance, runtime, store
 from candor.core.errors import CandorError, CorruptError, MissingError, disk
 from candor.core.settings import Config, results_root
 
-PACKAGE = Path(__file__).parents[1]
 _NAME = re.compile(r"[a-z0-9_]+")
-# Carries a step and does not shape what it makes: its edits make nothing stale.
-_MACHINERY = {
-    f"candor.{name}"
-    for name in ("core.step", "core.store", "core.settings", "core.errors", "core.runtime", "checkpoints")
-}
 
 
 @dataclass(frozen=True)
@@ -43,9 +35,10 @@ class Step:
     """What is made, as data.
 
     `make` names a function `module:function` that takes a `Context` and returns its tables by name. `uses` names
-    further code that the function reaches only through `options` (rewards by name). `settings` are the keys of the
-    world's configuration that the step depends on (`name=key` reads a key under another name); `seeds` says which
-    list of the scale's seeds it runs on.
+    further code that the function reaches only through `options`: rewards by name, or one entry of a table, of which
+    only that entry counts then (`module:NAME[entry]`). `settings` are the keys of the world's configuration that the
+    step depends on (`name=key` reads a key under another name); `seeds` says which list of the scale's seeds it runs
+    on.
     """
 
     key: str
@@ -102,86 +95,7 @@ class Context:
         return next(result for key, result in self.needs.items() if key.split("/")[-1] == name)
 
 
-# --- Which code a step uses -----------------------------------------------------------------------
-
-
-@cache
-def _definitions(module: str) -> tuple[dict[str, ast.AST], dict[str, str]]:
-    """Top-level definitions of a candor module, and what its imports from candor stand for."""
-    path = PACKAGE.parent / (module.replace(".", "/") + ".py")
-    if not path.exists():
-        path = PACKAGE.parent / module.replace(".", "/") / "__init__.py"
-    tree = ast.parse(path.read_text())
-    defined: dict[str, ast.AST] = {}
-    imported: dict[str, str] = {}
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            defined[node.name] = node
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            for name in (n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)):
-                defined[name] = node
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("candor"):
-            for alias in node.names:
-                imported[alias.asname or alias.name] = f"{node.module}:{alias.name}"
-    return defined, imported
-
-
-def _is_module(name: str) -> bool:
-    path = PACKAGE.parent / name.replace(".", "/")
-    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
-
-
-def _bare(node: ast.AST) -> str:
-    """The code of a definition without docstrings, comments and layout."""
-    node = ast.parse(ast.unparse(node))
-    for part in ast.walk(node):
-        if isinstance(part, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(part, clean=False) is not None:
-            part.body = part.body[1:]
-    return ast.dump(node)
-
-
-@cache
-def _definition(module: str, name: str) -> tuple[str, tuple[str, ...]]:
-    """The bare code of one definition, and what inside candor it mentions, as `module:name`."""
-    defined, imported = _definitions(module)
-    node, mentioned = defined[name], {}
-    for part in ast.walk(node):
-        if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
-            target = imported.get(part.value.id, "").replace(":", ".")
-            if target and _is_module(target):
-                mentioned[f"{target}:{part.attr}"] = None
-        if isinstance(part, ast.Name):
-            if part.id in defined:
-                mentioned[f"{module}:{part.id}"] = None
-            elif part.id in imported and not _is_module(imported[part.id].replace(":", ".")):
-                mentioned[imported[part.id]] = None
-    return _bare(node), tuple(mentioned)
-
-
-def code_used(*references: str) -> dict[str, str]:
-    """Every definition inside candor that `references` (`module:name`) reach, with its bare code."""
-    found: dict[str, str] = {}
-    queue = list(references)
-    while queue:
-        reference = queue.pop()
-        module, name = reference.split(":")
-        if reference in found or module in _MACHINERY:
-            continue
-        defined, imported = _definitions(module)
-        if name not in defined:
-            if name in imported:
-                queue.append(imported[name])
-            continue
-        found[reference], mentioned = _definition(module, name)
-        queue += mentioned
-    return found
-
-
-@cache
-def _code_digest(references: tuple[str, ...]) -> str:
-    return store.digest(sorted(code_used(*references).items()))
+# --- When a step is stale ---------------------------------------------------------------------------
 
 
 def fingerprint(step: Step, seed: int, steps: Mapping[str, Step], config: Config) -> str:
@@ -192,7 +106,7 @@ def fingerprint(step: Step, seed: int, steps: Mapping[str, Step], config: Config
             "seed": seed,
             "options": dict(step.options),
             "settings": resolved(step, config).to_dict(),
-            "code": _code_digest((step.make, *step.uses)),
+            "code": fingerprints.digest(step.make, *step.uses),
             "needs": {key: fingerprint(steps[key], seed, steps, config) for key in step.needs},
         }
     )

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 
 from candor import claims
+from candor.core import fingerprint
 from candor.core import settings as config
 from candor.core import step as steps
 from candor.core.errors import CandorError
@@ -179,7 +180,7 @@ class Plan:
         if "released" in self.config["evidence"] and hasattr(claims.load(claim).tables, "released"):
             parts.append(f"candor.claims.{claim}.tables:released")
         return _digest(
-            [steps.code_used(*parts, "candor.run.steps:Results"), _published(), self.config["evidence"]],
+            [fingerprint.digest(*parts, "candor.run.steps:Results"), _published(), self.config["evidence"]],
             {
                 f"{key} {seed}": steps.fingerprint(known[key], seed, known, self.config)
                 for key in keys
@@ -269,7 +270,7 @@ def _on_gpu(step: steps.Step, settings: Config) -> bool:
 @cache
 def _by_accelerate(make: str) -> bool:
     """Whether a step's function reaches the training that uses all GPUs of its job."""
-    return "candor.language_models.training:train" in steps.code_used(make)
+    return "candor.language_models.training:train" in fingerprint.used(make)
 
 
 # --- What else can be stale ------------------------------------------------------------------------
@@ -277,13 +278,13 @@ def _by_accelerate(make: str) -> bool:
 
 def criteria_digest(claim: str) -> str:
     """Changes when a claim's criteria do, or how they are judged."""
-    return _digest(steps.code_used(f"candor.claims.{claim}.criteria:CLAIM", "candor.declare.ledger:write"))
+    return fingerprint.digest(f"candor.claims.{claim}.criteria:CLAIM", "candor.declare.ledger:write")
 
 
 def figure_digest(claim: str, name: str) -> str:
     """Changes when a figure would look different, given the same tables."""
     plot = claims.load(claim).plots.FIGURES[name]
-    code = steps.code_used(
+    code = fingerprint.digest(
         f"{plot.draw.__module__}:{plot.draw.__qualname__}",
         "candor.declare.figures:style",
         "candor.declare.figures:save",

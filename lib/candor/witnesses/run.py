@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from candor import rewards
 from candor.core.step import Context, Step
 from candor.witnesses import world
 
@@ -32,41 +33,42 @@ RLCR = (("correct", 1.0), ("brier_score", 1.0), FORMAT)
 def reward_terms(reward, group: int, seed: int) -> tuple[list[Callable], list[float]]:
     """The reward functions and weights that the names in an arm's options stand for.
 
-    `reward` holds (name, weight). A name is a function of `candor.rewards`, `<rule>_score`, `threshold_<percent>`,
-    or one of these after `shuffled_` (permuted within a group) or `rolled_` (scored against another question).
+    `reward` holds (name, weight), names of `TERMS`.
     """
-    return [_term(name, group, seed) for name, _ in reward], [weight for _, weight in reward]
+    return [TERMS[name](group, seed) for name, _ in reward], [weight for _, weight in reward]
 
 
-def _term(name: str, group: int, seed: int) -> Callable:
-    from candor import rewards
-
-    if name == "shuffled_rlcr":
-        terms = [(weight, _term(part, group, seed)) for part, weight in RLCR]
-        return rewards.shuffled(rewards.summed(terms), group, seed)
-    if name == "shuffled_correct":
-        return rewards.shuffled(rewards.correct, group, seed)
-    if name == "rolled_brier_score":
-        return rewards.rolled("brier", group)
-    if name.startswith("threshold_"):
-        return rewards.threshold(int(name.removeprefix("threshold_")) / 100)
-    if name.endswith("_score"):
-        return rewards.score(name.removesuffix("_score"))
-    return getattr(rewards, name)
+def _shuffled_rlcr(group: int, seed: int) -> Callable:
+    return rewards.shuffled(rewards.summed([(w, TERMS[part](group, seed)) for part, w in RLCR]), group, seed)
 
 
-def _code_of(name: str) -> tuple[str, ...]:
-    """Where the code of a reward term is, for the fingerprint."""
-    if name == "shuffled_rlcr":
-        parts = {code for part, _ in RLCR for code in _code_of(part)}
-        return tuple(sorted({"candor.rewards:shuffled", "candor.rewards:summed", *parts}))
-    if name == "shuffled_correct":
-        return ("candor.rewards:correct", "candor.rewards:shuffled")
-    if name == "rolled_brier_score":
-        return ("candor.rewards:rolled",)
-    if name.startswith("threshold_"):
-        return ("candor.rewards:threshold",)
-    return ("candor.rewards:score",) if name.endswith("_score") else (f"candor.rewards:{name}",)
+# What a name in an arm's reward stands for, given the size of a group and the seed.
+TERMS: dict[str, Callable[[int, int], Callable]] = {
+    "correct": lambda group, seed: rewards.correct,
+    "oracle": lambda group, seed: rewards.oracle,
+    "well_formed": lambda group, seed: rewards.well_formed,
+    "well_formed_answer": lambda group, seed: rewards.well_formed_answer,
+    "brier_score": lambda group, seed: rewards.score("brier"),
+    "linear_score": lambda group, seed: rewards.score("linear"),
+    "log_score": lambda group, seed: rewards.score("log"),
+    "threshold_0": lambda group, seed: rewards.threshold(0.0),
+    "threshold_50": lambda group, seed: rewards.threshold(0.5),
+    "threshold_75": lambda group, seed: rewards.threshold(0.75),
+    "threshold_90": lambda group, seed: rewards.threshold(0.9),
+    "shuffled_correct": lambda group, seed: rewards.shuffled(rewards.correct, group, seed),
+    "shuffled_rlcr": _shuffled_rlcr,
+    "rolled_brier_score": lambda group, seed: rewards.rolled("brier", group),
+}
+
+
+def _code_of(term: str) -> tuple[str, ...]:
+    """Where the code of a reward term is, for the fingerprint: its entry alone, and that of its scoring rule."""
+    entries = [f"{_HERE}:TERMS[{term}]"]
+    if term == "shuffled_rlcr":
+        entries += [code for part, _ in RLCR for code in _code_of(part)]
+    if term.endswith("_score"):
+        entries.append(f"candor.rewards:RULES[{term.removesuffix('_score').removeprefix('rolled_')}]")
+    return tuple(entries)
 
 
 # --- What a step does -------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ from candor.claims.annotation_noise import judges as annotators
 from candor.core import settings as config
 from candor.core import step as steps
 from candor.core.errors import CandorError
+from candor.core.fingerprint import used as code_used
 from candor.core.settings import Config
-from candor.core.step import code_used
 from candor.declare import ledger
 from candor.language_models import generation
 from candor.run import fetch

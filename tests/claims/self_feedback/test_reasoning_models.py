@@ -13,8 +13,8 @@ from candor.claims.self_feedback import reasoning_models as rm
 from candor.core import settings as config
 from candor.core import step as steps
 from candor.core.errors import CandorError
+from candor.core.fingerprint import used as code_used
 from candor.core.settings import Config
-from candor.core.step import code_used
 from candor.language_models import generation, sets
 from candor.measure import spans
 from candor.run import fetch

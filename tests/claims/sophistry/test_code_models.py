@@ -13,8 +13,8 @@ from candor.claims.sophistry import code_models as cm
 from candor.core import settings as config
 from candor.core import step as steps
 from candor.core.errors import CandorError
+from candor.core.fingerprint import used as code_used
 from candor.core.settings import Config
-from candor.core.step import code_used
 from candor.run import steps as experiments
 
 policy = test_language_models.policy  # the same stand-in: random weights, a byte-level BPE
