@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 from candor.core import settings as config
 from candor.core.errors import CandorError
+from candor.core.fingerprint import used as code_used
 from candor.core.settings import Config
-from candor.core.step import Context, Result, code_used
+from candor.core.step import Context, Result
 from candor.language_models import generation, sets, text
 from candor.language_models import run as lm
 from candor.run import fetch

@@ -2,6 +2,7 @@
 
 import pytest
 from candor.claims.model_size import run as sizes
+from candor.core import fingerprint
 from candor.core import settings as config
 from candor.core import step as steps
 from candor.core.settings import Config
@@ -62,7 +63,7 @@ def test_a_size_is_stale_when_what_its_home_uses_changes(monkeypatch):
     settings = config.load("sweep")
     key = "witnesses/size_30k/rlcr"
     assert {"candor.rewards:correct", "candor.witnesses.run:arm"} <= set(
-        steps.code_used(KNOWN[key].make, *KNOWN[key].uses)
+        fingerprint.used(KNOWN[key].make, *KNOWN[key].uses)
     )
     other = config.load("sweep", overrides={"world": {"witnesses": {"grpo_steps": 401}}})
     assert steps.fingerprint(KNOWN[key], 11, KNOWN, settings) != steps.fingerprint(KNOWN[key], 11, KNOWN, other)
