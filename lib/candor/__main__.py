@@ -84,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--hardware", default="h100", help="a card of data/cost/rates.csv, such as a100 (default: h100)")
     made.add_argument("--shared-prompts", action="store_true", help="a prompt is computed once a group of completions")
     made.add_argument("--csv", type=Path, default=None, metavar="FILE", help="the table as CSV too")
-    made.add_argument("--page", action="store_true", help="write COST.md and the table in README.md instead")
+    made.add_argument("--page", action="store_true", help="write COST.md instead")
     command(verify, "Compare your results with data/reference", "scale")
     command(declare, "Lock the criteria that are new, before their run; refuses if one that is locked was changed")
     command(repair, "Replicate, after removing what is truncated, edited or odd", "scale", "claim", "cores")

@@ -11,7 +11,7 @@ from candor import __main__ as cli
 from candor.core import settings as config
 from candor.core.errors import CandorError
 from candor.core.settings import ROOT
-from candor.run import cost, readme
+from candor.run import cost
 from candor.run import plan as graph
 from candor.run import steps as experiments
 
@@ -210,7 +210,6 @@ def test_what_papers_report_is_of_the_same_order():
 def test_the_page_is_what_the_command_gives():
     """Otherwise: python -m candor cost --page."""
     assert (ROOT / "COST.md").read_text() == cost.page()
-    assert readme.read("cost") == cost.summary()
 
 
 def test_the_command_needs_no_torch_and_writes_a_table(tmp_path):

@@ -163,6 +163,22 @@ def test_every_declared_criterion_gets_its_row_even_without_a_run():
         assert ledger.missing_criteria(claim, rows.iloc[1:]) == [claim.criteria[0].id]
 
 
-@pytest.mark.parametrize("part, made", [("ledger", publish.readme_ledger), ("sweep", publish.readme_sweep)])
-def test_the_parts_of_the_readme_are_those_of_the_reference(part, made):
-    assert readme.read(part) == made(), f"README.md is older than data/reference: promote it again ({part})"
+@pytest.mark.parametrize(
+    ("page", "part", "made"),
+    [
+        (readme.README, "answer", publish.readme_answer),
+        (readme.README, "verdicts", publish.readme_verdicts),
+        (readme.LEDGER, "ledger", publish.readme_ledger),
+        (readme.LEDGER, "sweep", publish.readme_sweep),
+    ],
+)
+def test_what_pages_say_of_results_is_the_reference(page, part, made):
+    assert readme.read(page, part) == made(), f"{page.name} is older than data/reference: promote it again ({part})"
+
+
+def test_the_answer_says_what_the_signs_of_its_numbers_say():
+    """Rises from the first to the second; more; falls; small."""
+    (base, rlvr), (wrong,), (kappa,), (ece,), _ = publish.answer_numbers(evidence.load(source="reference").checks)
+    assert rlvr > 2 * base and wrong > 0 and kappa < 0 and 0 < ece < 0.05
+    words = publish.readme_answer().split()
+    assert len(words) <= 120

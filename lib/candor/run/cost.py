@@ -37,7 +37,6 @@ from candor.core.step import Step
 from candor.language_models import generation, sets
 from candor.language_models import run as language_models
 from candor.run import plan as graph
-from candor.run import readme
 from candor.run import steps as experiments
 
 DATA = ROOT / "data" / "cost"
@@ -1075,7 +1074,6 @@ ASSUMED = (
 
 
 def write_page() -> list[Path]:
-    """Write COST.md, and its short table between the marks in README.md."""
+    """Write COST.md."""
     PAGE.write_text(page(), encoding="utf-8")
-    readme.put("cost", summary())
-    return [PAGE, readme.PATH]
+    return [PAGE]

@@ -81,11 +81,67 @@ def promote(plan: graph.Plan, unfinished: bool = False) -> list[Path]:
         about = jobs.origin_of(plan) | {"missing": missing, "sessions": jobs.sessions(plan)}
         store.put(draft, kept / "provenance.json", about)
     if kept == graph.REFERENCE:
-        readme.put("ledger", readme_ledger())
+        readme.put(readme.README, "answer", readme_answer())
+        readme.put(readme.README, "verdicts", readme_verdicts())
+        readme.put(readme.LEDGER, "ledger", readme_ledger())
     else:
-        readme.put("sweep", readme_sweep())
+        readme.put(readme.LEDGER, "sweep", readme_sweep())
     cost.write_page()  # it tells core-minutes from the seconds of the reference
-    return [*made, kept / "ledger.csv", kept / "provenance.json", readme.PATH, cost.PAGE]
+    return [*made, kept / "ledger.csv", kept / "provenance.json", readme.README, readme.LEDGER, cost.PAGE]
+
+
+# The answer's sentences, and the numbers in them: claim, criterion, place among its checks.
+ANSWER = (
+    (
+        "Training pays for what can be seen, and honest confidence is not paid for. A reward for right answers alone "
+        "moves the probability of an answer away from its chance to be right: its calibration error rises from "
+        "{:.2f} to {:.2f}.",
+        (("binary_reward", "W2", 1), ("binary_reward", "W2", 0)),
+    ),
+    (
+        "A judge who can check only a part approves {:+.1f} points more wrong answers.",
+        (("sophistry", "W3", 0),),
+    ),
+    (
+        "Raters who let guesses pass teach a model to stop asking: its agreement with people on when to ask falls by "
+        "{:.2f}.",
+        (("grounding_loss", "W2", 0),),
+    ),
+    (
+        "Pay for calibration as well, with a Brier term, and the error of stated confidence is {:.3f} at the same "
+        "accuracy.",
+        (("brier_fix", "W2", 2),),
+    ),
+    (
+        "These are small worlds with simulated people. Where a control did as much as the reward, or a band was "
+        "missed, the verdicts say so.",
+        (),
+    ),
+)
+
+
+def answer_numbers(checks: pd.DataFrame) -> list[list[float]]:
+    """The numbers of `ANSWER`, sentence by sentence."""
+    values = checks.groupby(["claim", "criterion"])["value"].agg(list)
+    return [[float(values[claim, criterion][place]) for claim, criterion, place in places] for _, places in ANSWER]
+
+
+def readme_answer() -> str:
+    """The answer to the title's question, with the sizes of the reference's numbers; the sentences have their signs."""
+    numbers = answer_numbers(evidence.load(source="reference").checks)
+    return " ".join(text.format(*map(abs, row)) for (text, _), row in zip(ANSWER, numbers))
+
+
+def readme_verdicts() -> str:
+    """A row a claim: what it says, and the reference's overall verdict."""
+    kept = evidence.load(source="reference")
+    rows = [f"*{kept.label}*", "", "| | claim | verdict |", "| --- | --- | --- |"]
+    for name in claims.NAMES:
+        claim = claims.load(name).claim
+        whole = kept.verdicts.query("claim == @name and part == 'overall'").iloc[0]
+        notebook = f"notebooks/{claim.number:02d}_{name}.ipynb"
+        rows.append(f"| [{claim.number}]({notebook}) | {claim.statement} | **{whole.verdict}** |")
+    return "\n".join(rows)
 
 
 def readme_ledger() -> str:
