@@ -93,13 +93,13 @@ def promote(plan: graph.Plan, unfinished: bool = False) -> list[Path]:
 # The answer's sentences, and the numbers in them: claim, criterion, place among its checks.
 ANSWER = (
     (
-        "Training pays for what can be seen, and honest confidence is not paid for. A reward for right answers alone "
-        "moves the probability of an answer away from its chance to be right: its calibration error rises from "
-        "{:.2f} to {:.2f}.",
-        (("binary_reward", "W2", 1), ("binary_reward", "W2", 0)),
+        "Training pays for what can be seen, and nobody pays for honest confidence. A reward for right answers alone "
+        "raises the calibration error of an answer's probability from {:.2f} to {:.2f}; the same rewards shuffled raise "
+        "it by {:.2f} less.",
+        (("binary_reward", "W2", 1), ("binary_reward", "W2", 0), ("binary_reward", "W2", 2)),
     ),
     (
-        "A judge who can check only a part approves {:+.1f} points more wrong answers.",
+        "A judge who can check only a part approves {:.0f} points more of the wrong answers.",
         (("sophistry", "W3", 0),),
     ),
     (
@@ -108,15 +108,10 @@ ANSWER = (
         (("grounding_loss", "W2", 0),),
     ),
     (
-        "Pay for calibration as well, with a Brier term, and the error of stated confidence is {:.3f} at the same "
-        "accuracy.",
+        "Pay for calibration too, with a Brier term, and the error of stated confidence is {:.2f} at the same accuracy.",
         (("brier_fix", "W2", 2),),
     ),
-    (
-        "These are small worlds with simulated people. Where a control did as much as the reward, or a band was "
-        "missed, the verdicts say so.",
-        (),
-    ),
+    ("All this is in small worlds, with simulated people; what failed stands in the verdicts.", ()),
 )
 
 
