@@ -94,8 +94,8 @@ def promote(plan: graph.Plan, unfinished: bool = False) -> list[Path]:
 ANSWER = (
     (
         "Training pays for what can be seen, and nobody pays for honest confidence. A reward for right answers alone "
-        "raises the calibration error of an answer's probability from {:.2f} to {:.2f}; the same rewards shuffled raise "
-        "it by {:.2f} less.",
+        "raises the calibration error of an answer's probability from {:.2f} to {:.2f}; the same rewards shuffled "
+        "raise it by {:.2f} less.",
         (("binary_reward", "W2", 1), ("binary_reward", "W2", 0), ("binary_reward", "W2", 2)),
     ),
     (
@@ -108,7 +108,8 @@ ANSWER = (
         (("grounding_loss", "W2", 0),),
     ),
     (
-        "Pay for calibration too, with a Brier term, and the error of stated confidence is {:.2f} at the same accuracy.",
+        "Pay for calibration too, with a Brier term, and the error of stated confidence is {:.2f} at the same "
+        "accuracy.",
         (("brier_fix", "W2", 2),),
     ),
     ("All this is in small worlds, with simulated people; what failed stands in the verdicts.", ()),
