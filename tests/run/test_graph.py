@@ -315,6 +315,23 @@ def test_an_edited_trainer_trains_again_and_comments_do_not(finished):
 # --- Killed, harmed and run again --------------------------------------------------------------------
 
 ONE = "grounding_loss"  # the cheapest claim
+@pytest.mark.parametrize(
+    ("rule", "ended", "said"),
+    [
+        ("steps", "died with <Signals.SIGKILL: 9>.", "the rule steps was killed (SIGKILL, signal 9; most often"),
+        ("steps", "returned non-zero exit status 143.", "the rule steps was killed (SIGTERM, signal 15)"),
+        ("notebook", "returned non-zero exit status 138.", "The kernel of a notebook was killed"),
+        ("notebook", "returned non-zero exit status 1.", "The rule notebook failed: no message"),
+    ],
+)
+def test_what_killed_a_job_is_named(rule, ended, said, tmp_path, monkeypatch):
+    monkeypatch.setenv("CANDOR_RESULTS", str(tmp_path))
+    plan, log = graph.plan("smoke"), tmp_path / "log"
+    plan.folder.mkdir()
+    log.write_text(f"Error in rule {rule}:\n    log: nowhere.log (check it)\nCommand 'set -euo pipefail' {ended}\n")
+    assert said in replicate._failure(plan, log, 1)
+
+
 TARGETS = ("worker", "shell", "snakemake", "parent", "group")
 
 
@@ -346,7 +363,8 @@ def killed(run: Checkout, draw: random.Random) -> str:
     assert code != stopped or "Stopped; what is finished is kept" in output, done
     assert code != stopped or "shell" not in there or "Stopping ..." in output, done
     if code == 2:
-        assert number in (signal.SIGINT, signal.SIGHUP) or f"({number.name}" in output or "by SIGTERM" in output, done
+        named = f"({number.name}" in output or "by SIGTERM" in output or "kernel of a notebook was killed" in output
+        assert number in (signal.SIGINT, signal.SIGHUP) or named, done
     snakemake = there.get("snakemake")
     if code == -signal.SIGKILL and snakemake and alive(snakemake):
         code, output = run.replicate("replicate", "--claim", ONE)

@@ -338,6 +338,10 @@ def _failure(plan: graph.Plan, log: Path, code: int) -> str:
         return f"Snakemake {'was stopped by SIGTERM' if stopped else f'failed: {last}'} Log: {log}. {again}"
     place = ROOT / rule[2]
     ended = re.search(r"died with <Signals\.\w+: (\d+)>|returned non-zero exit status (\d+)\.", text)
+    if (
+        rule[1] == "notebook" and ended and ended[2] == "138"
+    ):  # papermill's code for a kernel that ended before its cells
+        return f"The kernel of a notebook was killed; most often the memory was full. Log: {place}. {again}"
     number = int(ended[1] or max(int(ended[2]) - 128, 0)) if ended else 0
     if number:
         return f"A job of the rule {rule[1]} was {_killed(number)}. Log: {place}. {again}"
