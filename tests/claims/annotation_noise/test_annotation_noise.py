@@ -13,7 +13,7 @@ from candor.claims.annotation_noise import judges
 from candor.claims.annotation_noise import run as steps
 from candor.claims.annotation_noise import tables as t
 from candor.claims.annotation_noise.criteria import CLAIM
-from candor.claims.annotation_noise.plots import FIGURES
+from candor.claims.annotation_noise.figures import FIGURES
 from candor.claims.shared import rows
 from candor.core import settings as config
 from candor.core.step import MissingError

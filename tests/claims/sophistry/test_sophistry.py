@@ -13,7 +13,7 @@ from candor.claims.sophistry import story_models
 from candor.claims.sophistry import tables as t
 from candor.claims.sophistry.approval import PASS_RATES, QUANTITIES
 from candor.claims.sophistry.criteria import CLAIM, size_word
-from candor.claims.sophistry.plots import FIGURES
+from candor.claims.sophistry.figures import FIGURES
 from candor.declare import figures, ledger
 
 PUBLISHED = Path(__file__).parents[3] / "data" / "published"

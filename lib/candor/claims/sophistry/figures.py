@@ -15,9 +15,11 @@ from matplotlib.patheffects import withStroke
 from candor.claims.shared import known, rows, standard
 from candor.claims.sophistry.tables import APPS, GENERAL, TASK
 from candor.declare import figures as f
-from candor.declare.figures import Plot
+from candor.declare.figures import Figures
 from candor.declare.ledger import Tables
 from candor.measure.intervals import t_interval
+
+FIGURES = Figures()
 
 _HALO = [withStroke(linewidth=2.6, foreground=f.PAPER)]
 _REFERENCE: dict[str, Any] = {"color": f.INK, "linewidth": 0.9, "linestyle": (0, (5, 2)), "zorder": 1}
@@ -42,8 +44,16 @@ def _change(table: pd.DataFrame, measure: str) -> pd.Series:
 # --- Published ------------------------------------------------------------------------------------
 
 
+@FIGURES.draws("decomposition", "leniency")
 def plane(tables: Tables) -> Figure:
-    """The three settings as arrows in the plane of the two rates."""
+    """People's verdicts before (hollow) and after RLHF (arrowhead), on all outputs: wrong ones are approved more
+    often, right ones are not. Levels are printed for the general reward model only; dashed arrows assume a constant
+    correctness of 35 % (APPS) and 50 % (task-specific).
+
+    Three panels with the false-positive rate on the x-axis and the true-positive rate on the y-axis. General: from
+    46, 64 to 63, 66. APPS: from 30, 66 to 52, 65. Task-specific: from 41, 55 to 63, 46, below the diagonal. The
+    arrows run to the right, towards higher error; a curve of mere leniency runs up and to the right.
+    """
     figure, axes = f.canvas(1, 3, width=7.8, height=3.7, sharey=True)
     lenient = tables["leniency"]
     for ax, (setting, look) in zip(axes, SETTING_LOOKS.items()):
@@ -86,8 +96,15 @@ def _iso_error(ax: Axes, correctness: float) -> None:
             note.set_fontsize(7)
 
 
+@FIGURES.draws("fpr_intervals", "error_intervals", "summary")
 def forest(tables: Tables) -> Figure:
-    """FPR and error changes with intervals: the paper's by our arithmetic, the world's over seeds."""
+    """Changes with 95 % intervals. Above: people in the paper, intervals derived from the likely number of labels,
+    one training seed a setting. Below: the world with a simulated evaluator, intervals over training seeds.
+
+    Two panels of intervals. FPR, both wrong: 23.5, 24.1 and 18.3 points with intervals of about 13 points on either
+    side. Error: 7.4, 15.6 and 14.4. Below a line, an interval and small dots for each of the world's arms, by the
+    same measures.
+    """
     figure, axes = f.canvas(1, 2, width=7.6, height=4.1, sharey=True)
     fpr, error = tables["fpr_intervals"], tables["error_intervals"]
     summary = standard(tables["summary"])
@@ -141,8 +158,14 @@ def _interval(ax: Axes, y: float, row: pd.Series, look: f.Look, *, hollow: bool 
     ax.plot(row["change"], y, look.marker, color=look.color, markerfacecolor=face, markersize=5 if hollow else 6.5)
 
 
+@FIGURES.draws("critique_curves")
 def finishing(tables: Tables) -> Figure:
-    """The critique's training run: what climbs is finishing."""
+    """The critique's training run with the full story, read off its plots: accuracy over all outputs climbs because
+    answers get finished; finished answers are right as often at the start as at the end.
+
+    Five curves over 521 steps. Accuracy with unfinished counted as wrong goes from .36 to .70, the share unfinished
+    from .50 over .95 at step 41 to .02. The accuracy of finished answers stays near .70 throughout.
+    """
     curves = tables["critique_curves"]
     figure, ax = f.canvas(width=6.6, height=3.4)
     shown = {
@@ -162,8 +185,14 @@ def finishing(tables: Tables) -> Figure:
 SIGHT = {"truncated": "policy sees a cut story", "full": "policy sees the full story"}
 
 
+@FIGURES.draws("story_lookup")
 def two_by_two(tables: Tables) -> Figure:
-    """The exact toy: who lacks the story, four small arrows."""
+    """Who lacks the story, computed exactly at KL .15 (simulated evaluator): change of correctness and of approval
+    in four cells. Only a policy that sees the story can become right more often; error falls in all four.
+
+    A two by two grid of arrows from the origin. Cut story: correctness up by 1 (blind) and 3 (sighted), approval by
+    about 7.5. Full story: correctness up by 7.5 (blind) and 19.3 (sighted), approval by 9.7 and 8.1.
+    """
     cells = tables["story_lookup"].set_index(["policy", "judge"])
     figure, axes = f.canvas(2, 2, width=5.8, height=5.2, sharex=True, sharey=True)
     for line, policy in zip(axes, SIGHT):
@@ -198,8 +227,15 @@ COURSES = {
 WATCHED = ("shuffled", "r_star", "r_train", "learned_rm")
 
 
+@FIGURES.draws("trajectory", "slopes")
 def training(tables: Tables) -> Figure:
-    """What each nat buys: all four measures against KL, with the direction that base samples predict."""
+    """Along training, against KL (root scale): what each reward does to the simulated evaluator's verdicts and to
+    correctness. Bands: 95 % over seeds. Pale lines: the initial direction predicted from base samples, for a policy
+    that spends its KL on nothing but the reward (last panel: predicted for all wrong outputs).
+
+    Four panels over KL: approval, correctness, evaluation error and FPR. Each has a line with a band for every arm,
+    all from the base's value at KL zero, and a pale straight line where a slope was predicted.
+    """
     course, slopes = tables["trajectory"], tables["slopes"]
     arms = known(course, WATCHED)
     figure, axes = f.canvas(1, 4, width=8.0, height=3.1, sharex=True)
@@ -246,8 +282,15 @@ def _tangent(slopes: pd.DataFrame, arm: str, measure: str) -> float | None:
     return float((found["slope"] * np.sqrt(2 / found["reward_variance"])).mean())
 
 
+@FIGURES.draws("minutes")
 def minutes(tables: Tables) -> Figure:
-    """The gap as evaluators get more time."""
+    """FPR of the simulated evaluator before and after training on two easy tests, by its minutes: with tests and
+    reading, and with tests alone. The shaded gap is the change, in points at the fitted time and at sixteen times
+    that. Means over seeds.
+
+    Two panels over minutes from 2.5 to 160, left with reading, right with tests only. Each has a curve before and
+    one after training; the area between them is shaded and labelled at 10 and at 160 minutes.
+    """
     table = rows(standard(tables["minutes"]), arm="r_train")
     figure, axes = f.canvas(1, 2, width=7.2, height=3.2, sharey=True)
     titles = {True: "tests and reading", False: "tests only"}
@@ -275,8 +318,15 @@ def minutes(tables: Tables) -> Figure:
     return figure
 
 
+@FIGURES.draws("bins")
 def near_misses(tables: Tables) -> Figure:
-    """FPR by oracle pass rate, and how the pass rates are distributed."""
+    """Wrong programs by the share of oracle tests that they pass: how often the simulated evaluator approves them,
+    and how they are distributed, before and after (small: seeds). A curve that moves up means more convincing at
+    equal distance from right, bars that move right mean less wrong.
+
+    Two columns, two easy tests and shuffled. Above, FPR over the oracle pass rate in six bins, a curve before and
+    one after, with dotted verticals at the mean pass rates. Below, bars of the share of wrong programs in each bin.
+    """
     table = standard(tables["bins"])
     arms = known(table, ("r_train", "shuffled"))
     figure, axes = f.canvas(
@@ -316,8 +366,15 @@ BY_CLASS = {
 }
 
 
+@FIGURES.draws("classes")
 def classes(tables: Tables) -> Figure:
-    """What training on two easy tests changes, by class of problem."""
+    """What training on two easy tests changes, by class of problem: before (hollow) and after, seed means, with the
+    simulated evaluator. The last two panels say how: whether the main rule is right, the corner aside, and whether
+    the program draws a line through the two examples.
+
+    Five panels, a row a class of problem: approval, correctness, FPR, main rule right, writes a line. A hollow
+    point before and a filled one after training in each row, joined by a line.
+    """
     table = rows(standard(tables["classes"]), arm="r_train")
     mean = 100 * table.groupby("class")[[m + end for m in BY_CLASS for end in ("_before", "")]].mean()
     figure, axes = f.canvas(1, len(BY_CLASS), width=7.8, height=2.2, sharey=True)
@@ -342,8 +399,16 @@ def classes(tables: Tables) -> Figure:
 AUDIENCES = ("reward", "evaluator", "oracle")
 
 
+@FIGURES.draws("programs")
 def side_by_side(tables: Tables) -> Figure:
-    """One problem, three programs, and the tests that each audience sees, ticked or crossed."""
+    """One problem and three programs, of the first seed: the tests of the reward, those that one simulated
+    evaluator ran, and the oracle's, by input. Ticked: passed. Chosen because both programs are wrong and approval
+    rose, where there is such a problem.
+
+    A matrix of ticks and crosses, a row a program: the reference, that of the base, that of the trained model. The
+    columns are inputs in three groups: reward, evaluator, oracle. Beside each program the share of oracle tests
+    that it passes, and how often it is approved.
+    """
     table = tables["programs"]
     shown = rows(table, problem=_telling(table)).reset_index(drop=True)
     about = shown.iloc[0]
@@ -401,8 +466,14 @@ SHOWN = {
 }
 
 
+@FIGURES.draws("summary", "selection")
 def arms(tables: Tables) -> Figure:
-    """All arms and the filtering of base samples: change of every main measure."""
+    """All arms, and base samples filtered without any training: change with 95 % interval over seeds, a dot a seed
+    (arrowhead: the interval goes on). Simulated evaluator.
+
+    Four panels of intervals, a row an arm: changes of approval, correctness, evaluation error and FPR. Above a line
+    the trained arms, below it the filters of base samples.
+    """
     summary, selection = standard(tables["summary"]), tables["selection"]
     trained, rules = known(summary, EVERY), known(selection, RULES, "rule")
     figure, axes = f.canvas(1, 4, width=8.0, height=1.5 + 0.24 * (len(trained) + len(rules)), sharey=True)
@@ -415,97 +486,3 @@ def arms(tables: Tables) -> Figure:
         ax.set_title(title)
         ax.set_xlabel("points")
     return figure
-
-
-FIGURES: dict[str, Plot] = {
-    "plane": Plot(
-        plane,
-        ("decomposition", "leniency"),
-        "People's verdicts before (hollow) and after RLHF (arrowhead), on all outputs: wrong ones are approved more "
-        "often, right ones are not. Levels are printed for the general reward model only; dashed arrows assume a "
-        "constant correctness of 35 % (APPS) and 50 % (task-specific).",
-        "Three panels with the false-positive rate on the x-axis and the true-positive rate on the y-axis. General: "
-        "from 46, 64 to 63, 66. APPS: from 30, 66 to 52, 65. Task-specific: from 41, 55 to 63, 46, below the diagonal. "
-        "The arrows run to the right, towards higher error; a curve of mere leniency runs up and to the right.",
-    ),
-    "forest": Plot(
-        forest,
-        ("fpr_intervals", "error_intervals", "summary"),
-        "Changes with 95 % intervals. Above: people in the paper, intervals derived from the likely number of labels, "
-        "one training seed a setting. Below: the world with a simulated evaluator, intervals over training seeds.",
-        "Two panels of intervals. FPR, both wrong: 23.5, 24.1 and 18.3 points with intervals of about 13 points on "
-        "either side. Error: 7.4, 15.6 and 14.4. Below a line, an interval and small dots for each of the world's "
-        "arms, by the same measures.",
-    ),
-    "finishing": Plot(
-        finishing,
-        ("critique_curves",),
-        "The critique's training run with the full story, read off its plots: accuracy over all outputs climbs because "
-        "answers get finished; finished answers are right as often at the start as at the end.",
-        "Five curves over 521 steps. Accuracy with unfinished counted as wrong goes from .36 to .70, the share "
-        "unfinished from .50 over .95 at step 41 to .02. The accuracy of finished answers stays near .70 throughout.",
-    ),
-    "two_by_two": Plot(
-        two_by_two,
-        ("story_lookup",),
-        "Who lacks the story, computed exactly at KL .15 (simulated evaluator): change of correctness and of approval "
-        "in four cells. Only a policy that sees the story can become right more often; error falls in all four.",
-        "A two by two grid of arrows from the origin. Cut story: correctness up by 1 (blind) and 3 (sighted), approval "
-        "by about 7.5. Full story: correctness up by 7.5 (blind) and 19.3 (sighted), approval by 9.7 and 8.1.",
-    ),
-    "training": Plot(
-        training,
-        ("trajectory", "slopes"),
-        "Along training, against KL (root scale): what each reward does to the simulated evaluator's verdicts and to "
-        "correctness. Bands: 95 % over seeds. Pale lines: the initial direction predicted from base samples, for a "
-        "policy that spends its KL on nothing but the reward (last panel: predicted for all wrong outputs).",
-        "Four panels over KL: approval, correctness, evaluation error and FPR. Each has a line with a band for every "
-        "arm, all from the base's value at KL zero, and a pale straight line where a slope was predicted.",
-    ),
-    "minutes": Plot(
-        minutes,
-        ("minutes",),
-        "FPR of the simulated evaluator before and after training on two easy tests, by its minutes: with tests and "
-        "reading, and with tests alone. The shaded gap is the change, in points at the fitted time and at sixteen "
-        "times that. Means over seeds.",
-        "Two panels over minutes from 2.5 to 160, left with reading, right with tests only. Each has a curve before "
-        "and one after training; the area between them is shaded and labelled at 10 and at 160 minutes.",
-    ),
-    "near_misses": Plot(
-        near_misses,
-        ("bins",),
-        "Wrong programs by the share of oracle tests that they pass: how often the simulated evaluator approves "
-        "them, and how they are distributed, before and after (small: seeds). A curve that moves up means more "
-        "convincing at equal distance from right, bars that move right mean less wrong.",
-        "Two columns, two easy tests and shuffled. Above, FPR over the oracle pass rate in six bins, a curve before "
-        "and one after, with dotted verticals at the mean pass rates. Below, bars of the share of wrong programs in "
-        "each bin.",
-    ),
-    "classes": Plot(
-        classes,
-        ("classes",),
-        "What training on two easy tests changes, by class of problem: before (hollow) and after, seed means, with the "
-        "simulated evaluator. The last two panels say how: whether the main rule is right, the corner aside, and "
-        "whether the program draws a line through the two examples.",
-        "Five panels, a row a class of problem: approval, correctness, FPR, main rule right, writes a line. A hollow "
-        "point before and a filled one after training in each row, joined by a line.",
-    ),
-    "side_by_side": Plot(
-        side_by_side,
-        ("programs",),
-        "One problem and three programs, of the first seed: the tests of the reward, those that one simulated "
-        "evaluator ran, and the oracle's, by input. Ticked: passed. Chosen because both programs are wrong and "
-        "approval rose, where there is such a problem.",
-        "A matrix of ticks and crosses, a row a program: the reference, that of the base, that of the trained model. "
-        "The columns are inputs in three groups: reward, evaluator, oracle. Beside each program the share of oracle "
-        "tests that it passes, and how often it is approved.",
-    ),
-    "arms": Plot(
-        arms,
-        ("summary", "selection"),
-        "All arms, and base samples filtered without any training: change with 95 % interval over seeds, a dot a seed "
-        "(arrowhead: the interval goes on). Simulated evaluator.",
-        "Four panels of intervals, a row an arm: changes of approval, correctness, evaluation error and FPR. Above a "
-        "line the trained arms, below it the filters of base samples.",
-    ),
-}

@@ -17,9 +17,11 @@ from matplotlib.patheffects import withStroke
 from candor.claims.annotation_noise.tables import FLIPPED, TRUTH
 from candor.claims.shared import rows
 from candor.declare import figures as f
-from candor.declare.figures import Plot
+from candor.declare.figures import Figures
 from candor.declare.ledger import Tables
 from candor.measure.intervals import t_interval
+
+FIGURES = Figures()
 
 _HALO = [withStroke(linewidth=2.6, foreground=f.PAPER)]
 _REFERENCE: dict[str, Any] = {"color": f.INK, "linewidth": 0.9, "linestyle": (0, (5, 2)), "zorder": 1}
@@ -61,8 +63,16 @@ def gate_of(gate: pd.DataFrame, setting: str = "main") -> str:
 # --- Types ----------------------------------------------------------------------------------------
 
 
+@FIGURES.draws("cards", "flip_rates")
 def cards(tables: Tables) -> Figure:
-    """Three cards, one a type: four answers over frame and order."""
+    """How an annotator of each type answers at the four occasions of the design: probability of choosing the more
+    confident of two completions, by frame (+ which would you rather act on, − which could mislead you less) and by
+    order. The genuine card is that of someone who prefers the less confident one.
+
+    Three cards of two by two tiles. Genuine: .05 in all four. Non-attitude: .60 where the more confident one is
+    shown first, .40 where second. Constructed: .95 in frame plus, .05 in frame minus. Below: answers flip with the
+    order in .095, .52 and .095, with the frame in .095, .48 and .905 of cells.
+    """
     answers, flips = tables["cards"], tables["flip_rates"].set_index(["type", "condition"])["rate"]
     shades = LinearSegmentedColormap.from_list("chosen", [f.SKY, f.PAPER, f.ORANGE])
     figure, axes = f.canvas(1, 3, width=7.6, height=3.7)
@@ -95,8 +105,15 @@ def _triangle(ax: Axes, title: str) -> None:
     f.point_label(ax, (0.02, 0.03), "all non-attitudes", dx=4).set_path_effects(_HALO)
 
 
+@FIGURES.draws("likelihood")
 def identified(tables: Tables) -> Figure:
-    """The likelihood of the shares: a ridge with one frame, a peak with two."""
+    """What repetition can tell: log-likelihood of the shares, best fit of the mix of genuine sides at each point.
+    With one frame all mixes on a line fit equally well, from a quarter to three quarters genuine; a second frame
+    makes it a peak at the truth.
+
+    Two triangles of shares. Left, one frame: a dark diagonal band of equal likelihood that passes through the truth
+    at .5 genuine and .25 constructed. Right, two frames: a small dark spot around the truth.
+    """
     figure, axes = f.canvas(1, 2, width=7.2, height=3.9, sharey=True)
     levels = (0, 10, 100, 1000, 1e9)
     shades = [f.BLUE, "#8DBAD9", "#DDEAF3", "#F6F6F6"]
@@ -116,8 +133,15 @@ def identified(tables: Tables) -> Figure:
     return figure
 
 
+@FIGURES.draws("simplex", "ridge")
 def contour(tables: Tables) -> Figure:
-    """Which mixes give the usual agreement of .73."""
+    """Mixes of annotators in which two people agree on .73 of pairs, the usual level. Agreement alone fits none to
+    all genuine annotators.
+
+    A triangle of shares with three curves of agreement .73, by how far genuine people agree among themselves. Three
+    points on them: all genuine with consensus .84; 68 percent genuine and 32 percent non-attitudes; no genuine, 24
+    percent non-attitudes and 76 percent constructed.
+    """
     simplex, ridge = tables["simplex"], tables["ridge"]
     figure, ax = f.canvas(width=6.4, height=4.3)
     lines = {1.0: (f.BLUE, "-"), 0.92: (f.GREEN, (0, (5, 2))), 0.84: (f.ORANGE, (0, (5, 1.5, 1, 1.5)))}
@@ -144,8 +168,15 @@ def contour(tables: Tables) -> Figure:
 # --- Published ------------------------------------------------------------------------------------
 
 
+@FIGURES.draws("hosking")
 def hosking(tables: Tables) -> Figure:
-    """Crowd and experts on the same outputs: mode and mean of the crowd's flags side by side."""
+    """Factual errors that a crowd and experts saw in the same outputs (Hosking et al. 2024). The crowd's rate is
+    the mode of 4 to 8 flags an output; the mean of the same flags is two to five times as high, and more than the
+    experts' at low assertiveness. Bars: 95 % (Wilson).
+
+    Three groups, low, baseline and high assertiveness. Mode of flags 7.2, 4.2, 2.2 percent; mean of flags 14.1,
+    11.8, 10.1; experts 12.5, 20.3, 24.6 with wide overlapping intervals.
+    """
     table = tables["hosking"]
     figure, ax = f.canvas(width=6.4, height=3.4)
     kinds = {
@@ -173,8 +204,15 @@ def hosking(tables: Tables) -> Figure:
     return figure
 
 
+@FIGURES.draws("removal")
 def removal(tables: Tables) -> Figure:
-    """How many majorities change when raters are removed at random."""
+    """How many majorities change when raters are removed at random (items with uniform shares; a change to or from
+    a tie counts). Whether 18.6 % is much depends on how many raters a prompt had.
+
+    Points over the number of raters from 3 to 123. With a fifth removed, 20 percent of majorities change at 5
+    raters, 10 at 10, 6 at 30 and 2 at 123. A horizontal line at 18.6 percent lies below the first and above the
+    rest.
+    """
     table = tables["removal"]
     figure, ax = f.canvas(width=6.4, height=3.5)
     shares = {0.1: (f.SKY, "^"), 0.2: (f.BLUE, "o"), 0.5: (f.GREEN, "s")}
@@ -215,8 +253,16 @@ def _course(tilt: pd.DataFrame, arm: str) -> pd.DataFrame:
     return pd.concat([base, means]).sort_values("kl")
 
 
+@FIGURES.draws("two_curves", "tilt", "policies", "trajectory", "gate")
 def two_curves(tables: Tables) -> Figure:
-    """ECE against KL: with a reward that sees the exact posterior, and with learned ones; RLOO runs as dots."""
+    """Calibration against distance from the base: arms on one curve differ in where they stop, arms on different
+    curves in what their reward has learned. Lines: closed form (left with the exact posterior, right on learned
+    reward models, seed means); dots: policies trained by RLOO, a dot a seed (small: on the way).
+
+    Two panels of ECE over KL with the base as a dashed line. Left, exactly: naive, corrected for flips and without
+    N rise together from the base; weighted and random frame stay below them. Right, learned: a line an arm from the
+    base on, with dots for trained policies.
+    """
     ideal, tilt, policies = tables["two_curves"], tables["tilt"], tables["policies"]
     figure, (exact, learned) = f.canvas(1, 2, width=7.6, height=4.5, sharey=True)
     for (setting, arm), part in ideal.groupby(["setting", "arm"], sort=False):
@@ -257,8 +303,14 @@ EVENT = {
 }
 
 
+@FIGURES.draws("trajectory", "gate")
 def one_event(tables: Tables) -> Figure:
-    """What happens along the training of one policy."""
+    """Is it one event? Along the training of policies on naive and on weighted labels: wins over the base with
+    production and with genuine judges, and calibration. Mean and 95 % interval over seeds; dashed: the base.
+
+    Three stacked panels over training steps: win rate with production judges, win rate with genuine judges, ECE.
+    Each has a line with a band for naive and for weighted, and a dashed line for the base.
+    """
     course = tables["trajectory"]
     figure, axes = f.canvas(3, 1, width=6.2, height=5.6, sharex=True)
     arms = _known(course, ("naive", "weight"))
@@ -279,8 +331,15 @@ def one_event(tables: Tables) -> Figure:
 FANNED = ("naive", "weight", "oracle")
 
 
+@FIGURES.draws("fan", "gate")
 def fan(tables: Tables) -> Figure:
-    """Reward against stated confidence, a line a band of the posterior."""
+    """What the reward models have learned: how the reward changes with stated confidence for answers that are right
+    with different probability, seed means. A reward for quality opens a fan: confidence pays where the answer is
+    likely right, and costs where it is not. A taste for confidence lifts all lines.
+
+    Three panels, naive, weighted and the oracle. Each has four lines of reward over stated confidence, a line a
+    band of the posterior, all from zero at confidence zero.
+    """
     table = tables["fan"]
     arms = _known(table, FANNED)
     figure, axes = f.canvas(1, len(arms), width=7.6, height=3.3, squeeze=False, sharey=True)
@@ -317,8 +376,15 @@ CONTROLS = {
 BARS = ("naive", "weight", "frbal", "frrand", "oracle")
 
 
+@FIGURES.draws("tilt", "gate")
 def controls(tables: Tables) -> Figure:
-    """Where the remedy works and where it does not: ECE at KL .15."""
+    """Controls: ECE at KL .15 when the second frame pulls as hard, half as hard or not at all, when some genuinely
+    love confidence, and when all are genuine. A remedy works where its bar is below that of naive. 95 % intervals
+    over seeds; dashed: the base.
+
+    A group of bars for each population of annotators: naive, weighted, both frames, random frame and the oracle,
+    with intervals, and a dashed line at the ECE of the base.
+    """
     tilt = tables["tilt"]
     settings = [s for s in CONTROLS if s in set(tilt["setting"])]
     figure, ax = f.canvas(width=7.4, height=3.6)
@@ -357,8 +423,14 @@ def controls(tables: Tables) -> Figure:
 RELIABLE = ("base", "naive", "frrand")
 
 
+@FIGURES.draws("reliability", "gate")
 def reliability(tables: Tables) -> Figure:
-    """Reliability of stated confidence before and after, at KL .15."""
+    """Stated confidence against the share of right answers, base and closed-form policies at KL .15, all seeds
+    (faint: each seed; bars: how often a confidence is stated). Below the diagonal: overconfident.
+
+    Three reliability diagrams, base, naive and random frame: share of right answers over stated confidence, with
+    the diagonal of perfect calibration.
+    """
     table = rows(tables["reliability"], setting="main")
     arms = _known(table, RELIABLE)
     figure, axes = f.canvas(1, len(arms), width=7.2, height=2.9, squeeze=False)
@@ -369,97 +441,3 @@ def reliability(tables: Tables) -> Figure:
         ax.set_title(f.label(arm))
     figure.supxlabel(gate_of(tables["gate"]), fontsize=7.5)
     return figure
-
-
-FIGURES: dict[str, Plot] = {
-    "cards": Plot(
-        cards,
-        ("cards", "flip_rates"),
-        "How an annotator of each type answers at the four occasions of the design: probability of choosing the more "
-        "confident of two completions, by frame (+ which would you rather act on, − which could mislead you less) and "
-        "by order. The genuine card is that of someone who prefers the less confident one.",
-        "Three cards of two by two tiles. Genuine: .05 in all four. Non-attitude: .60 where the more confident one is "
-        "shown first, .40 where second. Constructed: .95 in frame plus, .05 in frame minus. Below: answers flip with "
-        "the order in .095, .52 and .095, with the frame in .095, .48 and .905 of cells.",
-    ),
-    "identified": Plot(
-        identified,
-        ("likelihood",),
-        "What repetition can tell: log-likelihood of the shares, best fit of the mix of genuine sides at each point. "
-        "With one frame all mixes on a line fit equally well, from a quarter to three quarters genuine; a second frame "
-        "makes it a peak at the truth.",
-        "Two triangles of shares. Left, one frame: a dark diagonal band of equal likelihood that passes through the "
-        "truth at .5 genuine and .25 constructed. Right, two frames: a small dark spot around the truth.",
-    ),
-    "contour": Plot(
-        contour,
-        ("simplex", "ridge"),
-        "Mixes of annotators in which two people agree on .73 of pairs, the usual level. Agreement alone fits none to "
-        "all genuine annotators.",
-        "A triangle of shares with three curves of agreement .73, by how far genuine people agree among themselves. "
-        "Three points on them: all genuine with consensus .84; 68 percent genuine and 32 percent non-attitudes; no "
-        "genuine, 24 percent non-attitudes and 76 percent constructed.",
-    ),
-    "two_curves": Plot(
-        two_curves,
-        ("two_curves", "tilt", "policies", "trajectory", "gate"),
-        "Calibration against distance from the base: arms on one curve differ in where they stop, arms on different "
-        "curves in what their reward has learned. Lines: closed form (left with the exact posterior, right on learned "
-        "reward models, seed means); dots: policies trained by RLOO, a dot a seed (small: on the way).",
-        "Two panels of ECE over KL with the base as a dashed line. Left, exactly: naive, corrected for flips and "
-        "without N rise together from the base; weighted and random frame stay below them. Right, learned: a line an "
-        "arm from the base on, with dots for trained policies.",
-    ),
-    "one_event": Plot(
-        one_event,
-        ("trajectory", "gate"),
-        "Is it one event? Along the training of policies on naive and on weighted labels: wins over the base with "
-        "production and with genuine judges, and calibration. Mean and 95 % interval over seeds; dashed: the base.",
-        "Three stacked panels over training steps: win rate with production judges, win rate with genuine judges, ECE. "
-        "Each has a line with a band for naive and for weighted, and a dashed line for the base.",
-    ),
-    "fan": Plot(
-        fan,
-        ("fan", "gate"),
-        "What the reward models have learned: how the reward changes with stated confidence for answers that are right "
-        "with different probability, seed means. A reward for quality opens a fan: confidence pays where the answer is "
-        "likely right, and costs where it is not. A taste for confidence lifts all lines.",
-        "Three panels, naive, weighted and the oracle. Each has four lines of reward over stated confidence, a line a "
-        "band of the posterior, all from zero at confidence zero.",
-    ),
-    "hosking": Plot(
-        hosking,
-        ("hosking",),
-        "Factual errors that a crowd and experts saw in the same outputs (Hosking et al. 2024). The crowd's rate is "
-        "the mode of 4 to 8 flags an output; the mean of the same flags is two to five times as high, and more than "
-        "the experts' at low assertiveness. Bars: 95 % (Wilson).",
-        "Three groups, low, baseline and high assertiveness. Mode of flags 7.2, 4.2, 2.2 percent; mean of flags 14.1, "
-        "11.8, 10.1; experts 12.5, 20.3, 24.6 with wide overlapping intervals.",
-    ),
-    "removal": Plot(
-        removal,
-        ("removal",),
-        "How many majorities change when raters are removed at random (items with uniform shares; a change to or from "
-        "a tie counts). Whether 18.6 % is much depends on how many raters a prompt had.",
-        "Points over the number of raters from 3 to 123. With a fifth removed, 20 percent of majorities change at 5 "
-        "raters, 10 at 10, 6 at 30 and 2 at 123. A horizontal line at 18.6 percent lies below the first and above the "
-        "rest.",
-    ),
-    "controls": Plot(
-        controls,
-        ("tilt", "gate"),
-        "Controls: ECE at KL .15 when the second frame pulls as hard, half as hard or not at all, when some genuinely "
-        "love confidence, and when all are genuine. A remedy works where its bar is below that of naive. 95 % "
-        "intervals over seeds; dashed: the base.",
-        "A group of bars for each population of annotators: naive, weighted, both frames, random frame and the oracle, "
-        "with intervals, and a dashed line at the ECE of the base.",
-    ),
-    "reliability": Plot(
-        reliability,
-        ("reliability", "gate"),
-        "Stated confidence against the share of right answers, base and closed-form policies at KL .15, all seeds "
-        "(faint: each seed; bars: how often a confidence is stated). Below the diagonal: overconfident.",
-        "Three reliability diagrams, base, naive and random frame: share of right answers over stated confidence, with "
-        "the diagonal of perfect calibration.",
-    ),
-}
