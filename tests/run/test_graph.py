@@ -315,6 +315,8 @@ def test_an_edited_trainer_trains_again_and_comments_do_not(finished):
 # --- Killed, harmed and run again --------------------------------------------------------------------
 
 ONE = "grounding_loss"  # the cheapest claim
+
+
 @pytest.mark.parametrize(
     ("rule", "ended", "said"),
     [

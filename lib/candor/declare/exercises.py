@@ -94,6 +94,7 @@ class Blank:
     hint : what to say of any other mistake; a function of what was read if the sentence depends on it.
     read : what is compared, of an answer or of what a function gives: `number`, `share`, `letter`, `array`, `word()`.
     tolerance : how far a number may be off, absolute.
+    raises : what to say where a learner's function raises, with {error} and {probe}; a general sentence if empty.
     """
 
     answer: Any
@@ -102,6 +103,7 @@ class Blank:
     read: Callable[[object], Any] = number
     probes: Sequence[tuple] = ()
     tolerance: float = 0.005
+    raises: str = ""
 
     @property
     def width(self) -> int:
@@ -112,10 +114,18 @@ class Blank:
         if not self.probes:
             values = [self.read(answer) for answer in answers]
             return values[0] if self.width == 1 else values
-        results = [tuple(f(*deepcopy(probe)) for f in answers) for probe in self.probes]
+        results = [tuple(self._asked(f, probe) for f in answers) for probe in self.probes]
         if any(part is None or part is ... for result in results for part in result):
             raise _Empty
         return [[self.read(part) for part in result] for result in results]
+
+    def _asked(self, function: Callable, probe: tuple) -> Any:
+        try:
+            return function(*deepcopy(probe))
+        except Exception as error:
+            if self.raises:
+                raise _Raised(self.raises.format(error=type(error).__name__, probe=probe)) from error
+            raise
 
     def same(self, value: Any, other: Any) -> bool:
         """Whether two values are equal, numbers within the tolerance."""
@@ -143,6 +153,10 @@ class Blank:
 
 class _Empty(Exception):
     """A function that the learner was to complete still gives nothing."""
+
+
+class _Raised(Exception):
+    """A function that the learner wrote raised, and the exercise has a sentence for that."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +195,8 @@ class Exercise:
             return Feedback(True, self.right(*tables) if callable(self.right) else self.right)
         except _Empty:
             return Feedback(False, EMPTY)
+        except _Raised as raised:
+            return Feedback(False, str(raised))
         except Exception as error:
             return Feedback(False, f"Your answer could not be checked. {type(error).__name__}: {error}")
 

@@ -1,4 +1,4 @@
-"""Claim 5: published numbers, theory, criteria on made-up results, figures."""
+"""Claim 5: published numbers, theory, criteria, figures."""
 
 from functools import cache
 from pathlib import Path
@@ -13,8 +13,9 @@ from candor.claims.brier_fix import tables as t
 from candor.claims.brier_fix.criteria import CLAIM
 from candor.claims.brier_fix.figures import FIGURES
 from candor.declare import ledger
+from candor.run import evidence
+from candor.run import plan as graph
 from candor.witnesses import run as witnesses
-from candor.witnesses.evaluation import POSTERIOR_EDGES
 
 PUBLISHED = Path(__file__).parents[3] / "data" / "published"
 
@@ -29,170 +30,31 @@ def theory():
     return t.theory(questions=40_000, tabular_questions=150, group_steps=60)
 
 
-class FakeResults:
-    """Made-up evaluations with the documented columns; `change` replaces values of (setting, arm) or of an arm."""
-
-    BASE = {
-        "accuracy_greedy": 0.712,
-        "accuracy_sampled": 0.61,
-        "bayes_accuracy": 0.716,
-        "bayes_brier": 0.1375,
-        "answer_ece": 0.012,
-        "q_mean_mean": 0.76,
-        "q_mean_ece": 0.061,
-        "q_mean_brier": 0.143,
-        "q_draw_brier": 0.167,
-        "q_mean_abs_posterior": 0.065,
-        "q_mean_abs_half": 0.27,
-        "q_mean_sd": 0.21,
-        "q_mean_extreme": 0.1,
-        "q_mean_auroc": 0.85,
-        "skill_constant": 0.3,
-        "ece_floor_mean": 0.006,
-        "malformed": 0.01,
-    }
-    RLVR = {"q_mean_abs_posterior": 0.2, "q_mean_ece": 0.12, "q_mean_brier": 0.21, "answer_ece": 0.27}
-    RLCR = {
-        "q_mean_abs_posterior": 0.05,
-        "q_mean_ece": 0.02,
-        "q_mean_brier": 0.141,
-        "q_draw_brier": 0.145,
-        "answer_ece": 0.26,
-    }
-    ARMS = {
-        "rlcr_group_std": RLCR | {"q_mean_abs_posterior": 0.22, "q_mean_abs_half": 0.42, "q_mean_brier": 0.23},
-        "rlcr_rolled_outcomes": RLCR | {"q_mean_sd": 0.04, "q_mean_abs_posterior": 0.2, "q_mean_auroc": 0.5},
-        "linear": RLCR | {"q_mean_extreme": 0.92, "q_mean_abs_posterior": 0.24, "q_mean_brier": 0.24},
-        "rlvr_classifier": RLVR | {"q_mean_abs_posterior": 0.06, "q_mean_ece": 0.03, "q_mean_brier": 0.147},
-        ("overconfident", "base"): {"q_mean_ece": 0.134, "q_mean_brier": 0.166, "q_mean_abs_posterior": 0.137},
-        ("naive", "base"): {"accuracy_greedy": 0.643, "q_mean_ece": 0.166, "q_mean_brier": 0.202},
-        ("naive", "rlvr"): RLVR | {"accuracy_greedy": 0.70, "q_mean_ece": 0.2},
-        ("naive", "rlcr"): RLCR | {"accuracy_greedy": 0.701, "q_mean_ece": 0.03},
-    }
-    GIVES_UP = {  # by bin of the max posterior, as exact policy gradient has it
-        "base": (0.05,) * 5,
-        "swap_brier2": (0.99, 0.74, 0.02, 0.0, 0.0),
-        "swap_log1": (1.0, 0.99, 0.42, 0.03, 0.0),
-        "swap_brier_only": (0.99, 0.99, 0.98, 0.97, 0.55),
-        "swap_log_only": (0.99, 0.99, 0.99, 0.98, 0.66),
-    }
-    SHIFTED = {  # Brier: in the training world, times
-        "testimonies_6_8": (0.4, 0.049),
-        "only_w2_w3": (1.5, 0.21),
-        "only_w0_w1": (0.62, 0.085),
-        "testimonies_4_5": (0.7, 0.094),
-        "drift_mild": (1.36, 0.186),
-        "drift_strong": (1.6, 0.219),
-    }
-
-    def __init__(self, seeds=(11, 12, 13, 14, 15), without=(), change=None):
-        self.seeds, self.without, self.change = seeds, without, change or {}
-
-    def collect(self, setting, arms, table):
-        made = [
-            getattr(self, table)(setting, arm, seed).assign(setting=setting, arm=arm, seed=seed)
-            for arm in arms
-            if arm not in self.without and (setting, arm) not in self.without
-            for seed in self.seeds
-        ]
-        return pd.concat(made or [pd.DataFrame()], ignore_index=True)
-
-    def log(self, setting, arms):
-        steps = np.arange(10, 401, 10)
-        frame = pd.DataFrame({"step": steps, "reward": 1.2 - 0.1 * np.exp(-steps / 80), "entropy": 0.5})
-        parts = [frame.assign(setting=setting, arm=arm, seed=seed) for arm in arms for seed in self.seeds]
-        return pd.concat(parts or [pd.DataFrame()], ignore_index=True)
-
-    def noise(self, arm, seed, n, sd=1e-3):
-        return np.random.default_rng([seed, sum(map(ord, arm))]).normal(0, sd, n)
-
-    def values(self, setting, arm):
-        family = self.RLVR if "rlvr" in arm else self.RLCR if "rlcr" in arm else {}
-        row = self.BASE | self.ARMS.get((setting, arm), self.ARMS.get(arm, family))
-        return row | self.change.get((setting, arm), self.change.get(arm, {}))
-
-    def summary(self, setting, arm, seed):
-        row = self.values(setting, arm)
-        noisy = {k: v + e for (k, v), e in zip(row.items(), self.noise(arm, seed, len(row)))}
-        if arm.endswith("classifier"):
-            noisy.pop("q_draw_brier")
-        return pd.DataFrame([noisy | {"n": 20_000}])
-
-    def reliability(self, setting, arm, seed):
-        low = np.arange(10) / 10
-        seen = np.where(low < 0.2, np.nan, 1)
-        table = {"bin_low": low, "bin_high": low + 0.1, "n": np.where(low < 0.2, 0, 2500)}
-        table |= {"mean_confidence": seen * (low + 0.05), "accuracy": seen * (low + 0.05) * 0.9}
-        table |= {"floor_low": low + 0.03, "floor_high": low + 0.07}
-        return pd.concat([pd.DataFrame(table).assign(kind=kind) for kind in ("answer_prob", "q_mean")])
-
-    def density(self, setting, arm, seed):
-        rng = np.random.default_rng(seed)
-        p = rng.beta(3, 1.4, 5000)
-        stated = {
-            "base": 0.28 + 0.62 * p,
-            "rlvr": 0.45 + 0.25 * p,
-            "rlcr_group_std": 1 / (1 + np.exp(-14 * (p - 0.5))),
-        }.get(arm, p)
-        value = {"answer_prob": p ** (1 if arm == "base" else 0.1), "q_mean": stated + rng.normal(0, 0.06, 5000)}
-        frames = []
-        for kind, v in value.items():
-            counts, _, _ = np.histogram2d(p, v.clip(0, 1), bins=20, range=((0, 1), (0, 1)))
-            i, j = np.nonzero(counts)
-            cells = {"posterior_bin": i / 20, "value_bin": j / 20, "n": counts[i, j].astype(int)}
-            frames.append(pd.DataFrame(cells).assign(kind=kind))
-        return pd.concat(frames)
-
-    def posterior_bins(self, setting, arm, seed):
-        low = POSTERIOR_EDGES[:-1]
-        rate = np.array(self.GIVES_UP.get(arm, (0.002,) * 5)) + np.abs(self.noise(arm, seed, 5))
-        table = {"bin_low": low, "bin_high": POSTERIOR_EDGES[1:], "n": 4000, "accuracy": low + 0.1}
-        return pd.DataFrame(table | {"q_mean": low, "answer_prob": 0.9, "idk_rate": 0.0, "give_up_rate": rate})
-
-    def trajectory(self, setting, arm, seed):
-        end = self.values(setting, arm)
-        return pd.DataFrame([{"step": s} | {k: end.get(k, 0.7) for k in t.TRAJECTORY} for s in range(0, 401, 40)])
-
-    def shift(self, setting, arm, seed):
-        own = self.values(setting, arm)["q_mean_brier"]
-        shifts = {"suspects_12": (1.0, 0.131)} if setting == "twelve" else self.SHIFTED
-        rows = [
-            {
-                "shift": name,
-                "accuracy_greedy": 0.7,
-                "q_mean_brier": max(own * factor, ideal + 0.004) + noise,
-                "q_mean_ece": 0.05,
-                "ideal_accuracy": 0.7,
-                "ideal_brier": ideal,
-                "ideal_ece": 0.01,
-            }
-            for (name, (factor, ideal)), noise in zip(shifts.items(), self.noise(arm, seed, len(shifts)))
-        ]
-        return pd.DataFrame(rows)
-
-    def voting(self, setting, arm, seed):
-        gain = (
-            {1: 0.0, 2: 0.058, 4: 0.028, 8: 0.013, 16: 0.006}
-            if arm == "base"
-            else dict.fromkeys((1, 2, 4, 8, 16), 0.001)
-        )
-        majority = {1: 0.61, 2: 0.611, 4: 0.667, 8: 0.69, 16: 0.705} if arm == "base" else dict.fromkeys(gain, 0.712)
-        diversity = {1: 1.0, 2: 1.39, 4: 1.9, 8: 2.6, 16: 3.4} if arm == "base" else dict.fromkeys(gain, 1.05)
-        rows = []
-        for (votes, g), noise in zip(gain.items(), self.noise(arm, seed, 5, 3e-4)):
-            for rule, share in (("majority", 0.0), ("weighted", 1.0), ("max_confidence", 0.5)):
-                d = share * (g + noise * (votes > 1))
-                rows.append((votes, rule, majority[votes] + d, d, 0.001, diversity[votes]))
-        return pd.DataFrame(rows, columns=["votes", "rule", "accuracy", "difference", "difference_se", "diversity"])
+@cache
+def reference():
+    """The committed tables, and made-up ones of pretrained models; a caller must not change them."""
+    return evidence.read_tables(graph.REFERENCE / "brier_fix") | guards.pretrained()
 
 
-def everything(**kwargs):
-    return {**published(), **theory(), **t.world(FakeResults(**kwargs))}
+def judge(scale="laptop", *, without=(), **changed):
+    """Verdicts of the reference with tables in place of its own, and without the rows of (setting, arm)."""
+    tables = {**reference(), **changed}
+    for setting, arm in without:
+        for name, table in tables.items():
+            if {"setting", "arm"} <= set(table):
+                tables[name] = table[(table["setting"] != setting) | (table["arm"] != arm)]
+    rows, checks, verdicts = ledger.judge(CLAIM, tables, scale)
+    return rows.set_index("criterion"), checks.set_index(["criterion", "check"]), verdicts.set_index("part")
 
 
-def judge(scale="laptop", **kwargs):
-    found, checks, verdicts = ledger.judge(CLAIM, everything(**kwargs), scale)
-    return found.set_index("criterion"), checks.set_index(["criterion", "check"]), verdicts.set_index("part")
+def table(name, /, *changes):
+    """A reference table with other values: (column, value, where by column)."""
+    frame = reference()[name].copy()
+    for column, value, where in changes:
+        rows = np.logical_and.reduce([frame[key] == wanted for key, wanted in where.items()])
+        assert rows.any()
+        frame.loc[rows, column] = value
+    return frame
 
 
 # --- Published numbers: every number that the text relies on ----------------------------------------
@@ -488,90 +350,57 @@ def test_ideal_votes_and_shifts():
 
 # --- Criteria -------------------------------------------------------------------------------------
 
-
-def test_everything_replicates_when_it_should():
-    found, checks, verdicts = judge()
-    judged = found[found.evidence != "models"]
-    assert (judged.verdict == "replicated").all(), judged.verdict[judged.verdict != "replicated"]
-    assert (found[found.evidence == "models"].verdict == "not attempted").all()
-    assert verdicts.verdict["overall"] == "replicated" and "limits: " in verdicts.note["overall"]
-    assert "CommonsenseQA" in found.note["P1"] and "85%" in found.note["P3"] and "0.094" in found.note["W10"]
-    assert checks.verdict[("W10", "minus classifier")] == "reported"
-
-
-def test_calibration_without_joint_improvement_is_partly():
-    found, _, verdicts = judge(change={("naive", "rlcr"): {"accuracy_greedy": 0.645}})
-    assert found.verdict["W4"] == "not replicated" and found.verdict["W3"] == "replicated"
-    assert verdicts.verdict["overall"] == "partly" and "not joint" in verdicts.note["overall"]
-    assert "W5: replicated" in verdicts.note["overall"]
+EXPERT = {"setting": "expert", "arm": "rlcr"}
 
 
 @pytest.mark.parametrize(
-    ("criterion", "change"),
+    ("criterion", "column", "good", "bad", "where"),
     [
-        ("W1", {("expert", "rlcr"): {"accuracy_greedy": 0.66}}),
-        ("W2", {("expert", "rlcr"): {"q_mean_abs_posterior": 0.15}}),
-        ("W3", {("expert", "rlcr"): {"q_draw_brier": 0.17}}),
-        ("W5", {("expert", "rlcr"): {"answer_ece": 0.05}}),
-        ("W7", {"rlcr_batch_std": {"q_mean_abs_half": 0.40}}),
-        ("W8", {"linear": {"q_mean_extreme": 0.3}}),
-        ("W10", {"rlcr_short": {"q_mean_brier": 0.22}}),
+        ("W1", "accuracy_greedy", None, 0.66, EXPERT),
+        ("W2", "q_mean_abs_posterior", 0.03, 0.15, EXPERT),
+        ("W3", "q_draw_brier", 0.10, 0.19, EXPERT),
+        ("W5", "answer_ece", 0.26, 0.05, EXPERT),
+        ("W7", "q_mean_abs_half", None, 0.45, {"arm": "rlcr_batch_std"}),
+        ("W8", "q_mean_extreme", 0.9, 0.3, {"arm": "linear"}),
     ],
 )
-def test_failures_are_seen(criterion, change):
-    found, _, verdicts = judge(change=change)
-    assert found.verdict[criterion] == "not replicated"
-    spared = ("W5", "W7", "W8", "W10", "W3")
-    assert verdicts.verdict["overall"] == ("replicated" if criterion in spared else "not replicated")
+def test_what_a_measure_says_decides(criterion, column, good, bad, where):
+    first = judge(summary=table("summary", (column, bad, where)))[1].loc[criterion]
+    assert "not replicated" in set(first["verdict"])
+    if good is not None:
+        changed = judge(summary=table("summary", (column, good, where)))[1].loc[criterion]
+        assert (changed["verdict"] != "not replicated").all()
 
 
-def test_hacked_safe_rule_and_lost_vote_are_seen():
-    tables = everything()
-    bins = tables["posterior_bins"]
-    bins.loc[(bins.arm == "swap_rlcr") & (bins.bin_low == 0), "give_up_rate"] = 0.5
-    votes = tables["voting"]
-    votes.loc[(votes.arm == "base") & (votes.rule == "weighted") & (votes.votes == 8), "difference"] -= 0.03
-    found, checks, _ = ledger.judge(CLAIM, tables, "laptop")
-    found = found.set_index("criterion")
-    assert found.verdict["W6"] == found.verdict["W9"] == "not replicated"
-    failed = checks[(checks.verdict == "not replicated")]
-    assert set(failed.check) == {"RLCR, p in 0-1", "base, N = 8"}
+def test_a_hacked_safe_rule_and_a_lost_vote_are_seen():
+    bins = table("posterior_bins", ("give_up_rate", 0.5, {"arm": "swap_rlcr", "bin_low": 0.0}))
+    votes = table("voting", ("difference", -0.03, {"arm": "base", "rule": "weighted", "votes": 8}))
+    _, checks, _ = judge(posterior_bins=bins, voting=votes)
+    assert checks.verdict["W6", "RLCR, p in 0-1"] == checks.verdict["W9", "base, N = 8"] == "not replicated"
 
 
-def test_a_missing_arm_and_smoke_and_nothing():
-    found, _, verdicts = judge(without=("rlcr_group_std", ("naive", "rlcr")))
-    assert found.verdict["W7"] == found.verdict["W4"] == "not attempted" and found.verdict["W8"] == "replicated"
+def test_the_overall_rule():
+    words = dict.fromkeys([criterion.id for criterion in CLAIM.criteria], "replicated")
+    assert CLAIM.overall(words)[0] == "replicated"
+    word, note = CLAIM.overall(words | {"W4": "not replicated"})
+    assert word == "partly" and "not joint" in note and "W5: replicated" in note
+    word, note = CLAIM.overall(words | {"W2": "inconclusive", "W3": "not replicated"})
+    assert word == "inconclusive" and "W2 inconclusive, W3 not replicated" in note
+    assert CLAIM.overall(words | {"T1": "not attempted"})[0] == "not attempted"
+
+
+def test_a_missing_arm_and_smoke():
+    found, _, verdicts = judge(without=[("expert", "rlcr_group_std"), ("naive", "rlcr")])
+    assert found.verdict["W7"] == found.verdict["W4"] == "not attempted" != found.verdict["W8"]
     assert verdicts.verdict["overall"] == "not attempted" and "W4" in verdicts.note["overall"]
     found, _, verdicts = judge("smoke")
     assert verdicts.verdict["overall"] == "not attempted"
     assert set(found.verdict[[f"W{k}" for k in range(1, 11)]]) == {"not attempted"}
     assert (found.verdict[["P1", "P2", "P3", "P4", "T1", "T2", "T3"]] == "replicated").all()
-    assert t.world(FakeResults(seeds=())) == {}
 
 
 def test_a_slip_is_an_error_and_what_was_not_run_is_not_attempted():
-    tables = everything() | guards.pretrained()
-    guards.check(CLAIM, tables)
-
-
-def test_tables_survive_csv_and_are_small(tmp_path):
-    size = 0
-    for name, table in everything().items():
-        path = tmp_path / f"{name}.csv"
-        table.to_csv(path, index=False, float_format="%.6g")
-        size += path.stat().st_size
-        assert list(pd.read_csv(path).columns) == list(table.columns)
-    assert size < 1_000_000
-    back = {p.stem: pd.read_csv(p) for p in tmp_path.glob("*.csv")}
-    found, _, verdicts = ledger.judge(CLAIM, back, "laptop")
-    assert verdicts.verdict.iloc[-1] == "replicated"
-    assert (found[found.evidence != "models"].verdict == "replicated").all()
-    for name, plot in FIGURES.items():
-        assert plot(back).get_axes(), name
-
-
-def test_table_names_are_unique():
-    assert not (set(published()) & set(theory()) | (set(published()) | set(theory())) & set(t.world(FakeResults())))
+    guards.check(CLAIM, reference())
 
 
 def test_needs_are_declared_unique_and_trained_before_evaluated():
@@ -583,17 +412,8 @@ def test_needs_are_declared_unique_and_trained_before_evaluated():
     assert place["witnesses/naive/eval_rlcr"] < place["witnesses/expert/rlcr_group_std"]
 
 
-# --- Figures --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_figures_draw_and_are_described(name):
-    plot = FIGURES[name]
-    assert plot(everything(seeds=(11,))).get_axes() and len(plot.alt) > 60 and plot.caption.endswith(".")
-
-
 def test_figures_stand_missing_arms():
-    gone = ("rlcr_group_std", "rlvr_classifier", "swap_log1", "rlcr_short", ("naive", "rlcr"), ("twelve", "rlvr"))
-    tables = everything(without=gone)
+    gone = ("rlcr_group_std", "rlvr_classifier", "swap_log1", "rlcr_short")
+    tables = {n: frame[~frame["arm"].isin(gone)] if "seed" in frame else frame for n, frame in reference().items()}
     for plot in FIGURES.values():
         plot(tables)

@@ -1,146 +1,153 @@
-"""Checks for the exercises of notebook 05: each says what is right, or names the mistake and gives a hint."""
+"""The exercises of notebook 05: what is right, and the mistakes that have a name."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from candor.declare.exercises import Feedback, check, close, number, right, wrong
-
-EMPTY = "The blank is still empty: put your answer in place of the dots and run it again."
-
-
-def _blank(*values: object) -> bool:
-    """Whether a function that the reader was to complete still returns nothing."""
-    return any(value is None or value is ... for value in values)
-
+from candor.declare.exercises import Blank, Exercise, When, letter, number, word
 
 # --- 1: the envelope ------------------------------------------------------------------------------
 
-_PS = (0.2, 0.35, 0.6, 0.85)
+PS = (0.2, 0.35, 0.6, 0.85)
 # Pairs (f, g, f', g'): RLCR, the log rule, and a linear term, whose honest forecast is no maximum.
-_PAIRS = {
-    "RLCR": (lambda q: 1 - (1 - q) ** 2, lambda q: -(q**2), lambda q: 2 * (1 - q), lambda q: -2 * q),
-    "log": (lambda q: 1 + math.log(q), lambda q: math.log(1 - q), lambda q: 1 / q, lambda q: -1 / (1 - q)),
-    "linear": (lambda q: q, lambda q: -q, lambda q: 1.0, lambda q: -1.0),
-}
-_REASONS = {
-    "a": "The honest confidence is q = p, so it moves exactly as fast as p does. Something else must be zero.",
-    "c": "f and g have slopes: a more confident document earns more when right. Look at the two slopes together.",
-}
+PAIRS: tuple[tuple[Callable[[float], float], ...], ...] = (
+    (lambda q: 1 - (1 - q) ** 2, lambda q: -(q**2), lambda q: 2 * (1 - q), lambda q: -2 * q),
+    (lambda q: 1 + math.log(q), lambda q: math.log(1 - q), lambda q: 1 / q, lambda q: -1 / (1 - q)),
+    (lambda q: q, lambda q: -q, lambda q: 1.0, lambda q: -1.0),
+)
 
 
-@check
-def check_1(through_p: Callable[..., float], through_q: Callable[..., float], why: str) -> Feedback:
-    """V(p) = p f(q) + (1-p) g(q) at q = p: `through_p(f, g, p)` is what V gains from p itself, `through_q(df, dg, p)`
-    what it gains for each step that q moves, and `why` ("a", "b" or "c") says why the second vanishes."""
-    if not callable(through_p) or not callable(through_q):
-        return wrong("Give two functions, through_p(f, g, p) and through_q(df, dg, p), and a letter.")
-
-    def agree(found: Callable, wanted: Callable, names: tuple[str, ...] = tuple(_PAIRS)) -> bool:
-        return all(close(found(*_PAIRS[n], p), wanted(*_PAIRS[n], p), 1e-6) for n in names for p in _PS)
-
-    def mine(f, g, df, dg, p):
-        return through_p(f, g, p)
-
-    def second(f, g, df, dg, p):
-        return through_q(df, dg, p)
-
-    if _blank(mine(*_PAIRS["RLCR"], 0.2), second(*_PAIRS["RLCR"], 0.2)):
-        return wrong(EMPTY)
-    if not agree(mine, lambda f, g, df, dg, p: f(p) - g(p)):
-        if agree(mine, lambda f, g, df, dg, p: p * f(p) + (1 - p) * g(p)):
-            return wrong("That is V itself. Hold q still and differentiate with respect to p.")
-        if agree(mine, lambda f, g, df, dg, p: f(p) + g(p)):
-            return wrong("Mind the sign: the weight of g is 1 - p, which falls as p rises.")
-        step = 1e-5
-        if all(
-            abs(number(mine(f, g, df, dg, p)) - (_value(f, g, p + step) - _value(f, g, p - step)) / (2 * step)) < 1e-3
-            for f, g, df, dg in _PAIRS.values()
-            for p in _PS
-        ):
-            return wrong(
-                "You let q move together with p and differentiated through the maximiser. Without the envelope "
-                "argument nothing says that this equals the gap: here hold q still, its motion is the second blank."
-            )
-        return wrong("Hold q still: then V is a straight line in p, and its slope has two terms.")
-    if not agree(second, lambda f, g, df, dg, p: p * df(p) + (1 - p) * dg(p)):
-        if agree(second, lambda *_: 0.0):
-            return wrong(
-                "Zero is where the argument should arrive, not where it starts: write the slope in q for any pair. "
-                "It is not zero for the linear term, which is why that one has no such theorem."
-            )
-        if agree(second, lambda f, g, df, dg, p: df(p) - dg(p)):
-            return wrong("The slopes are weighted like f and g themselves: how often is each of them paid?")
-        if agree(second, lambda f, g, df, dg, p: df(p) + dg(p)):
-            return wrong("Weight the two slopes: being right happens with probability p, being wrong with 1 - p.")
-        return wrong("Hold p still and differentiate p f(q) + (1 - p) g(q) with respect to q, then put q = p.")
-    letter = str(why).strip(" ().").lower()
-    if letter in _REASONS:
-        return wrong(_REASONS[letter])
-    if letter != "b":
-        return wrong('Answer the third blank with "a", "b" or "c".')
-    return right(
-        "V' = (f - g) + (slope in q) x (how fast q moves), and the slope in q is zero at a maximum: that is the "
-        "envelope argument. It needs a proper pair; for the linear term the second part does not vanish at q = p."
-    )
-
-
-def _value(f: Callable, g: Callable, p: float) -> float:
+def honest(f: Callable, g: Callable, p: float) -> float:
     return p * f(p) + (1 - p) * g(p)
 
 
+def whole_slope(f: Callable, g: Callable, p: float) -> float:
+    """Of V(p) where q moves together with p, by central differences."""
+    return (honest(f, g, p + 1e-5) - honest(f, g, p - 1e-5)) / 2e-5
+
+
+THROUGH_P = [(f, g, p) for f, g, _, _ in PAIRS for p in PS]
+
+check_1 = Exercise(
+    [
+        Blank(
+            lambda f, g, p: f(p) - g(p),
+            {
+                "That is V itself. Hold q still and differentiate with respect to p.": honest,
+                "Mind the sign: the weight of g is 1 - p, which falls as p rises.": lambda f, g, p: f(p) + g(p),
+                "You let q move together with p and differentiated through the maximiser. Without the envelope "
+                "argument nothing says that this equals the gap: here hold q still, its motion is the second "
+                "blank.": When(
+                    lambda values: np.allclose([v for [v] in values], [whole_slope(*x) for x in THROUGH_P], atol=1e-3),
+                    whole_slope,
+                ),
+            },
+            "Hold q still: then V is a straight line in p, and its slope has two terms.",
+            probes=THROUGH_P,
+            tolerance=1e-6,
+        ),
+        Blank(
+            lambda df, dg, p: p * df(p) + (1 - p) * dg(p),
+            {
+                "Zero is where the argument should arrive, not where it starts: write the slope in q for any pair. It "
+                "is not zero for the linear term, which is why that one has no such theorem.": lambda df, dg, p: 0.0,
+                "The slopes are weighted like f and g themselves: how often is each of them paid?": (
+                    lambda df, dg, p: df(p) - dg(p)
+                ),
+                "Weight the two slopes: being right happens with probability p, being wrong with 1 - p.": (
+                    lambda df, dg, p: df(p) + dg(p)
+                ),
+            },
+            "Hold p still and differentiate p f(q) + (1 - p) g(q) with respect to q, then put q = p.",
+            probes=[(df, dg, p) for _, _, df, dg in PAIRS for p in PS],
+            tolerance=1e-6,
+        ),
+        Blank(
+            "b",
+            {
+                "The honest confidence is q = p, so it moves exactly as fast as p does. Something else must be zero.": (
+                    "a"
+                ),
+                "f and g have slopes: a more confident document earns more when right. Look at the two slopes "
+                "together.": "c",
+            },
+            'Answer the third blank with "a", "b" or "c".',
+            letter,
+        ),
+    ],
+    "V' = (f - g) + (slope in q) x (how fast q moves), and the slope in q is zero at a maximum: that is the envelope "
+    "argument. It needs a proper pair; for the linear term the second part does not vanish at q = p.",
+    difficulty=3,
+    minutes=15,
+    hints=(
+        "V depends on p in two ways: directly, as a weight, and through the honest q = p.",
+        "Directly: d/dp of p f + (1 - p) g with f and g held. Through q: p f'(q) + (1 - p) g'(q).",
+    ),
+)
+
 # --- 2: the largest safe weight -------------------------------------------------------------------
 
+WEIGHTS = (0.0, 0.5, 1.0, 2.0, 3.0)
 
-@check
-def check_2(smallest_gap: Callable[[float], float], largest_weight: float) -> Feedback:
-    """c - k (q-c)^2: `smallest_gap(k)` is the least f(q) - g(q) over all q, `largest_weight` the largest k for
-    which best effort is optimal at every p."""
-    if not callable(smallest_gap):
-        return wrong("Give the function itself, without calling it: check_2(smallest_gap, largest_weight).")
-    ks = (0.0, 0.5, 1.0, 2.0, 3.0)
-    if _blank(smallest_gap(1.0)):
-        return wrong(EMPTY)
-    found = [number(smallest_gap(k)) for k in ks]
-    weight = number(largest_weight)
-    if not all(close(gap, 1 - k, 2e-3 * (1 + k)) for gap, k in zip(found, ks)):
-        if all(close(gap, 1, 0.02 * (1 + k)) for gap, k in zip(found, ks)):
-            return wrong(
+
+def gaps_like(wanted: Callable[[float], float], tolerance: float) -> Callable[[Any], bool]:
+    return lambda values: all(abs(gap - wanted(k)) <= tolerance * (1 + k) for [gap], k in zip(values, WEIGHTS))
+
+
+check_2 = Exercise(
+    [
+        Blank(
+            lambda k: 1 - k,
+            {
                 "Your gap never falls below 1, so you looked at p > .5 only. The questions on which a model gives up "
-                "are the hard ones: search q from 0 to 1."
-            )
-        if all(close(gap, 1 + k, 2e-3 * (1 + k)) for gap, k in zip(found, ks)):
-            return wrong("That is the largest gap. Where is being right worth the least?")
-        return wrong(
-            "f(q) = 1 - k (1 - q)^2 and g(q) = -k q^2: take the smallest difference over a grid of q from 0 to 1. "
-            f"At k = 0 it is 1 for every q; yours is {found[0]:g}."
-        )
-    if close(weight, 1, 0.01):
-        return right(
-            "At k = 1 the gap is 2q: it touches zero at q = 0 and is nowhere negative. A larger weight makes giving up "
-            "pay on the hardest questions first. The paper's choice is the largest safe one."
-        )
-    if close(weight, 2, 0.01):
-        return wrong(
-            "2 is a rule that is bounded and proper, and that is not the condition: your own smallest_gap(2) is "
-            f"{found[3]:g}. The gap must not be negative anywhere."
-        )
-    if weight > 1:
-        return wrong(
-            f"At k = {weight:g} your smallest gap is negative. If it looked safe, you tested p > .5 only: try p = .1."
-        )
-    if 0 <= weight < 1:
-        return wrong(f"k = {weight:g} is safe, but a larger one is too: where does smallest_gap reach zero?")
-    return wrong("largest_weight is a number: the k at which smallest_gap(k) stops being >= 0.")
-
+                "are the hard ones: search q from 0 to 1.": When(gaps_like(lambda k: 1, 0.02), lambda k: 1.0),
+                "That is the largest gap. Where is being right worth the least?": When(
+                    gaps_like(lambda k: 1 + k, 2e-3), lambda k: 1 + k
+                ),
+            },
+            lambda values: (
+                "f(q) = 1 - k (1 - q)^2 and g(q) = -k q^2: take the smallest difference over a grid of q from 0 to 1. "
+                f"At k = 0 it is 1 for every q; yours is {values[0][0]:g}."
+            ),
+            probes=[(k,) for k in WEIGHTS],
+            tolerance=6e-3,
+        ),
+        Blank(
+            1.0,
+            {
+                "2 is a rule that is bounded and proper, and that is not the condition: your own smallest_gap(2) is "
+                "negative. The gap must not be negative anywhere.": 2.0,
+                "There your smallest gap is negative. If it looked safe, you tested p > .5 only: try p = .1.": When(
+                    lambda weight: weight > 1, 4.0
+                ),
+                "That is safe, but a larger one is too: where does smallest_gap reach zero?": When(
+                    lambda weight: 0 <= weight < 1, 0.5
+                ),
+            },
+            "largest_weight is a number: the k at which smallest_gap(k) stops being >= 0.",
+            tolerance=0.01,
+        ),
+    ],
+    "At k = 1 the gap is 2q: it touches zero at q = 0 and is nowhere negative. A larger weight makes giving up pay on "
+    "the hardest questions first. The paper's choice is the largest safe one.",
+    difficulty=2,
+    minutes=10,
+    hints=(
+        "f(q) - g(q) is what being right is worth more than being wrong; search q on a grid.",
+        "1 - k (1 - q)^2 + k q^2 = 1 - k + 2 k q: where is it smallest?",
+    ),
+)
 
 # --- 3: a strict reward ---------------------------------------------------------------------------
 
 MALFORMED = -1.0
+BARE = "<answer>Paris</answer><analysis>It may be so.</analysis>"
 
 
 def document(answer: str, *confidences: str, end: str = "") -> str:
@@ -149,225 +156,327 @@ def document(answer: str, *confidences: str, end: str = "") -> str:
     return f"<answer>{answer}</answer><analysis>It may be so.</analysis>{tags}{end}"
 
 
-@check
-def check_3(reward: Callable[[str, str], float]) -> Feedback:
-    """`reward(text, truth)`: c - (q-c)^2 for a whole document, -1 for anything else."""
-    if not callable(reward):
-        return wrong("Give the function itself, without calling it: check_3(reward).")
+# What is asked about: a name in the feedback, and the text.
+ASKED = {
+    "right": document("Paris", "0.7"),
+    "wrong": document("Rome", "0.7"),
+    "sure": document("Paris", "1"),
+    "humble": document("Rome", "0"),
+    "none": BARE,
+    "twice": document("Paris", "0.2", "0.9"),
+    **{text: document("Paris", text) for text in ("nan", "inf", "-inf", "70%", "70")},
+    "a negative confidence": document("Paris", "-0.1"),
+    "a confidence above 1": document("Paris", "1.2"),
+    "a word in place of the number": document("Paris", "high"),
+    "an empty confidence": document("Paris", ""),
+    "text after the last tag": document("Paris", "0.7", end=" or so"),
+    "a document without an answer": "<confidence>0.7</confidence>",
+    "an empty text": "",
+}
+EARNED = {"right": 0.91, "wrong": -0.49, "sure": 1.0, "humble": 0.0, "twice": 0.99}
 
-    def ask(text: str) -> float:
-        try:
-            given = reward(text, "Paris")
-        except Exception as error:
-            raise _Raised(text, error) from None
-        if _blank(given):
-            raise _Empty
-        return number(given)
 
+def strict(text: str, truth: str) -> float:
+    """c - (q - c)^2 of a document that ends with a confidence in [0, 1], and -1 for anything else."""
+    found = re.fullmatch(r".*<answer>(.*?)</answer>.*<confidence>([^<]*)</confidence>", text, re.DOTALL)
     try:
-        return _judge_reward(ask)
-    except _Empty:
-        return wrong(EMPTY)
-    except _Raised as raised:
-        return wrong(
-            f"It raises {type(raised.error).__name__} on {raised.text[-45:]!r}. A model writes anything at all: a "
-            "reward that raises stops the training run, so give such a text the worst value instead."
-        )
+        answer, q = found.groups()
+        q = float(q)
+    except (AttributeError, ValueError):
+        return MALFORMED
+    correct = float(answer == truth)
+    return correct - (q - correct) ** 2 if 0 <= q <= 1 else MALFORMED
 
 
-class _Empty(Exception):
-    """The function is still a blank."""
+def but(**instead: float) -> Callable[[str, str], float]:
+    """A strict reward except for these texts of `ASKED`."""
+    given = {ASKED[name]: value for name, value in instead.items()}
+    return lambda text, truth: given.get(text, strict(text, truth))
 
 
-class _Raised(Exception):
-    def __init__(self, text: str, error: Exception):
-        self.text, self.error = text, error
+def at(name: str, holds: Callable[[float], bool], example: Callable[[str, str], float]) -> When:
+    """A slip that one text shows."""
+    place = list(ASKED).index(name)
+    return When(lambda values: holds(values[place][0]), example)
 
 
-def _judge_reward(ask: Callable[[str], float]) -> Feedback:
-    whole = {("Paris", "0.7"): 0.91, ("Rome", "0.7"): -0.49, ("Paris", "1"): 1.0, ("Rome", "0"): 0.0}
-    found = {case: ask(document(*case)) for case in whole}
-    if any(not close(found[case], value, 1e-6) for case, value in whole.items()):
-        if all(close(found[case], value - (case[0] == "Paris"), 1e-6) for case, value in whole.items()):
-            return wrong("That is the Brier term alone. The reward has a second part: 1 for a right answer.")
-        if close(found["Paris", "0.7"], 1.09, 1e-6):
-            return wrong("The Brier term is a loss: it is subtracted.")
-        return wrong(
+def worth(value: float) -> Callable[[float], bool]:
+    return lambda earned: abs(earned - value) <= 1e-6
+
+
+def not_malformed(earned: float) -> bool:
+    return not worth(MALFORMED)(earned)
+
+
+def first_hole(values: list[list[float]]) -> str:
+    """The first text that earns what it should not."""
+    by_name = {name: value for name, [value] in zip(ASKED, values)}
+    if any(not worth(EARNED[name])(by_name[name]) for name in ("right", "wrong", "sure", "humble")):
+        return (
             f"A right answer at confidence .7 is worth 1 - (.7 - 1)^2 = .91, a wrong one 0 - (.7 - 0)^2 = -.49; you "
-            f"give {found['Paris', '0.7']:.4g} and {found['Rome', '0.7']:.4g}."
+            f"give {by_name['right']:.4g} and {by_name['wrong']:.4g}."
         )
-    bare = "<answer>Paris</answer><analysis>It may be so.</analysis>"
-    missing = ask(bare)
-    if close(missing, 0, 1e-9):
-        return wrong(
-            "A text without a confidence gets 0. On a scale where a wrong answer at q = .7 earns -.49, 0 is a prize "
-            "for leaving the confidence out: malformed must get the worst value there is."
-        )
-    if not close(missing, MALFORMED, 1e-6):
-        return wrong(
-            f"A text without a confidence should get {MALFORMED:g}, whatever its answer; you give {missing:g}."
-        )
-    twice = ask(document("Paris", "0.2", "0.9"))
-    if close(twice, 1 - 0.8**2, 1e-6):
-        return wrong(
-            "You read the first confidence tag. A model may mention one while it thinks; its forecast is the last one."
-        )
-    if not close(twice, 0.99, 1e-6):
-        return wrong(f"With two confidence tags, .2 and then .9, the last one counts; you give {twice:.4g}.")
-    for text in ("nan", "inf", "-inf"):
-        value = ask(document("Paris", text))
-        if not math.isfinite(value):
-            return wrong(
-                f'float("{text}") does not fail, and your reward becomes {value}: one such value makes the whole '
-                "batch NaN. Ask for 0 <= q <= 1, which NaN does not satisfy, rather than for q < 0 or q > 1."
-            )
-        if not close(value, MALFORMED, 1e-6):
-            return wrong(f'A confidence of "{text}" is no number in [0, 1]; you give {value:g}.')
-    for text in ("70%", "70"):
-        value = ask(document("Paris", text))
-        if close(value, 0.91, 1e-6):
-            return wrong(
-                f'You read "{text}" as .7. Strict means strict: if a percentage counts, nothing says whether "1" is '
-                "certainty or one per cent."
-            )
-        if value < -100:
-            return wrong(f'You take "{text}" for a probability, and the reward becomes {value:g}.')
-        if not close(value, MALFORMED, 1e-6):
-            return wrong(f'"{text}" is not a number in [0, 1], so the text is malformed; you give {value:g}.')
-    for text, why in (
-        (document("Paris", "-0.1"), "a negative confidence"),
-        (document("Paris", "1.2"), "a confidence above 1"),
-        (document("Paris", "high"), "a word in place of the number"),
-        (document("Paris", ""), "an empty confidence"),
-        (document("Paris", "0.7", end=" or so"), "text after the last tag"),
-        ("<confidence>0.7</confidence>", "a document without an answer"),
-        ("", "an empty text"),
-    ):
-        if not close(ask(text), MALFORMED, 1e-6):
-            return wrong(f"There is a hole in the parsing: {why} earns {ask(text):.4g} instead of {MALFORMED:g}.")
-    return right(
-        "The last tag, a number in [0, 1], nothing after it, and the worst value for everything else. Every hole in "
-        "the parser is a reward that the policy will find."
+    if not_malformed(by_name["none"]):
+        return f"A text without a confidence should get -1, whatever its answer; you give {by_name['none']:g}."
+    if not worth(EARNED["twice"])(by_name["twice"]):
+        return f"With two confidence tags, .2 and then .9, the last one counts; you give {by_name['twice']:.4g}."
+    for text in ("nan", "inf", "-inf", "70%", "70"):
+        if not_malformed(by_name[text]):
+            return f'A confidence of "{text}" is no number in [0, 1], so it is malformed; you give {by_name[text]:g}.'
+    name = next(name for name in list(ASKED)[11:] if not_malformed(by_name[name]))
+    return f"There is a hole in the parsing: {name} earns {by_name[name]:.4g} instead of -1."
+
+
+def _unless_whole(slip: When) -> When:
+    """A slip of the parser counts once whole documents earn what they should."""
+    whole = [list(ASKED).index(name) for name in ("right", "wrong", "sure", "humble")]
+    fine = [EARNED[name] for name in ("right", "wrong", "sure", "humble")]
+    return When(
+        lambda values: np.allclose([values[i][0] for i in whole], fine, atol=1e-6) and slip.holds(values), slip.example
     )
 
+
+check_3 = Exercise(
+    [
+        Blank(
+            strict,
+            {
+                "That is the Brier term alone. The reward has a second part: 1 for a right answer.": When(
+                    lambda values: np.allclose([v for [v] in values[:4]], [-0.09, -0.49, 0, 0], atol=1e-6),
+                    but(right=-0.09, sure=0.0),
+                ),
+                "The Brier term is a loss: it is subtracted.": at("right", worth(1.09), but(right=1.09, wrong=0.49)),
+                "A text without a confidence gets 0. On a scale where a wrong answer at q = .7 earns -.49, 0 is a "
+                "prize for leaving the confidence out: malformed must get the worst value there is.": _unless_whole(
+                    at("none", worth(0), but(none=0.0))
+                ),
+                "You read the first confidence tag. A model may mention one while it thinks; its forecast is the last "
+                "one.": _unless_whole(at("twice", worth(0.36), but(twice=0.36))),
+                'float("nan") does not fail, and your reward becomes nan: one such value makes the whole batch NaN. '
+                "Ask for 0 <= q <= 1, which NaN does not satisfy, rather than for q < 0 or q > 1.": _unless_whole(
+                    at("nan", math.isnan, but(nan=math.nan))
+                ),
+                'float("inf") does not fail, and your reward becomes infinite: ask for 0 <= q <= 1.': _unless_whole(
+                    at("inf", math.isinf, but(inf=-math.inf))
+                ),
+                'You read "70%" as .7. Strict means strict: if a percentage counts, nothing says whether "1" is '
+                "certainty or one per cent.": _unless_whole(
+                    When(
+                        lambda values: any(worth(0.91)(values[list(ASKED).index(text)][0]) for text in ("70%", "70")),
+                        but(**{"70%": 0.91}),
+                    )
+                ),
+                'You take "70" for a probability, and the reward becomes enormous.': _unless_whole(
+                    at(
+                        "70",
+                        lambda earned: earned < -100,
+                        lambda text, truth: -4760.0 if ">70<" in text else strict(text, truth),
+                    )
+                ),
+            },
+            first_hole,
+            probes=[(text, "Paris") for text in ASKED.values()],
+            tolerance=1e-6,
+            raises="It raises {error} on {probe[0]!r}. A model writes anything at all: a reward that raises stops the "
+            "training run, so give such a text the worst value instead.",
+        )
+    ],
+    "The last tag, a number in [0, 1], nothing after it, and the worst value for everything else. Every hole in the "
+    "parser is a reward that the policy will find.",
+    difficulty=2,
+    minutes=15,
+    hints=(
+        "Find the last confidence tag first; then ask whether anything stands after it.",
+        "`try: q = float(text)`, then accept only 0 <= q <= 1; everything else returns -1.",
+    ),
+)
 
 # --- 4: what a constant would have got ------------------------------------------------------------
 
 
-@check
-def check_4(brier: Mapping[str, float], share: float, cells: pd.DataFrame) -> Feedback:
-    """Out of domain, HotpotQA-trained: `brier` is data set -> Brier score of RLCR's answers with its in-domain
-    accuracy as their one confidence; `share` what that explains of RLCR's gain over RLVR. `cells` is the table."""
+def _constant(cells: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, float]:
+    """The HotpotQA-trained rows, those out of domain, and RLCR's accuracy on HotpotQA."""
     rows = cells[cells["family"] == "HotpotQA"].set_index("dataset")
-    constant = rows.loc["HotpotQA", "rlcr_accuracy"]
-    out = rows[rows["domain"] == "out"]
-    accuracy = out["rlcr_accuracy"]
-    try:
-        found = pd.Series(dict(brier)).map(number).reindex(out.index)
-    except (TypeError, ValueError):
-        return wrong(f"Give the scores by name, as a dict or a Series: {', '.join(out.index)}.")
-    if found.isna().any():
-        return wrong(f"There is no score for {', '.join(found.index[found.isna()])}.")
-    target = (constant - accuracy) ** 2 + accuracy * (1 - accuracy)
+    return rows, rows[rows["domain"] == "out"], rows.loc["HotpotQA", "rlcr_accuracy"]
 
-    def same(other: pd.Series) -> bool:
-        return bool(np.allclose(found, other, atol=5e-4))
 
-    if not same(target):
-        modified = rows["rlcr_accuracy"].get("HotpotQA-Modified", constant)
-        if same(accuracy * (1 - accuracy)):
-            return wrong(
-                "You gave every data set its *own* accuracy as the constant. That is hindsight: out of domain nobody "
-                "knows it. The constant is one number, RLCR's accuracy on HotpotQA."
-            )
-        if same((constant - accuracy) ** 2):
-            return wrong(
-                "The variance term is missing. Even a forecaster who hits the accuracy exactly pays for single "
-                "outcomes being 0 or 1: the mean of (k - c)^2 over c is more than (k - accuracy)^2."
-            )
-        if same((constant - out["rlvr_accuracy"]) ** 2 + out["rlvr_accuracy"] * (1 - out["rlvr_accuracy"])):
-            return wrong("These are RLVR's answers. Keep RLCR's answers and change only what it says about them.")
-        if same((rows.loc["HotpotQA", "rlvr_accuracy"] - accuracy) ** 2 + accuracy * (1 - accuracy)) or same(
-            (modified - accuracy) ** 2 + accuracy * (1 - accuracy)
-        ):
-            return wrong("Right formula, wrong constant: it is RLCR's own accuracy on HotpotQA itself.")
-        return wrong(
+def _stating(constant: float, accuracy: pd.Series) -> np.ndarray:
+    """Brier score of one confidence, right with probability `accuracy`."""
+    return ((constant - accuracy) ** 2 + accuracy * (1 - accuracy)).to_numpy()
+
+
+def _shares(cells: pd.DataFrame) -> dict[str, float]:
+    """What the constant explains of RLCR's gain over RLVR, and what mistakes give instead."""
+    _, out, constant = _constant(cells)
+    target, rlvr, rlcr = _stating(constant, out["rlcr_accuracy"]), out["rlvr_brier"], out["rlcr_brier"]
+    explained = (rlvr.mean() - target.mean()) / (rlvr.mean() - rlcr.mean())
+    return {
+        "right": explained,
+        "rest": 1 - explained,
+        "upside down": 1 / explained,
+        "of RLVR": 1 - target.mean() / rlvr.mean(),
+        "of ratios": ((rlvr - target) / (rlvr - rlcr)).mean(),
+        "doubt": target.mean() - rlcr.mean(),
+    }
+
+
+def _scores(cells: pd.DataFrame) -> list[Blank]:
+    rows, out, constant = _constant(cells)
+    accuracy, shares = out["rlcr_accuracy"], _shares(cells)
+
+    def read(scores: Any) -> np.ndarray:
+        if not isinstance(scores, Mapping | pd.Series):
+            return np.full(len(out), math.nan)
+        return pd.Series(dict(scores), dtype=object).map(number).astype(float).reindex(out.index).to_numpy()
+
+    def by_name(values: np.ndarray) -> dict[str, float]:
+        return dict(zip(out.index, values))
+
+    def hint(values: np.ndarray) -> str:
+        if np.isnan(values).any():
+            return f"Give a score by name for each of {', '.join(out.index)}, as a dict or a Series."
+        return (
             "With one confidence k, right with probability a, the mean of (k - c)^2 is a (k - 1)^2 + (1 - a) k^2. "
-            f"For {out.index[0]} you give {found.iloc[0]:.3f}."
+            f"For {out.index[0]} you give {values[0]:.3f}."
         )
-    gain = out["rlvr_brier"].mean() - out["rlcr_brier"].mean()
-    explained = (out["rlvr_brier"].mean() - target.mean()) / gain
-    given = number(share)
-    if close(given, explained, 0.01):
-        return right(
-            f"{explained:.0%} of the gain is what merely stating a lower number buys. The rest, "
-            f"{target.mean() - out['rlcr_brier'].mean():.3f} of Brier score, is knowing which answers to doubt."
-        )
-    if close(given, 1 - explained, 0.01):
-        return wrong("That is the share it does *not* explain.")
-    if close(given, 1 / explained, 0.01):
-        return wrong("Upside down: divide the constant's gain by RLCR's.")
-    if close(given, 1 - target.mean() / out["rlvr_brier"].mean(), 0.01):
-        return wrong("That is the constant's gain relative to RLVR's score. Divide by RLCR's gain over RLVR.")
-    if close(given, ((out["rlvr_brier"] - target) / (out["rlvr_brier"] - out["rlcr_brier"])).mean(), 0.01):
-        return wrong("Take the means over the six data sets first and divide then; a mean of ratios is another thing.")
-    return wrong("The scores are right. The share is (RLVR - constant) / (RLVR - RLCR), each a mean over the six.")
 
+    slips = {
+        "You gave every data set its *own* accuracy as the constant. That is hindsight: out of domain nobody knows it. "
+        "The constant is one number, RLCR's accuracy on HotpotQA.": (accuracy * (1 - accuracy)).to_numpy(),
+        "The variance term is missing. Even a forecaster who hits the accuracy exactly pays for single outcomes being "
+        "0 or 1: the mean of (k - c)^2 over c is more than (k - accuracy)^2.": ((constant - accuracy) ** 2).to_numpy(),
+        "These are RLVR's answers. Keep RLCR's answers and change only what it says about them.": (
+            _stating(constant, out["rlvr_accuracy"])
+        ),
+        "Right formula, wrong constant: it is RLCR's own accuracy on HotpotQA itself, not RLVR's.": (
+            _stating(rows.loc["HotpotQA", "rlvr_accuracy"], accuracy)
+        ),
+        "Right formula, wrong constant: it is RLCR's own accuracy on HotpotQA itself, not on the modified set.": (
+            _stating(rows.loc["HotpotQA-Modified", "rlcr_accuracy"], accuracy)
+        ),
+    }
+    return [
+        Blank(
+            by_name(_stating(constant, accuracy)),
+            {message: by_name(values) for message, values in slips.items()},
+            hint,
+            read,
+            tolerance=5e-4,
+        ),
+        Blank(
+            shares["right"],
+            {
+                "That is the share it does *not* explain.": shares["rest"],
+                "Upside down: divide the constant's gain by RLCR's.": shares["upside down"],
+                "That is the constant's gain relative to RLVR's score. Divide by RLCR's gain over RLVR.": (
+                    shares["of RLVR"]
+                ),
+                "Take the means over the six data sets first and divide then; a mean of ratios is another thing.": (
+                    shares["of ratios"]
+                ),
+            },
+            "The scores are right. The share is (RLVR - constant) / (RLVR - RLCR), each a mean over the six.",
+            tolerance=0.01,
+        ),
+    ]
+
+
+check_4 = Exercise(
+    _scores,
+    lambda cells: (
+        f"{_shares(cells)['right']:.0%} of the gain is what merely stating a lower number buys. The rest, "
+        f"{_shares(cells)['doubt']:.3f} of Brier score, is knowing which answers to doubt."
+    ),
+    difficulty=2,
+    minutes=12,
+    hints=(
+        "One confidence k for answers that are right with probability a: what is the mean of (k - c)^2?",
+        "(k - a)^2 + a (1 - a), with k RLCR's accuracy on HotpotQA and a its accuracy on each data set out of domain.",
+    ),
+    given=("cells",),
+)
 
 # --- 5: dividing by the group's spread ------------------------------------------------------------
 
 GROUP = (0.2,) * 4 + (0.4,) * 4  # what the eight documents of one question state
+CHANCES = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
+HONEST, HALF = 0.2 * CHANCES - 0.06, 2 * CHANCES - 1  # the expected push, without and with division
 
 
-@check
-def check_5(push: Callable[[float, bool], float], same_factor: bool) -> Feedback:
-    """One question, eight documents with one answer, four stating .2 and four .4: `push(p, scaled)` is the expected
-    advantage of stating .4, and `same_factor` says whether a right and a wrong group divide by the same number."""
-    if not callable(push):
-        return wrong("Give the function itself, without calling it: check_5(push, same_factor).")
-    if _blank(push(0.1, False), push(0.1, True)):
-        return wrong(EMPTY)
-    ps = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
-    plain, scaled = (np.array([number(push(p, flag)) for p in ps]) for flag in (False, True))
-    if np.isnan(plain).any() or np.isnan(scaled).any():
-        return wrong("push(p, scaled) must return a number for every p, with scaling and without.")
+class UpToAFactor(Blank):
+    """Pushes are compared up to a positive factor: mean or sum, s.d. over n or n - 1 make no difference here."""
 
-    def like(found: np.ndarray, wanted: np.ndarray) -> bool:
-        """The same up to a positive factor: mean or sum, s.d. over n or n - 1 make no difference here."""
-        size = np.abs(found).max() / np.abs(wanted).max()
-        return bool(size > 1e-9 and np.allclose(found, size * wanted, atol=1e-3 * np.abs(found).max()))
+    def same(self, value: Any, other: Any) -> bool:
+        return all(alike(mine, theirs) for mine, theirs in zip(halves(value), halves(other)))
 
-    honest, half = 0.2 * ps - 0.06, 2 * ps - 1
-    if like(-plain, honest) or like(-scaled, half):
-        return wrong("The sign is reversed: you follow the four documents that state less.")
-    if not like(plain, honest):
-        if like(plain, half):
-            return wrong("Without scaling the rewards keep their size: you have divided there, too, or taken signs.")
-        if np.ptp(plain) < 1e-9:
-            return wrong("It does not depend on p: the group comes out right with probability p, wrong with 1 - p.")
-        return wrong(
-            "Without scaling: the reward is c - (q - c)^2, the advantage its distance from the mean of the eight, and "
-            "the push the mean over c = 1 (probability p) and c = 0."
-        )
-    if like(scaled, honest):
-        return wrong(
-            "A constant factor would not matter, but the divisor is no constant: you used one number for both "
-            "outcomes. Compute the spread of the eight rewards once with c = 1 and once with c = 0."
-        )
-    if not like(scaled, half):
-        return wrong(
-            "With scaling, divide the advantages of the right group by its own s.d., and the wrong group's by its."
-        )
-    if isinstance(same_factor, (str, bytes)):
-        same_factor = {"true": True, "yes": True, "false": False, "no": False}.get(str(same_factor).strip().lower())
-    if same_factor is None or not isinstance(same_factor, (bool, np.bool_)):
-        return wrong("Answer the second blank with True or False.")
-    if same_factor:
-        return wrong(
-            "A constant factor cannot matter, that is true; but compare the two spreads: are they the same number?"
-        )
-    return right(
-        "Right groups pull up and wrong groups pull down, and division makes both pulls equally strong: what remains "
-        "is how often each happens, which balances at one half and not at q = p. A question that comes out "
-        "right three times in ten is driven to confidence 0, whatever is stated now."
-    )
+
+def halves(values: list[list[float]]) -> tuple[np.ndarray, np.ndarray]:
+    """The pushes without and with scaling, each over `CHANCES`."""
+    pushes = np.array([value for [value] in values])
+    return pushes[: len(CHANCES)], pushes[len(CHANCES) :]
+
+
+def alike(found: np.ndarray, wanted: np.ndarray) -> bool:
+    size = np.abs(found).max() / max(np.abs(wanted).max(), 1e-12)
+    return bool(size > 1e-9 and np.allclose(found, size * wanted, atol=1e-3 * np.abs(found).max()))
+
+
+def push(p: float, scaled: bool) -> float:
+    """Expected advantage of stating .4 for a question that comes out right with probability p."""
+    return float(2 * p - 1 if scaled else 0.2 * p - 0.06)
+
+
+def when_plain(holds: Callable[[np.ndarray], bool], example: Callable[[float, bool], float]) -> When:
+    return When(lambda values: holds(halves(values)[0]), example)
+
+
+check_5 = Exercise(
+    [
+        UpToAFactor(
+            push,
+            {
+                "push(p, scaled) must return a number for every p, with scaling and without.": When(
+                    lambda values: np.isnan(np.concatenate(halves(values))).any(), lambda p, scaled: math.nan
+                ),
+                "The sign is reversed: you follow the four documents that state less.": When(
+                    lambda values: alike(-halves(values)[0], HONEST) or alike(-halves(values)[1], HALF),
+                    lambda p, scaled: -push(p, scaled),
+                ),
+                "Without scaling the rewards keep their size: you have divided there, too, or taken signs.": when_plain(
+                    lambda plain: alike(plain, HALF), lambda p, scaled: 2 * p - 1
+                ),
+                "It does not depend on p: the group comes out right with probability p, wrong with 1 - p.": when_plain(
+                    lambda plain: np.ptp(plain) < 1e-9, lambda p, scaled: 0.2
+                ),
+                "Without scaling: the reward is c - (q - c)^2, the advantage its distance from the mean of the eight, "
+                "and the push the mean over c = 1 (probability p) and c = 0.": when_plain(
+                    lambda plain: not alike(plain, HONEST), lambda p, scaled: p**2
+                ),
+                "A constant factor would not matter, but the divisor is no constant: you used one number for both "
+                "outcomes. Compute the spread of the eight rewards once with c = 1 and once with c = 0.": When(
+                    lambda values: alike(halves(values)[1], HONEST), lambda p, scaled: 0.2 * p - 0.06
+                ),
+            },
+            "With scaling, divide the advantages of the right group by its own s.d., and the wrong group's by its.",
+            probes=[(p, scaled) for scaled in (False, True) for p in CHANCES],
+        ),
+        Blank(
+            "no",
+            {
+                "A constant factor cannot matter, that is true; but compare the two spreads: are they the same "
+                "number?": "yes",
+            },
+            "Answer the second blank with True or False.",
+            word(yes="true", no="false"),
+        ),
+    ],
+    "Right groups pull up and wrong groups pull down, and division makes both pulls equally strong: what remains is "
+    "how often each happens, which balances at one half and not at q = p. A question that comes out right three times "
+    "in ten is driven to confidence 0, whatever is stated now.",
+    difficulty=3,
+    minutes=15,
+    hints=(
+        "Write the eight rewards once for c = 1 and once for c = 0.",
+        "Advantage: reward minus the mean of the eight; with scaling, divided by the s.d. of these eight.",
+    ),
+)
