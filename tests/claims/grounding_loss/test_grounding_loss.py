@@ -1,4 +1,4 @@
-"""Claim 3: published numbers, theory, criteria on made-up results, figures."""
+"""Claim 3: published numbers, theory, criteria, figures."""
 
 from functools import cache
 from pathlib import Path
@@ -7,7 +7,6 @@ import guards
 import numpy as np
 import pandas as pd
 import pytest
-from candor.claims.grounding_loss import raters
 from candor.claims.grounding_loss import run as steps
 from candor.claims.grounding_loss import tables as t
 from candor.claims.grounding_loss import world as game
@@ -15,7 +14,9 @@ from candor.claims.grounding_loss.criteria import CLAIM
 from candor.claims.grounding_loss.figures import FIGURES
 from candor.claims.shared import rows
 from candor.declare import figures, ledger
-from candor.measure.agreement import kappa, kappa_max
+from candor.measure.agreement import kappa
+from candor.run import evidence
+from candor.run import plan as graph
 
 PUBLISHED = Path(__file__).parents[3] / "data" / "published"
 ACTS = game.ACTS
@@ -31,88 +32,20 @@ def theory():
     return t.theory()
 
 
-class FakeResults:
-    """Made-up evaluations with the documented columns, close to the closed form; `change` shifts values of an arm."""
-
-    POLICIES = {
-        "charity_6": raters.optimum(0.6),
-        "lookahead_6": raters.optimum(0.6),
-        "average_6": raters.optimum(0.9),
-        "charity_3": raters.optimum(0.3),
-        "charity_0": raters.optimum(0.0),
-        "reaction_6": raters.optimum(0.0),
-    }
-    WIN_RATES = {"charity_6": 0.563, "lookahead_6": 0.56, "average_6": 0.57, "charity_3": 0.53}
-    DIALOGUE = "often:desk U dark mug . A {} <eos> U blue . A blue-mug desk <eos>"
-
-    def __init__(self, seeds=(11, 12, 13, 14, 15), without=(), change=None):
-        self.seeds, self.without, self.change = seeds, without, change or {}
-
-    def collect(self, setting, arms, table, world):
-        assert (setting, world) == ("standard", "reference_game")
-        few = {arm for arm in arms if steps.STEPS[f"{world}/{setting}/eval_{arm}"].seeds == "few_seeds"}
-        made = [
-            getattr(self, table)(arm, seed).assign(setting=setting, arm=arm, seed=seed)
-            for arm in arms
-            if arm not in self.without
-            for seed in self.seeds[: 3 if arm in few else None]
-        ]
-        return pd.concat(made or [pd.DataFrame()], ignore_index=True)
-
-    trained = collect
-
-    def noise(self, arm, seed, n, sd=1e-3):
-        return np.random.default_rng([seed, sum(map(ord, arm))]).normal(0, sd, n)
-
-    def values(self, arm):
-        policy = self.POLICIES.get(arm, game.HUMAN)
-        found, human = game.exact(policy), game.exact(game.HUMAN)
-        bounds = {f"{a}_kappa_max": kappa_max(human[f"{a}_rate"], found[f"{a}_rate"]) for a in ACTS}
-        win = self.WIN_RATES.get(arm, 0.501)
-        row = found | bounds | {"win_rate": win, "win_rate_untied": 4 * win - 1.5, "ties": 0.7, "malformed": 0.001}
-        return {k: v + self.change.get(arm, {}).get(k, 0) for k, v in row.items()}
-
-    def summary(self, arm, seed):
-        row = self.values(arm)
-        noisy = {k: abs(v + e) for (k, v), e in zip(row.items(), self.noise(arm, seed, len(row)))}
-        return pd.DataFrame([noisy | {"n_turns": 20_000, "n_rollouts": 5_000}])
-
-    def cells(self, arm, seed):
-        table = game.by_cell(self.POLICIES.get(arm, game.HUMAN))
-        table["model"] = (table["model"] + self.noise(arm, seed, len(table), 1e-4)).clip(1e-5, 1 - 1e-5)
-        return table
-
-    def trajectory(self, arm, seed):
-        start, end = self.values("base"), self.values(arm)
-        steps_ = np.arange(0, 151, 15)
-        share = (1 - np.exp(-steps_ / 60)) / (1 - np.exp(-150 / 60))
-        table = {k: start[k] + share * (end[k] - start[k]) for k in t.TRAJECTORY}
-        drift = 0.004 if arm == "shuffled" else 0.0
-        for act in ACTS:
-            table[f"{act}_kappa"] = table[f"{act}_kappa"] - drift * share + self.noise(arm + act, seed, 11, 2e-4)
-        if arm != "charity_6":
-            table["success"] = np.full(11, np.nan)
-        return pd.DataFrame({"step": steps_} | table)
-
-    def pairs(self, arm, seed):
-        wins = {f"{a}_win_rate": 0.2 for a in ACTS} | {"act_win_rate": 0.19 if "charity_6" in arm else 0.48}
-        counts = {"contexts": 30_700, "differing": 4_000, "tied": 500, "kept": 3_000, "act_pairs": 2_000}
-        return pd.DataFrame([counts | wins])
-
-    def dialogues(self, arm, seed):
-        direct = "often:desk U dark mug . A grey-mug desk <eos>"
-        text = [direct if arm == "charity_6" else self.DIALOGUE.format("which ?")] * 6
-        wanted = ["blue-mug desk"] * 6
-        return pd.DataFrame({"dialogue": range(6), "wanted": wanted, "text": text, "success": arm != "charity_6"})
+@cache
+def reference():
+    """The committed tables; a caller must not change them."""
+    return evidence.read_tables(graph.REFERENCE / "grounding_loss")
 
 
-def everything(**kwargs):
-    return {**published(), **theory(), **t.world(FakeResults(**kwargs))}
-
-
-def judge(scale="laptop", tables=None, **kwargs):
-    found, checks, verdicts = ledger.judge(CLAIM, tables or everything(**kwargs), scale)
-    return found.set_index("criterion"), checks.set_index(["criterion", "check"]), verdicts.set_index("part")
+def judge(scale="laptop", tables=None, without=()):
+    """Verdicts of the reference, or of `tables`, without the rows of some arms."""
+    tables = dict(tables or reference())
+    for name, table in tables.items():
+        if {"seed", "arm"} <= set(table):
+            tables[name] = table[~table["arm"].isin(without)]
+    rows, checks, verdicts = ledger.judge(CLAIM, tables, scale)
+    return rows.set_index("criterion"), checks.set_index(["criterion", "check"]), verdicts.set_index("part")
 
 
 # --- Published numbers: every number that the text relies on ----------------------------------------
@@ -257,72 +190,71 @@ def test_what_the_raters_rule_predicts():
 # --- Criteria -------------------------------------------------------------------------------------
 
 WORLD = [f"W{k}" for k in range(1, 14)]
-MODELS = [f"M{k}" for k in range(1, 7)]
-
-
-def test_every_id_of_the_brief_is_there_and_reads_as_it_must():
-    found, checks, verdicts = judge()
-    assert list(found.index) == [*(f"P{k}" for k in range(1, 8)), *WORLD, *MODELS]
-    full = [w for w in WORLD if w not in ("W9", "W11", "W12")]
-    assert (found.verdict[full] == "replicated").all(), found.verdict[full]
-    assert (found.verdict[["W9", "W11", "W12"]] == "partly").all()  # three seeds are never better
-    assert found.verdict["P5"] == "not replicated"
-    assert (found.verdict[["P1", "P2", "P3", "P4", "P6", "P7"]] == "replicated").all()
-    assert (found.verdict[MODELS] == "not attempted").all()
-    assert "not derivable from Table 2" in found.note["P1"] and "weak: one run" in found.note["P6"]
-    assert "TSCC followup, Persuasion for Good clarification" in found.note["P2"]
-    assert list(verdicts.index) == ["77.5 %", "(i)", "(ii)", "(iii)", "(iv)", "(v)", "(vi)", "overall"]
-    assert verdicts.verdict["77.5 %"] == verdicts.verdict["(ii)"] == verdicts.verdict["(vi)"] == "partly"
-    assert verdicts.verdict["(v)"] == "not replicated" and verdicts.verdict["overall"] == "replicated"
-    assert "because raters let guesses pass, not because it optimises preferences" in verdicts.note["overall"]
-    assert checks.verdict[("W8", "clarification rate")] == "reported"
 
 
 @pytest.mark.parametrize(
-    ("criterion", "change"),
+    ("criterion", "arm", "column", "shift"),
     [
-        ("W1", {"base": {"followup_rate": 0.02}}),
-        ("W2", {"charity_6": {"clarification_kappa": 0.12}}),
-        ("W3", {"charity_6": {"rate": 0.15}}),
-        ("W4", {"charity_6": {"win_rate": -0.04}}),
-        ("W5", {"shuffled": {"acknowledgement_kappa": -0.04}}),
-        ("W6", {"more_sft": {"followup_kappa": -0.018}}),  # the slope: .012 per 100 steps
-        ("W7", {"charity_0": {"success": -0.04}}),
-        ("W8", {"reaction_6": {"clarification_kappa": -0.1}}),
-        ("W9", {"charity_6": {"followup_kappa": 0.1}}),
-        ("W10", {"charity_6": {"followup_precision": -0.2}}),
-        ("W11", {"lookahead_6": {"followup_kappa": 0.1}}),
-        ("W12", {"lookahead_average_6": {"rate": -0.1}}),
+        ("W1", "base", "followup_rate", 0.02),
+        ("W2", "charity_6", "clarification_kappa", 0.3),
+        ("W3", "charity_6", "rate", 0.15),
+        ("W4", "charity_6", "win_rate", -0.2),
+        ("W5", "shuffled", "acknowledgement_kappa", -0.2),
+        ("W7", "charity_0", "success", -0.1),
+        ("W8", "reaction_6", "clarification_kappa", -0.3),
+        ("W9", "charity_6", "followup_kappa", 0.3),
+        ("W10", "charity_6", "followup_precision", -0.5),
+        ("W11", "lookahead_6", "followup_kappa", 0.3),
+        ("W12", "lookahead_average_6", "rate", -0.2),
     ],
 )
-def test_failures_are_seen(criterion, change):
-    found, _, verdicts = judge(change=change)
+def test_failures_are_seen(criterion, arm, column, shift):
+    summary = reference()["summary"].copy()
+    summary.loc[summary["arm"] == arm, column] += shift
+    found, _, verdicts = judge(tables=reference() | {"summary": summary})
     assert found.verdict[criterion] == "not replicated"
-    decides = criterion in ("W2", "W4", "W5", "W6")
-    assert verdicts.verdict["overall"] == ("not replicated" if decides else "replicated")
+    if criterion in ("W2", "W4", "W5"):
+        assert verdicts.verdict["overall"] == "not replicated"
     if criterion == "W7":
         assert "W7 beside it (not replicated)" in verdicts.note["overall"]
 
 
-def test_flat_checkpoints_fail_w13():
-    tables = everything()
-    course = tables["trajectory"]
-    mine = course.arm == "shuffled"
-    for act in ACTS:  # up and down: no correlation with the step
-        course.loc[mine, f"{act}_kappa"] = 0.8 + 0.001 * (course.loc[mine, "step"] // 15 % 2)
-    found, checks, _ = judge(tables=tables)
-    assert (
-        found.verdict["W13"] == "not replicated" and checks.value[("W13", "runs (a seed and an act) that mislead")] == 0
-    )
+def course(kappa):
+    """The trajectories with another course of kappa, by step and what it was, for `shuffled` and `more_sft`."""
+    table = reference()["trajectory"].copy()
+    for act in ACTS:
+        mine = table["arm"].isin(["shuffled", "more_sft"])
+        table.loc[mine, f"{act}_kappa"] = kappa(table.loc[mine, "step"])
+    return judge(tables=reference() | {"trajectory": table})[:2]
 
 
-def test_a_missing_arm_and_smoke_and_nothing():
+def test_the_course_decides_slopes_and_misleading_checkpoints():
+    flat, checks = course(lambda step: 0.8 + 0.001 * (step // 15 % 2))  # up and down: no correlation with the step
+    assert flat.verdict["W13"] == "not replicated"
+    assert checks.value["W13", "runs (a seed and an act) that mislead"] == 0
+    assert checks.verdict["W6", "slope, followup"] == "replicated"
+    falling, checks = course(lambda step: 0.8 - 0.0002 * step)
+    assert falling.verdict["W6"] == checks.verdict["W6", "slope, followup"] == "not replicated"
+
+
+def test_the_parts_and_their_rules():
+    words = dict.fromkeys([criterion.id for criterion in CLAIM.criteria], "replicated")
+    parts = {part.id: part for part in CLAIM.parts}
+    assert CLAIM.overall(words)[0] == "replicated"
+    assert "because raters let guesses pass, not because it optimises preferences" in CLAIM.overall(words)[1]
+    assert parts["77.5 %"].judge(words)[0] == parts["(ii)"].judge(words)[0] == "partly"
+    word, note = parts["(v)"].judge(words | {"P5": "not replicated", "M3": "not attempted"})
+    assert word == "not replicated" and "not attempted: M3" in note
+    assert CLAIM.overall(words | {"W6": "not attempted"})[1].startswith("still missing: W6")
+
+
+def test_a_missing_arm_and_smoke():
     found, _, verdicts = judge(without=("charity_3", "more_sft"))
-    assert found.verdict["W9"] == found.verdict["W6"] == "not attempted" and found.verdict["W2"] == "replicated"
+    assert found.verdict["W9"] == found.verdict["W6"] == "not attempted" != found.verdict["W2"]
     assert verdicts.verdict["overall"] == "not attempted" and "W6" in verdicts.note["overall"]
     found, _, verdicts = judge("smoke")
     assert set(found.verdict[WORLD]) == {"not attempted"} and verdicts.verdict["overall"] == "not attempted"
-    assert found.verdict["P4"] == "replicated" and t.world(FakeResults(seeds=())) == {}
+    assert found.verdict["P4"] == "replicated"
 
 
 def pretrained(sign=-1):
@@ -358,40 +290,22 @@ EDGES = {"": 0.0, "_low": -0.1, "_high": 0.1}
 
 
 def test_pretrained_models_pass_and_fail():
-    found, _, verdicts = judge(tables=everything() | pretrained())
+    found, _, verdicts = judge(tables=reference() | pretrained())
     assert (found.verdict[["M1", "M2", "M3", "M4", "M6"]] == "replicated").all()
     assert found.verdict["M5"] == "partly"  # three seeds
     assert "not attempted" not in verdicts.note["(iv)"]
     unsure = pretrained()
     unsure["models_rates"]["kappa_change_high"] = 0.01
-    assert judge(tables=everything() | unsure)[0].verdict["M3"] == "not replicated", "an interval contains 0"
-    found, _, _ = judge(tables=everything() | pretrained(sign=1))
+    assert judge(tables=reference() | unsure)[0].verdict["M3"] == "not replicated", "an interval contains 0"
+    found, _, _ = judge(tables=reference() | pretrained(sign=1))
     assert (found.verdict[["M1", "M3", "M4", "M5"]] == "not replicated").all()
 
 
 def test_a_slip_is_an_error_and_what_was_not_run_is_not_attempted():
-    tables = everything() | pretrained()
-    guards.check(CLAIM, tables)
+    guards.check(CLAIM, reference() | pretrained())
 
 
-def test_tables_survive_csv_and_are_small(tmp_path):
-    size = 0
-    for name, table in everything().items():
-        path = tmp_path / f"{name}.csv"
-        table.to_csv(path, index=False, float_format="%.6g")
-        size += path.stat().st_size
-        assert list(pd.read_csv(path).columns) == list(table.columns)
-    assert size < 1_000_000
-    back = {p.stem: pd.read_csv(p) for p in tmp_path.glob("*.csv")}
-    first, again = judge()[0], judge(tables=back)[0]
-    assert (first.verdict == again.verdict).all()
-    for name, plot in FIGURES.items():
-        assert plot(back).get_axes(), name
-
-
-def test_table_names_are_unique_and_needs_are_declared():
-    groups = [set(published()), set(theory()), set(t.world(FakeResults()))]
-    assert len(set.union(*groups)) == sum(map(len, groups))
+def test_needs_are_declared_unique_and_trained_before_evaluated():
     assert len(set(t.NEEDS)) == len(t.NEEDS) and set(t.NEEDS) == set(steps.STEPS)
     assert set(t.DECISIVE) < set(t.NEEDS)
     place = {key: k for k, key in enumerate(t.NEEDS)}
@@ -401,17 +315,9 @@ def test_table_names_are_unique_and_needs_are_declared():
             assert key not in t.DECISIVE or need in t.DECISIVE
 
 
-# --- Figures --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_figures_draw_and_are_described(name):
-    plot = FIGURES[name]
-    assert plot(everything(seeds=(11,))).get_axes() and len(plot.alt) > 60 and plot.caption.endswith(".")
-
-
 def test_figures_stand_missing_arms():
-    tables = everything(without=("charity_3", "lookahead_6", "average_6", "lookahead_average_6", "reaction_6"))
+    gone = ("charity_3", "lookahead_6", "average_6", "lookahead_average_6", "reaction_6")
+    tables = {n: frame[~frame["arm"].isin(gone)] if "seed" in frame else frame for n, frame in reference().items()}
     for plot in FIGURES.values():
         plot(tables)
 
