@@ -435,8 +435,8 @@ def _walks(correlations: pd.DataFrame) -> str:
     share, mean = (simulated("random_walk") <= limit).mean(), spread("best_of_ten")[0]
     return (
         f"A walk that goes nowhere in particular shows R <= {limit:.2f} in {share:.0%} of the runs, and a flat run "
-        f"begun at the best of ten earlier points has a mean R of {mean:.2f}. A p value over checkpoints treats them as "
-        "ten samples; there was one run."
+        f"begun at the best of ten earlier points has a mean R of {mean:.2f}. A p value over checkpoints treats them "
+        "as ten samples; there was one run."
     )
 
 
