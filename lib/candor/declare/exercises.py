@@ -77,6 +77,13 @@ def array(answer: object) -> np.ndarray:
         return np.array(math.nan)
 
 
+def empty(answer: object) -> bool:
+    """Whether a blank, or one of several in a dictionary, is still as the notebook has it."""
+    if isinstance(answer, Mapping):
+        return any(map(empty, answer.values()))
+    return answer is ... or answer is None
+
+
 @dataclass(frozen=True)
 class When:
     """A slip that many answers show: those for which `holds(value)`; `example` is one of them."""
@@ -182,7 +189,7 @@ class Exercise:
     def __call__(self, *answers: Any) -> Feedback:
         cut = len(answers) - len(self.given)
         answers, tables = list(answers[:cut]), answers[cut:]
-        if not answers or any(answer is ... or answer is None for answer in answers):
+        if not answers or any(map(empty, answers)):
             return Feedback(False, EMPTY)
         try:
             blanks = self.blanks_of(*tables)

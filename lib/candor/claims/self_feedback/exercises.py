@@ -1,191 +1,170 @@
-"""Checks for the exercises of notebook 06: each says what is right, or names the mistake and gives a hint."""
+"""The exercises of notebook 06: what is right, and the mistakes that have a name."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
 
-from candor.claims.self_feedback import self_confidence
-from candor.claims.self_feedback import world as arithmetic
-from candor.declare.exercises import Feedback, check, close, number, right, wrong
-
-EMPTY = "The blank is still empty: put your answer in place of the dots and run it again."
-
-
-def _blank(*values: object) -> bool:
-    """Whether a function that the reader was to complete still returns nothing."""
-    return any(value is None or value is ... for value in values)
+from candor.claims.shared import rows, standard
+from candor.exercises import Blank, Exercise, When, array, letter, number, share, word
+from candor.measures import self_confidence
+from candor.worlds.arithmetic import SHIFTED, SMUDGED
 
 
-def _letter(answer: object) -> str:
-    return str(answer).strip(" ().").lower()
+def choice(answer: str, **slips: str) -> Blank:
+    """A third blank for one of the letters a, b, c; `slips` has what to say of the others."""
+    said = {message: wrong for wrong, message in slips.items()}
+    return Blank(answer, said, 'Answer the third blank with "a", "b" or "c".', letter)
 
 
 # --- 1: disparity is not a probability --------------------------------------------------------------
 
-_IDEAL = arithmetic.SMUDGED * arithmetic.SHIFTED  # mean second-largest probability of the ideal forecaster
+IDEAL = SMUDGED * SHIFTED  # mean second-largest probability of the ideal forecaster
+_RNG = np.random.default_rng(61)
+FORECASTS = [(_RNG.dirichlet(np.full(k, a), 3000),) for k, a in ((10, 0.1), (4, 1.0), (6, 0.4))]
 
-_FORECASTS: dict[str, Callable[[np.ndarray], float]] = {
+
+def second(p: np.ndarray) -> float:
+    return np.sort(p)[:, -2].mean()
+
+
+def disparity(p: np.ndarray) -> np.ndarray:
+    return np.diff(np.sort(p)[:, -2:])[:, 0]
+
+
+def measured(values: list[list[float]]) -> str:
+    [p] = FORECASTS[0]
+    return (
+        "For 3,000 distributions over ten answers the ECE by disparity is "
+        f"{self_confidence.ece(disparity(p), p.max(1)):.3f}; you give {values[0][0]:.3g}. In a bin, accuracy is the "
+        "mean of top-1 and confidence that of top-1 minus top-2: what is left?"
+    )
+
+
+ERRORS: dict[str, Callable[[np.ndarray], float]] = {
     "You say 0: that is the error of the *probability*. Confidence here is top-1 minus top-2, and accuracy is top-1.": (
         lambda p: 0.0
     ),
     "That is the share of wrong answers, everything but top-1. Disparity lacks only the second-largest probability.": (
         lambda p: 1 - p.max(1).mean()
     ),
-    "That is the mean disparity itself. The error is what lies between it and accuracy.": lambda p: np.diff(
-        np.sort(p)[:, -2:]
-    ).mean(),
+    "That is the mean disparity itself. The error is what lies between it and accuracy.": lambda p: disparity(p).mean(),
     "That is mean accuracy. The error is what lies between accuracy and disparity.": lambda p: p.max(1).mean(),
     "You took the second *column*. Answers stand in any order: sort each row first.": lambda p: p[:, 1].mean(),
     "You took the second-smallest: `np.sort` puts the largest last.": lambda p: np.sort(p)[:, 1].mean(),
-    "The sign: an error is not negative.": lambda p: -np.sort(p)[:, -2].mean(),
+    "The sign: an error is not negative.": lambda p: -second(p),
 }
-
-_BINS = {
-    "b": "Errors of bins cancel only if they have different signs. In which bin could accuracy, top-1, be smaller than "
-    "top-1 minus top-2?",
-    "c": "Calibrated is the probability. Nothing says that a difference of two probabilities is calibrated, too.",
+IDEALS = {
+    "You say 0, since the forecaster is ideal. Its *probability* has no error; its disparity has one wherever a second "
+    "answer is possible.": 0.0,
+    "That is the second probability on a smudged question. How many questions are smudged?": SHIFTED,
+    "Those are top-1 probabilities of the smudged questions. What lies between top-1 and disparity is top-2.": (
+        SMUDGED * (1 - SHIFTED)
+    ),
+    "That is the share of smudged questions. How large is the second probability there?": SMUDGED,
 }
+POSTERIORS = (
+    f"{SMUDGED:.0%} of the questions have the posterior (.6, .4), the others are certain. Put these distributions into "
+    "your own function."
+)
 
-
-@check
-def check_1(ece_by_disparity: Callable[[np.ndarray], float], ideal: float, why: str) -> Feedback:
-    """`ece_by_disparity(p)`: the expected ECE by disparity of a calibrated forecaster whose answer distributions are
-    the rows of p [n, answers]; `ideal`: that of this world's ideal forecaster; `why` bins do not matter ("a" ... "c").
-    """
-    if not callable(ece_by_disparity):
-        return wrong("Give the function itself, without calling it: check_1(ece_by_disparity, ideal, why).")
-    rng = np.random.default_rng(61)
-    cases = [rng.dirichlet(np.full(k, a), 3000) for k, a in ((10, 0.1), (4, 1.0), (6, 0.4))]
-    values = [ece_by_disparity(p.copy()) for p in cases]
-    if _blank(*values):
-        return wrong(EMPTY)
-    found = [number(value) for value in values]
-
-    def are(wanted: Callable[[np.ndarray], float], scale: float = 1.0) -> bool:
-        return all(close(v, scale * wanted(p), 1e-3 * scale) for v, p in zip(found, cases))
-
-    def second(p: np.ndarray) -> float:
-        return np.sort(p)[:, -2].mean()
-
-    if not are(second) and not are(second, 100):
-        for message, slip in _FORECASTS.items():
-            if are(slip):
-                return wrong(message)
-        top = np.sort(cases[0])
-        measured = self_confidence.ece(top[:, -1] - top[:, -2], top[:, -1])
-        return wrong(
-            f"For 3,000 distributions over ten answers the ECE by disparity is {measured:.3f}; you give "
-            f"{found[0]:.3g}. In a bin, accuracy is the mean of top-1 and confidence that of top-1 minus top-2: what "
-            "is left?"
-        )
-    given = number(ideal)
-    given = given / 100 if given > 1 else given
-    if not close(given, _IDEAL, 0.002):
-        mistakes = {
-            "You say 0, since the forecaster is ideal. Its *probability* has no error; its disparity has one wherever "
-            "a second answer is possible.": 0.0,
-            "That is the second probability on a smudged question. How many questions are smudged?": arithmetic.SHIFTED,
-            "Those are top-1 probabilities of the smudged questions. What lies between top-1 and disparity is top-2.": (
-                arithmetic.SMUDGED * (1 - arithmetic.SHIFTED)
-            ),
-            "That is the share of smudged questions. How large is the second probability there?": arithmetic.SMUDGED,
-        }
-        for message, value in mistakes.items():
-            if close(given, value, 0.002):
-                return wrong(message)
-        return wrong(
-            f"{arithmetic.SMUDGED:.0%} of the questions have the posterior (.6, .4), the others are certain. Put these "
-            "distributions into your own function."
-        )
-    letter = _letter(why)
-    if letter in _BINS:
-        return wrong(_BINS[letter])
-    if letter != "a":
-        return wrong('Answer the third blank with "a", "b" or "c".')
-    return right(
-        f"Accuracy exceeds disparity in every bin, so nothing cancels and bins do not matter. Here the ideal "
-        f"forecaster shows {_IDEAL:.1%}, exactly as much as a model with the same answers that is always certain: "
-        "disparity cannot tell perfect calibration from total overconfidence."
-    )
-
+check_1 = Exercise(
+    [
+        Blank(second, ERRORS, measured, share, FORECASTS, tolerance=1e-3),
+        Blank(IDEAL, IDEALS, POSTERIORS, share, tolerance=0.002),
+        choice(
+            "a",
+            b="Errors of bins cancel only if they have different signs. In which bin could accuracy, top-1, be smaller "
+            "than top-1 minus top-2?",
+            c="Calibrated is the probability. Nothing says that a difference of two probabilities is calibrated, too.",
+        ),
+    ],
+    "Accuracy exceeds disparity in every bin, so nothing cancels and bins do not matter. Here the ideal forecaster "
+    f"shows {IDEAL:.1%}, exactly as much as a model with the same answers that is always certain: disparity cannot "
+    "tell perfect calibration from total overconfidence.",
+    difficulty=2,
+    minutes=10,
+    hints=(
+        "What is accuracy in a bin, and what is mean confidence there, if the forecaster is calibrated?",
+        "Accuracy is the mean of top-1, confidence that of top-1 minus top-2: the error is the mean of top-2.",
+    ),
+)
 
 # --- 2: what two printed numbers imply --------------------------------------------------------------
 
-_NEEDS = {
-    "b": "One bin or many: in each the error is at most the part above or the part below, and the bound adds up.",
-    "c": "The bound uses nothing but accuracy and ECE; how confident the model is follows from it.",
+MADE_UP_CELLS = [(98.0, 7.0), (97.0, 16.0), (80.0, 20.0), (54.0, 25.0), (50.7, 38.2)]
+
+
+def underconfidence(accuracy: float, ece: float) -> float:
+    return max(accuracy + ece - 100, 0)
+
+
+BOUNDS: dict[str, Callable[[float, float], float]] = {
+    "You use ECE = 100 - accuracy as an identity, so that any distance from it looks like underconfidence. It is an "
+    "upper bound on *over*confidence: below it nothing follows.": lambda a, e: abs(a + e - 100),
+    "Where accuracy + ECE is below 100 you get less than nothing. There the bound is silent: at least 0.": (
+        lambda a, e: a + e - 100
+    ),
+    "You have the sign of it reversed: overconfidence can be at most 100 - accuracy, and what ECE exceeds that by is "
+    "the rest.": lambda a, e: max(100 - a - e, 0),
+    "That is the most that overconfidence can contribute. What is left of the ECE beyond it?": lambda a, e: 100 - a,
+    "That is the part that overconfidence *can* explain. The question is the rest.": lambda a, e: min(e, 100 - a),
+    "Not all of the ECE need be underconfidence: up to 100 - accuracy of it can be overconfidence.": lambda a, e: e,
 }
 
 
-@check
-def check_2(underconfidence: Callable[[float, float], float], cells: int, needs: str, table: pd.DataFrame) -> Feedback:
-    """`underconfidence(accuracy, ece)`: how much of the ECE must be underconfidence, all in percent; `cells` of the
-    printed table that must contain some; what the bound `needs` ("a", "b", "c"). `table` is the table `cells`."""
-    if not callable(underconfidence):
-        return wrong("Give the function itself, without calling it: check_2(underconfidence, cells, needs, table).")
-    pairs = [(98.0, 7.0), (97.0, 16.0), (80.0, 20.0), (54.0, 25.0), (50.7, 38.2)]
-    pairs += list(table[["accuracy", "ece"]].itertuples(index=False, name=None))
-    values = [underconfidence(*pair) for pair in pairs]
-    if _blank(*values):
-        return wrong(EMPTY)
-    found = [number(value) for value in values]
+def of_cells(table: pd.DataFrame) -> list[Blank]:
+    cells = table[["accuracy", "ece"]]
+    return [
+        Blank(
+            underconfidence,
+            BOUNDS,
+            lambda values: (
+                f"At accuracy 98 and ECE 7 you give {values[0][0]:.4g}. Take a model that is only overconfident: "
+                "confidence is at most 100, so its ECE is at most 100 - accuracy. What is above?"
+            ),
+            probes=[*MADE_UP_CELLS, *cells.itertuples(index=False, name=None)],
+            tolerance=0.02,
+        ),
+        Blank(
+            int((cells.sum(axis=1) > 100).sum()),
+            {"All of them? Where the sum is below 100, overconfidence alone can explain the cell.": len(table)},
+            "Count the rows of the table for which your own function gives more than 0.",
+        ),
+        choice(
+            "a",
+            b="One bin or many: in each the error is at most the part above or the part below, and the bound adds up.",
+            c="The bound uses nothing but accuracy and ECE; how confident the model is follows from it.",
+        ),
+    ]
 
-    def are(wanted: Callable[[float, float], float]) -> bool:
-        return all(close(v, wanted(*pair), 0.02) for v, pair in zip(found, pairs))
 
-    if not are(lambda a, e: max(a + e - 100, 0)):
-        mistakes = {
-            "You use ECE = 100 - accuracy as an identity, so that any distance from it looks like underconfidence. It "
-            "is an upper bound on *over*confidence: below it nothing follows.": lambda a, e: abs(a + e - 100),
-            "Where accuracy + ECE is below 100 you get less than nothing. There the bound is silent: at least 0.": (
-                lambda a, e: a + e - 100
-            ),
-            "You have the sign of it reversed: overconfidence can be at most 100 - accuracy, and what ECE exceeds that "
-            "by is the rest.": lambda a, e: max(100 - a - e, 0),
-            "That is the most that overconfidence can contribute. What is left of the ECE beyond it?": (
-                lambda a, e: 100 - a
-            ),
-            "That is the part that overconfidence *can* explain. The question is the rest.": lambda a, e: min(
-                e, 100 - a
-            ),
-            "Not all of the ECE need be underconfidence: up to 100 - accuracy of it can be overconfidence.": (
-                lambda a, e: e
-            ),
-        }
-        for message, wanted in mistakes.items():
-            if are(wanted):
-                return wrong(message)
-        return wrong(
-            f"At accuracy {pairs[0][0]:g} and ECE {pairs[0][1]:g} you give {found[0]:.4g}. Take a model that is only "
-            "overconfident: confidence is at most 100, so its ECE is at most 100 - accuracy. What is above?"
-        )
-    more = table["accuracy"] + table["ece"] > 100
-    if not close(cells, more.sum(), 1e-9):
-        if close(cells, len(table), 1e-9):
-            return wrong("All of them? Where the sum is below 100, overconfidence alone can explain the cell.")
-        if close(cells, (~more).sum(), 1e-9):
-            return wrong("You counted the cells that need not contain any.")
-        return wrong("Count the rows of the table for which your own function gives more than 0.")
-    letter = _letter(needs)
-    if letter in _NEEDS:
-        return wrong(_NEEDS[letter])
-    if letter != "a":
-        return wrong('Answer the third blank with "a", "b" or "c".')
-    most = table.loc[(table["accuracy"] + table["ece"]).idxmax()]
-    return right(
-        f"{more.sum()} of {len(table)} cells cannot be overconfidence alone; the largest share is "
-        f"{most['accuracy'] + most['ece'] - 100:.2f} of {most['ece']:.2f} points ({most['model']}, {most['dataset']}). "
-        "If items without an answer span had been left out of the ECE but not of accuracy, even this would not be safe."
+def of_largest(table: pd.DataFrame) -> str:
+    more = table["accuracy"] + table["ece"] - 100
+    most = table.loc[more.idxmax()]
+    return (
+        f"{(more > 0).sum()} of {len(table)} cells cannot be overconfidence alone; the largest share is "
+        f"{more.max():.2f} of {most['ece']:.2f} points ({most['model']}, {most['dataset']}). If items without an "
+        "answer span had been left out of the ECE but not of accuracy, even this would not be safe."
     )
 
 
-# --- 3: what selection does to the gap --------------------------------------------------------------
+check_2 = Exercise(
+    of_cells,
+    of_largest,
+    difficulty=2,
+    minutes=12,
+    hints=(
+        "How large can the ECE of a model be that is nowhere underconfident, if its accuracy is 98 percent?",
+        "At most 2: confidence is at most 100. Whatever the ECE has beyond 100 - accuracy is underconfidence.",
+    ),
+    given=("cells",),
+)
 
-BEST_OF_TEN = (0.5, 1.0, 1.5)  # the slopes of the exercise
+# --- 3: what selection does to the gap --------------------------------------------------------------
 
 
 def traces(seed: int = 6) -> tuple[np.ndarray, np.ndarray]:
@@ -200,322 +179,289 @@ def traces(seed: int = 6) -> tuple[np.ndarray, np.ndarray]:
     return reward, (rng.random((500, 10)) < np.clip(easy - 0.5 * (reward - easy), 0.02, 0.98)).astype(float)
 
 
-def _pooled(r: np.ndarray, c: np.ndarray) -> float:
-    return float(((r - r.mean()) * (c - c.mean())).mean())
+def pooled(r: np.ndarray, c: np.ndarray, axis: int | None = None) -> float:
+    return ((r - r.mean(axis, keepdims=True)) * (c - c.mean(axis, keepdims=True))).mean()
 
 
-def _within(r: np.ndarray, c: np.ndarray) -> float:
-    return float(((r - r.mean(1, keepdims=True)) * (c - c.mean(1, keepdims=True))).mean())
+def within(reward: np.ndarray, correct: np.ndarray) -> float:
+    centred = reward - reward.mean(axis=1, keepdims=True)
+    return (centred * correct).mean()
 
 
-_COVARIANCES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+def shares(answer: object) -> np.ndarray:
+    values = array(answer)
+    return np.where(abs(values) > 1, values / 100, values)
+
+
+SLOPES = np.array([0.5, 1.0, 1.5])
+ACCURACIES, GAPS = np.transpose([self_confidence.selection(b) for b in SLOPES])
+MADE_UP_TRACES = [traces(), traces(7), tuple(x[:50, :4] for x in traces(8))]
+POOLED, WITHIN = (covariance(*MADE_UP_TRACES[0]) for covariance in (pooled, within))
+COVARIANCES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "You pooled: the covariance over all traces of all prompts mostly says that some prompts are easier. A policy can "
-    "only choose among traces of the prompt it is given: centre within each row.": _pooled,
+    "only choose among traces of the prompt it is given: centre within each row.": pooled,
     "That is the covariance of the prompts' means, between prompts. A policy cannot choose its prompt.": lambda r, c: (
-        _pooled(r.mean(1), c.mean(1))
+        pooled(r.mean(1), c.mean(1))
     ),
     "You divide by one less than the number of traces. These ten are the whole policy, not a sample from it: divide by "
-    "their number.": lambda r, c: _within(r, c) * r.shape[1] / (r.shape[1] - 1),
-    "Without centring this is a mean product, not a covariance.": lambda r, c: float((r * c).mean()),
-    "You centred over prompts (axis 0) instead of over the traces of a prompt (axis 1).": lambda r, c: float(
-        ((r - r.mean(0)) * (c - c.mean(0))).mean()
-    ),
+    "their number.": lambda r, c: within(r, c) * r.shape[1] / (r.shape[1] - 1),
+    "Without centring this is a mean product, not a covariance.": lambda r, c: (r * c).mean(),
+    "You centred over prompts (axis 0) instead of over the traces of a prompt (axis 1).": lambda r, c: pooled(r, c, 0),
     "That is a correlation. The change of accuracy is in units of the reward: a covariance.": lambda r, c: (
-        _within(r, c) / math.sqrt(_within(r, r) * _within(c, c))
+        within(r, c) / math.sqrt(within(r, r) * within(c, c))
+    ),
+}
+SELECTED = {
+    "Give three gaps, one for each of b = .5, 1 and 1.5: mean confidence minus accuracy.": When(
+        lambda gaps: gaps.shape != (3,) or np.isnan(gaps).any(), 0.12
+    ),
+    "The sign: a gap is mean confidence minus accuracy.": -GAPS,
+    "You expect selection to leave the gap alone. That is so at b = 1 only: elsewhere the traces it prefers have "
+    "another gap than the rest.": np.zeros(3),
+    "Those are accuracies. The gap is mean confidence minus accuracy.": ACCURACIES,
+    "You have confidence rise by as much as one trace can be above the mean. The best of ten uniform draws lies ten "
+    "elevenths up, not at the top.": (1 - SLOPES) * 0.3,
+    "That is the change of accuracy, b times the change of confidence. The gap changes by 1 - b times it.": (
+        ACCURACIES - 0.5
     ),
 }
 
-
-@check
-def check_3(covariance: Callable[..., float], gaps: Iterable[float], overconfident: str) -> Feedback:
-    """`covariance(reward, correct)`, both [prompts, traces]: the first-order change of accuracy at beta = 1; `gaps`
-    after the most confident of ten traces is taken, for b = .5, 1 and 1.5; what selection does to an `overconfident`
-    model, b < 1 ("a", "b", "c")."""
-    if not callable(covariance):
-        return wrong("Give the function itself, without calling it: check_3(covariance, gaps, overconfident).")
-    cases = [traces(), traces(7), tuple(x[:50, :4] for x in traces(8))]
-    values = [covariance(r.copy(), c.copy()) for r, c in cases]
-    if _blank(*values):
-        return wrong(EMPTY)
-    found = [number(value) for value in values]
-
-    def are(wanted: Callable[[np.ndarray, np.ndarray], float]) -> bool:
-        return all(close(v, wanted(*case), 1e-6) for v, case in zip(found, cases))
-
-    if not are(_within):
-        for message, slip in _COVARIANCES.items():
-            if are(slip):
-                return wrong(message)
-        return wrong(
-            f"Over the made-up traces accuracy changes by {_within(*cases[0]):+.4f} per unit of 1 / beta; you give "
-            f"{found[0]:+.4g}. For each prompt take the covariance over its traces, then the mean over prompts."
-        )
-    given = [number(g) for g in gaps] if isinstance(gaps, Iterable) and not isinstance(gaps, str) else []
-    if len(given) != len(BEST_OF_TEN) or any(map(math.isnan, given)):
-        return wrong("Give three gaps, one for each of b = .5, 1 and 1.5: mean confidence minus accuracy.")
-    given = [g / 100 if abs(g) > 1 else g for g in given]
-    chosen = [self_confidence.selection(b) for b in BEST_OF_TEN]
-    target = [gap for _, gap in chosen]
-
-    def is_(wanted: Iterable[float]) -> bool:
-        return all(close(g, w, 0.011) for g, w in zip(given, wanted))
-
-    if not is_(target):
-        moved = chosen[1][0] - 0.5  # by how much the chosen trace is more confident
-        mistakes = {
-            "The sign: a gap is mean confidence minus accuracy.": [-g for g in target],
-            "You expect selection to leave the gap alone. That is so at b = 1 only: elsewhere the traces it prefers "
-            "have another gap than the rest.": [0.0] * 3,
-            "Those are accuracies. The gap is mean confidence minus accuracy.": [a for a, _ in chosen],
-            "You have confidence rise by as much as one trace can be above the mean. The best of ten uniform draws "
-            "lies ten elevenths up, not at the top.": [(1 - b) * 0.3 for b in BEST_OF_TEN],
-            "That is the change of accuracy, b times the change of confidence. The gap changes by 1 - b times it.": (
-                [b * moved for b in BEST_OF_TEN]
+check_3 = Exercise(
+    [
+        Blank(
+            within,
+            COVARIANCES,
+            lambda values: (
+                f"Over the made-up traces accuracy changes by {WITHIN:+.4f} per unit of 1 / beta; you give "
+                f"{values[0][0]:+.4g}. For each prompt take the covariance over its traces, then the mean over prompts."
             ),
-        }
-        for message, wanted in mistakes.items():
-            if is_(wanted):
-                return wrong(message)
-        return wrong(
+            probes=MADE_UP_TRACES,
+            tolerance=1e-6,
+        ),
+        Blank(
+            GAPS.tolist(),
+            SELECTED,
             "Change of gap = (1 - b) x change of mean confidence. Confidence is uniform on [.2, .8]; what is the mean "
-            "of the largest of ten draws, and what was it before?"
-        )
-    letter = _letter(overconfident)
-    if letter == "a":
-        return wrong(
-            "Selection by confidence picks traces that are *more* confident, and at b < 1 their accuracy does not keep "
-            "up: it cannot repair overconfidence. What did your first number say?"
-        )
-    if letter == "c":
-        return wrong("It leaves the gap alone at b = 1 only.")
-    if letter != "b":
-        return wrong('Answer the third blank with "a", "b" or "c".')
-    return right(
-        "Gaps of "
-        + ", ".join(f"{g:+.2f}" for g in target)
-        + ". Nothing in a reward for confidence lowers confidence on a wrong answer. In these traces the pooled "
-        f"covariance is {_pooled(*cases[0]):+.3f} and the one within prompts {_within(*cases[0]):+.3f}: a reward "
-        "that looks fine over all prompts would lower accuracy."
-    )
-
+            "of the largest of ten draws, and what was it before?",
+            shares,
+            tolerance=0.011,
+        ),
+        choice(
+            "b",
+            a="Selection by confidence picks traces that are *more* confident, and at b < 1 their accuracy does not "
+            "keep up: it cannot repair overconfidence. What did your first number say?",
+            c="It leaves the gap alone at b = 1 only.",
+        ),
+    ],
+    f"Gaps of {', '.join(f'{gap:+.2f}' for gap in GAPS)}. Nothing in a reward for confidence lowers confidence on a "
+    f"wrong answer. In these traces the pooled covariance is {POOLED:+.3f} and the one within prompts {WITHIN:+.3f}: a "
+    "reward that looks fine over all prompts would lower accuracy.",
+    difficulty=3,
+    minutes=20,
+    hints=(
+        "A policy shifts weight among the traces of one prompt; the best of ten uniform draws lies ten elevenths up.",
+        "Centre each row before you multiply. The gap changes by (1 - b) times .6 x 10/11 - .3.",
+    ),
+)
 
 # --- 4: the pair builder ----------------------------------------------------------------------------
 
-Pairs = list[tuple[int, int, float]]
-_TABLES = (  # prompt, answer, confidence
-    ("a tie", [0, 0], [3, 4], [0.95, 0.95]),
-    ("one trace above the threshold", [0, 0, 0], [3, 4, 4], [0.95, 0.5, 0.7]),
-    ("none above", [0, 0, 0], [3, 4, 5], [0.85, 0.5, 0.7]),
-    ("equal answers", [0, 0], [3, 3], [0.97, 0.91]),
-    ("two above", [0, 0, 0], [3, 4, 5], [0.99, 0.95, 0.2]),
-    ("exactly at the threshold", [0, 0], [3, 4], [0.2, 0.9]),
-    ("two prompts", [0, 0, 1, 1], [3, 4, 5, 6], [0.95, 0.3, 0.99, 0.4]),
-    ("traces of two prompts in turns", [1, 0, 1, 0], [3, 4, 5, 6], [0.95, 0.3, 0.6, 0.92]),
-)
-
-
-def builder(
-    *,
-    margin: Callable[[float], float] = math.exp,
-    across: bool = False,
-    ties: bool = False,
-    distinct: bool = False,
-    strict: bool = False,
-    both: bool = False,
-    loose: bool = False,
-    top: bool = False,
-) -> Callable[..., Pairs]:
-    """The pair builder of the released code, or one with a mistake: all ordered pairs of traces of one prompt, the
-    preferred with at least the threshold and more confidence than the other, with the margin exp(difference)."""
-
-    def pairs(prompt, answer, confidence, threshold) -> Pairs:
-        def takes(i: int, j: int) -> bool:
-            high, low = confidence[i], confidence[j]
-            above = loose or (high > threshold if strict else high >= threshold)
-            wins = high >= low if ties else high > low
-            rest = [confidence[k] for k in range(len(prompt)) if prompt[k] == prompt[i]]
-            return (
-                (i != j and above and wins and (across or prompt[i] == prompt[j]))
-                and not (distinct and answer[i] == answer[j])
-                and not (both and low < threshold)
-                and not (top and (high < max(rest) or low > min(rest)))
-            )
-
-        n = range(len(prompt))
-        return [(i, j, margin(confidence[i] - confidence[j])) for i in n for j in n if takes(i, j)]
-
-    return pairs
-
-
-_BUILDERS: dict[str, Callable[..., Pairs]] = {
-    "The margin is exp of the *negative* difference: near-ties would get the largest. Preferred minus rejected.": (
-        builder(margin=lambda d: math.exp(-d))
-    ),
-    "The margin is the difference itself; the released code takes exp of it.": builder(margin=lambda d: d),
-    "Pairs across prompts: which prompt is easier is nothing a policy can learn from. Compare traces of one prompt.": (
-        builder(across=True)
-    ),
-    "You keep ties: a trace with equal confidence is not preferred, and the pair would come in both directions.": (
-        builder(ties=True)
-    ),
-    "You drop pairs with equal answers. That would be sensible, but the rule does not look at answers: two traces with "
-    "one answer are a pair like any other.": builder(distinct=True),
-    "A confidence equal to the threshold suffices: at least, not more than.": builder(strict=True),
-    "The threshold is for the *preferred* trace only; you ask it of both.": builder(both=True),
-    "You do not use the threshold: a preferred trace has at least that confidence.": builder(loose=True),
-    "You pair the best with the worst only. The rule takes *all* ordered pairs.": builder(top=True),
+TRACES = {  # prompt, answer, confidence, threshold
+    "a tie": ([0, 0], [3, 4], [0.95, 0.95], 0.9),
+    "one trace above the threshold": ([0, 0, 0], [3, 4, 4], [0.95, 0.5, 0.7], 0.9),
+    "none above": ([0, 0, 0], [3, 4, 5], [0.85, 0.5, 0.7], 0.9),
+    "equal answers": ([0, 0], [3, 3], [0.97, 0.91], 0.9),
+    "two above": ([0, 0, 0], [3, 4, 5], [0.99, 0.95, 0.2], 0.9),
+    "exactly at the threshold": ([0, 0], [3, 4], [0.2, 0.9], 0.9),
+    "two prompts": ([0, 0, 1, 1], [3, 4, 5, 6], [0.95, 0.3, 0.99, 0.4], 0.9),
+    "traces of two prompts in turns": ([1, 0, 1, 0], [3, 4, 5, 6], [0.95, 0.3, 0.6, 0.92], 0.9),
 }
 
 
-def _normal(found: object) -> set[tuple[int, int, float]]:
-    rows = list(found)  # type: ignore[call-overload]
-    return {(int(i), int(j), round(number(m), 6)) for i, j, m in rows}
+def pairs(prompt, answer, confidence, threshold):
+    rows = range(len(prompt))
+    return [
+        (i, j, math.exp(confidence[i] - confidence[j]))
+        for i in rows
+        for j in rows
+        if prompt[i] == prompt[j] and confidence[i] >= threshold and confidence[i] > confidence[j]
+    ]
 
 
-@check
-def check_4(pairs: Callable[..., Pairs], smallest: float) -> Feedback:
-    """`pairs(prompt, answer, confidence, threshold)`: a list of (row preferred, row rejected, margin); `smallest`: the
-    limit that no margin lies below."""
-    if not callable(pairs):
-        return wrong("Give the function itself, without calling it: check_4(pairs, smallest).")
-    columns = [[list(column) for column in table[1:]] for table in _TABLES]
-    answers = [pairs(*given, 0.9) for given in columns]
-    if _blank(*answers):
-        return wrong(EMPTY)
-    found = [_normal(answer) for answer in answers]
-    wanted = [_normal(builder()(*given, 0.9)) for given in columns]
-    if found != wanted:
-        for message, slip in _BUILDERS.items():
-            if found == [_normal(slip(*given, 0.9)) for given in columns]:
-                return wrong(message)
-        k = next(k for k, (mine, target) in enumerate(zip(found, wanted)) if mine != target)
-        name, *given = _TABLES[k]
-        return wrong(
-            f"The test with {name} fails: prompts {given[0]}, confidences {given[2]}. You give {len(found[k])} pairs, "
-            f"the rule {len(wanted[k])}: {sorted((i, j, round(m, 3)) for i, j, m in wanted[k])}."
-        )
-    if any(len(list(answer)) != len(target) for answer, target in zip(answers, wanted)):
-        return wrong("A pair comes more than once.")
-    if not close(smallest, 1, 1e-6):
-        if close(smallest, 0, 1e-6):
-            return wrong("The *difference* comes near 0 at a near-tie. What is exp of it?")
-        if close(smallest, math.e, 0.01):
-            return wrong("That is the largest margin, at a difference of 1.")
-        return wrong("Two traces that hardly differ: what does exp(difference) come to?")
-    return right(
-        "So near-ties ask for a margin of 1, and a difference of .5 for 1.65. And nothing here looks at an answer: two "
-        "right traces form a pair, and a right one can be rejected. How many pairs there are says nothing about what "
-        "can be learned from them."
-    )
+def only(keep: Callable[..., bool]) -> Callable:
+    """A builder that drops some of the pairs: those without `keep(i, j, prompt, answer, confidence, threshold)`."""
+    return lambda *table: [pair for pair in pairs(*table) if keep(*pair[:2], *table)]
 
+
+def extremes(i: int, j: int, p: list, a: list, c: list, t: float) -> bool:
+    own = [x for x, prompt in zip(c, p) if prompt == p[i]]
+    return c[i] == max(own) and c[j] == min(own)
+
+
+def with_ties(p: list, a: list, c: list, t: float) -> list:
+    rows = range(len(p))
+    return pairs(p, a, c, t) + [(i, j, 1) for i in rows for j in rows if i != j and p[i] == p[j] and c[i] == c[j] >= t]
+
+
+def normal(answer: list) -> list[tuple[int, int, float]]:
+    return sorted((int(i), int(j), round(number(margin), 6)) for i, j, margin in answer)
+
+
+def failing(values: list[list]) -> str:
+    for (name, table), [mine] in zip(TRACES.items(), values):
+        if mine != (wanted := normal(pairs(*table))):
+            return (
+                f"The test with {name} fails: prompts {table[0]}, confidences {table[2]}. You give {len(mine)} pairs, "
+                f"the rule {len(wanted)}: {[(i, j, round(m, 3)) for i, j, m in wanted]}."
+            )
+    return ""
+
+
+BUILDERS: dict[str, Callable | When] = {
+    "A pair comes more than once.": When(
+        lambda values: any(len(set(mine)) < len(mine) for [mine] in values), lambda *table: 2 * pairs(*table)
+    ),
+    "The margin is exp of the *negative* difference: near-ties would get the largest. Preferred minus rejected.": (
+        lambda *table: [(i, j, 1 / margin) for i, j, margin in pairs(*table)]
+    ),
+    "The margin is the difference itself; the released code takes exp of it.": lambda *table: [
+        (i, j, math.log(margin)) for i, j, margin in pairs(*table)
+    ],
+    "Pairs across prompts: which prompt is easier is nothing a policy can learn from. Compare traces of one prompt.": (
+        lambda p, *rest: pairs([0] * len(p), *rest)
+    ),
+    "You keep ties: a trace with equal confidence is not preferred, and the pair would come in both directions.": (
+        with_ties
+    ),
+    "You drop pairs with equal answers. That would be sensible, but the rule does not look at answers: two traces with "
+    "one answer are a pair like any other.": only(lambda i, j, p, a, c, t: a[i] != a[j]),
+    "A confidence equal to the threshold suffices: at least, not more than.": only(lambda i, j, p, a, c, t: c[i] > t),
+    "The threshold is for the *preferred* trace only; you ask it of both.": only(lambda i, j, p, a, c, t: c[j] >= t),
+    "You do not use the threshold: a preferred trace has at least that confidence.": lambda p, a, c, t: pairs(
+        p, a, c, 0
+    ),
+    "You pair the best with the worst only. The rule takes *all* ordered pairs.": only(extremes),
+}
+
+check_4 = Exercise(
+    [
+        Blank(pairs, BUILDERS, failing, normal, list(TRACES.values())),
+        Blank(
+            1.0,
+            {
+                "The *difference* comes near 0 at a near-tie. What is exp of it?": 0.0,
+                "That is the largest margin, at a difference of 1.": math.e,
+            },
+            "Two traces that hardly differ: what does exp(difference) come to?",
+        ),
+    ],
+    "So near-ties ask for a margin of 1, and a difference of .5 for 1.65. And nothing here looks at an answer: two "
+    "right traces form a pair, and a right one can be rejected. How many pairs there are says nothing about what can "
+    "be learned from them.",
+    difficulty=2,
+    minutes=15,
+    hints=(
+        "Two loops over the rows, and a condition on prompts, on the preferred confidence and on both confidences.",
+        "Same prompt, confidence[i] >= threshold, confidence[i] > confidence[j]; the margin is exp of the difference.",
+    ),
+)
 
 # --- 5: which damage is repaired ---------------------------------------------------------------------
 
 DAMAGES = {"sharpened": "sharpened logits", "binary": "binary reward", "fluency": "brevity reward"}
-FIFTH = 0.2  # the relative change that criteria W6a to W6c ask for
-SHARE = 0.8  # of the seeds
-_YES, _NO = ("yes", "y", "true", "1", "lower", "lowers"), ("no", "n", "false", "0", "not")
-
-_REASONS = {
+REASONS = {
     "sharpened": "Confidence is too high by one temperature, and that is not what a ranking sees.",
     "binary": "Ask what there is to select: how many traces does that policy still write that differ in kind?",
     "fluency": "This damage is mostly one of style and accuracy. Compare what it did to the ECE with the floor, and "
     "look at sampled answers, not only at greedy ones.",
 }
-
-
-def repaired(before: pd.DataFrame, after: pd.DataFrame) -> pd.Series:
-    """By seed, whether greedy and sampled ECE by probability both fall by a fifth at least (columns greedy_ece,
-    sampled_ece; indexed by seed)."""
-    columns = ["greedy_ece", "sampled_ece"]
-    both = before.index.intersection(after.index)
-    return (after.loc[both, columns] / before.loc[both, columns] - 1 <= -FIFTH).all(axis=1)
-
-
-def _yes_or_no(answer: object) -> bool | None:
-    word = str(answer).strip().lower()
-    return True if word in _YES else False if word in _NO else None
-
-
-_RULES: dict[str, Callable[[float, float, float, float], bool]] = {
-    "You look at greedy answers only. Greedy ECE of a model with two styles jumps when the mode flips; the criterion "
-    "asks for sampled ECE, too.": lambda gb, ga, sb, sa: ga / gb - 1 <= -FIFTH,
-    "You look at sampled answers only; the criterion asks for both.": lambda gb, ga, sb, sa: sa / sb - 1 <= -FIFTH,
-    "One of the two is not enough: the criterion asks for both.": lambda gb, ga, sb, sa: (
-        min(ga / gb, sa / sb) - 1 <= -FIFTH
-    ),
-    "A fall in the mean of both can hide a rise in one: the criterion asks for both.": lambda gb, ga, sb, sa: (
-        (ga + sa) / (gb + sb) - 1 <= -FIFTH
-    ),
-    "Any fall counts with you, even within noise: a fifth at least.": lambda gb, ga, sb, sa: ga < gb and sa < sb,
-    "A fifth is relative to the damaged model, not .2 in units of ECE.": lambda gb, ga, sb, sa: (
-        ga - gb <= -FIFTH and sa - sb <= -FIFTH
-    ),
-    "You have before and after reversed.": lambda gb, ga, sb, sa: gb / ga - 1 <= -FIFTH and sb / sa - 1 <= -FIFTH,
-}
-_CHANGES = (  # greedy before, greedy after, sampled before, sampled after
+ECES = ["greedy_ece", "sampled_ece"]
+CHANGES = (  # greedy before, greedy after, sampled before, sampled after
     *((0.10, 0.07, 0.10, 0.07), (0.10, 0.07, 0.10, 0.12), (0.10, 0.12, 0.10, 0.07), (0.10, 0.09, 0.10, 0.09)),
     *((0.10, 0.13, 0.10, 0.13), (0.10, 0.01, 0.10, 0.11), (0.10, 0.11, 0.10, 0.01), (0.5, 0.25, 0.5, 0.25)),
 )
+ALL_YES = dict.fromkeys(DAMAGES, "yes")
+yes_or_no = word(yes="y true 1 lower lowers", no="n false 0 not")
 
 
-@check
-def check_5(predicted: Mapping[str, str], falls: Callable[..., bool], summary: pd.DataFrame) -> Feedback:
-    """`predicted`: "yes" or "no" for each of DAMAGES, whether RLSF-RLOO lowers its ECE; `falls(greedy_before,
-    greedy_after, sampled_before, sampled_after)`: whether the ECE of one seed counts as lowered by the criterion.
-    `summary` is the table `summary` (any empty one if nothing was computed)."""
-    if not isinstance(predicted, Mapping) or not callable(falls):
-        return wrong("Give the predictions as a dict, the function itself, and the table.")
-    verdicts = [falls(*change) for change in _CHANGES]
-    if _blank(*predicted.values(), *verdicts):
-        return wrong(EMPTY)
-    guesses = {damage: _yes_or_no(predicted.get(damage)) for damage in DAMAGES}
-    for damage, guess in guesses.items():
-        if guess is None:
-            return wrong(f'Predict "yes" or "no" for {damage!r} ({DAMAGES[damage]}).')
-    given = [bool(verdict) for verdict in verdicts]
-    if given != [_criterion(*change) for change in _CHANGES]:
-        for message, rule in _RULES.items():
-            if given == [rule(*change) for change in _CHANGES]:
-                return wrong(message)
-        return wrong("Lowered means: greedy ECE *and* sampled ECE are both at least a fifth smaller than before.")
-    found = _outcomes(summary)
-    missing = [damage for damage in DAMAGES if damage not in found]
-    if all(guesses.values()) and (missing or not all(share >= SHARE for share, _ in found.values())):
-        return wrong(
-            "Yes three times is what the claim says. Ask of each damage what selecting among the model's own traces "
-            "can change: the style it writes, or how certain it is once it has written?"
+def falls(greedy_before, greedy_after, sampled_before, sampled_after):
+    """By a fifth of each, as criteria W6a to W6c ask."""
+    return (greedy_after <= 0.8 * greedy_before) & (sampled_after <= 0.8 * sampled_before)
+
+
+RULES: dict[str, Callable[[float, float, float, float], bool]] = {
+    "You look at greedy answers only. Greedy ECE of a model with two styles jumps when the mode flips; the criterion "
+    "asks for sampled ECE, too.": lambda gb, ga, sb, sa: ga <= 0.8 * gb,
+    "You look at sampled answers only; the criterion asks for both.": lambda gb, ga, sb, sa: sa <= 0.8 * sb,
+    "One of the two is not enough: the criterion asks for both.": lambda gb, ga, sb, sa: min(ga / gb, sa / sb) <= 0.8,
+    "A fall in the mean of both can hide a rise in one: the criterion asks for both.": lambda gb, ga, sb, sa: (
+        ga + sa <= 0.8 * (gb + sb)
+    ),
+    "Any fall counts with you, even within noise: a fifth at least.": lambda gb, ga, sb, sa: ga < gb and sa < sb,
+    "A fifth is relative to the damaged model, not .2 in units of ECE.": lambda gb, ga, sb, sa: (
+        max(ga - gb, sa - sb) <= -0.2
+    ),
+    "You have before and after reversed.": lambda gb, ga, sb, sa: falls(ga, gb, sa, sb),
+}
+
+
+def outcomes(summary: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """By damage that was run and treated: whether the ECE falls in four of five seeds, and what happened."""
+    known = {}
+    for damage in DAMAGES if len(summary) else ():
+        seeds = (rows(standard(summary), arm=arm).set_index("seed")[ECES] for arm in (damage, f"rlsf_{damage}"))
+        both = pd.concat(seeds, axis=1, join="inner")
+        lowered = falls(*both.to_numpy()[:, [0, 2, 1, 3]].T)
+        if len(lowered):
+            gb, sb, ga, sa = both.mean()
+            text = f"greedy ECE {gb:.3f} to {ga:.3f}, sampled ECE {sb:.3f} to {sa:.3f}"
+            word = "yes" if lowered.mean() >= 0.8 else "no"
+            known[damage] = word, f"{text}, lowered in {lowered.sum()} of {len(lowered)} seeds"
+    return known
+
+
+def of_summary(summary: pd.DataFrame) -> list[Blank]:
+    known = outcomes(summary)
+
+    def predictions(answer: object) -> dict[str, str]:
+        """Those that there is something to hold against, and those that cannot be read."""
+        words = {damage: yes_or_no(answer.get(damage) if isinstance(answer, Mapping) else "") for damage in DAMAGES}
+        return {damage: guess for damage, guess in words.items() if damage in known or not guess}
+
+    def wrong(guesses: dict[str, str]) -> str:
+        for damage, guess in guesses.items():
+            if not guess:
+                return f'Predict "yes" or "no" for {damage!r} ({DAMAGES[damage]}).'
+        damage = next(damage for damage, guess in guesses.items() if guess != known[damage][0])
+        return f"{DAMAGES[damage].capitalize()}: {known[damage][1]}. {REASONS[damage]}"
+
+    everything = (
+        "Yes three times is what the claim says. Ask of each damage what selecting among the model's own traces can "
+        "change: the style it writes, or how certain it is once it has written?"
+    )
+    right = ALL_YES | {damage: word for damage, (word, _) in known.items()}
+    lower = "Lowered means: greedy ECE *and* sampled ECE are both at least a fifth smaller than before."
+    return [Blank(right, {everything: ALL_YES}, wrong, predictions), Blank(falls, RULES, lower, bool, CHANGES)]
+
+
+def of_outcomes(summary: pd.DataFrame) -> str:
+    known = outcomes(summary)
+    if missing := [DAMAGES[damage] for damage in DAMAGES if damage not in known]:
+        return (
+            "Your rule is the criterion's, and your predictions are noted. Nothing to hold them against yet for "
+            f"{' and '.join(missing)}: `make replicate` computes it."
         )
-    for damage, (share, text) in found.items():
-        if guesses[damage] != (share >= SHARE):
-            return wrong(f"{DAMAGES[damage].capitalize()}: {text}. {_REASONS[damage]}")
-    if missing:
-        return wrong(
-            "Your predictions are noted, and your rule is the criterion's. Nothing to hold them against yet for "
-            f"{' and '.join(DAMAGES[damage] for damage in missing)}: `make replicate` computes it."
-        )
-    return right("; ".join(f"{DAMAGES[damage]}: {text}" for damage, (_, text) in found.items()) + ".")
+    return "; ".join(f"{DAMAGES[damage]}: {text}" for damage, (_, text) in known.items()) + "."
 
 
-def _criterion(gb: float, ga: float, sb: float, sa: float) -> bool:
-    before, after = (pd.DataFrame({"greedy_ece": [g], "sampled_ece": [s]}) for g, s in ((gb, sb), (ga, sa)))
-    return bool(repaired(before, after).all())
-
-
-def _outcomes(summary: pd.DataFrame) -> dict[str, tuple[float, str]]:
-    """By damage that was run and treated: in what share of the seeds the ECE was lowered, and what happened."""
-    if not {"setting", "arm", "seed", "greedy_ece", "sampled_ece"} <= set(summary.columns):
-        return {}
-    found = {}
-    table = summary[summary["setting"] == "standard"]
-    for damage in DAMAGES:
-        before, after = (table[table["arm"] == arm].set_index("seed") for arm in (damage, f"rlsf_{damage}"))
-        done = repaired(before, after)
-        if len(done):
-            words = [
-                f"{mode} ECE {before.loc[done.index, f'{mode}_ece'].mean():.3f} to "
-                f"{after.loc[done.index, f'{mode}_ece'].mean():.3f}"
-                for mode in ("greedy", "sampled")
-            ]
-            found[damage] = (float(done.mean()), f"{', '.join(words)}, lowered in {done.sum()} of {len(done)} seeds")
-    return found
+check_5 = Exercise(
+    of_summary,
+    of_outcomes,
+    difficulty=3,
+    minutes=12,
+    hints=(
+        "Selection chooses among traces that the model already writes. Which of the three damages is one of choice?",
+        "For the rule, hold each ECE against 80 percent of what it was, and ask for both.",
+    ),
+    given=("summary",),
+)
