@@ -15,20 +15,23 @@ import pandas as pd
 
 from candor.claims.self_feedback.tables import CHECKPOINTS, FEW_STARTS, GEMMA, PHI, QWEN, SHUFFLES, STARTS, WATCHED
 from candor.claims.shared import NOT_ATTEMPTED, REPLICATED, Tables, Verdicts, better, listed, named, together, worst
-from candor.declare.expressions import Measure, Rows, criterion, each_seed, number, select, wide
+from candor.declare.expressions import Measure, Rows, criterion, each_seed, select, wide
 from candor.ledger import FULL_SEEDS, PARTLY, Check, Claim, Criterion, Estimate, Incomplete, NotRun, Part
 
-standard, trap = (Rows("summary", setting=setting) for setting in ("standard", "half_trap"))
+RLSF = "RLSF-RLOO"
+standard = Rows("summary", setting="standard")
 before = {start: standard.where(arm=start) for start in (*STARTS, *FEW_STARTS)}
-after = {start: standard.where("RLSF-RLOO", arm=f"rlsf_{start}") for start in before}
-fluency, assured, binary, base, sharpened = before.values()
+after = {start: Rows("summary", label=RLSF, setting="standard", arm=f"rlsf_{start}") for start in before}
 moved = {start: after[start] - before[start] for start in before}
-strengthened = moved["fluency"]
-dpo = standard.where("DPO", arm="fluency_dpo")
-trapped = trap.where("RLSF-RLOO", arm="rlsf_fluency") - trap.where(arm="fluency")
-temperature = Rows("temperature", setting="standard")
-decoded = Rows("decoding", setting="standard", arm="base")
-greedy = decoded.where("greedy", method="greedy")
+fluency, assured, binary, base, sharpened = before.values()
+rlsf, strengthened = after["fluency"], moved["fluency"]
+dpo = Rows("summary", label="DPO", setting="standard", arm="fluency_dpo")
+trapped = Rows("summary", label=RLSF, setting="half_trap", arm="rlsf_fluency") - fluency.where(setting="half_trap")
+fitted = Rows("temperature", setting="standard")
+greedy, *branching = (
+    Rows("decoding", label=method.replace("_", " "), setting="standard", arm="base", method=method)
+    for method in ("greedy", "max_path", "aggregated", "majority")
+)
 warm, cold = (Rows("artefact", temperature=t) for t in (1.0, 0.7))
 
 
@@ -50,7 +53,7 @@ class Shuffled(Rows):
         return Measure(lambda tables: shuffles(tables, column).mean(axis=1).dropna(), f"shuffled: {column}")
 
 
-shuffled = Shuffled("summary", "shuffled")
+shuffled = Shuffled("summary", label="shuffled")
 
 
 def spread(tables: Tables) -> Estimate:
@@ -62,13 +65,11 @@ def spread(tables: Tables) -> Estimate:
 
 
 def count(name: str) -> Check:
-    """A count of the published cells."""
-
-    def estimate(tables: Tables) -> Estimate:
-        value, n = (int(number(tables, "counts", column, name=name)) for column in ("value", "n"))
-        return Estimate(value, n=n)
-
-    return Measure(estimate, name, "cells").reported
+    """A count of the published cells, with of how many it is."""
+    cells = Rows("counts", name=name)
+    return (
+        cells.value.with_(cells.n, lambda value, n: Estimate(int(value), n=int(n)), name).named(name, "cells").reported
+    )
 
 
 def predicted(start: str) -> Measure:
@@ -97,7 +98,7 @@ def nearest_checkpoint(tables: Tables) -> pd.Series:
         pd.concat({arm: standard.where(arm=arm).column(column)(tables) for arm in CHECKPOINTS}, axis=1)
         for column in ("kl_start", "sampled_accuracy")
     )
-    distance = kl.sub(after["fluency"].kl_start(tables), axis=0).dropna().abs()
+    distance = kl.sub(rlsf.kl_start(tables), axis=0).dropna().abs()
     nearest = distance.idxmin(axis=1)
     return pd.Series([accuracy.at[seed, arm] for seed, arm in nearest.items()], nearest.index, dtype=float)
 
@@ -304,7 +305,7 @@ W0 = (
         "W0b",
         "calibration damage (gate of W6b, W6d)",
         "binary: greedy ECE prob.",
-        (binary.greedy_ece / base.greedy_ece).named("greedy ECE, binary / base", "ratio").at_least(1.5, 5),
+        (binary / base).greedy_ece.named("greedy ECE, binary / base", "ratio").at_least(1.5, 5),
         (binary - base).greedy_ece.points.at_least(4, 5),
     ),
     damage(
@@ -321,7 +322,7 @@ W0 = (
         "positive control (gate of W6c)",
         "sharpened: sampled ECE prob.; fitted temperature",
         without_unit((sharpened - base).sampled_ece).at_least(1.5, 4),
-        temperature.where(arm="sharpened").temperature.named("fitted temperature", "T").within(1.5, 2.5),
+        fitted.where(arm="sharpened").temperature.named("fitted temperature", "T").within(1.5, 2.5),
     ),
 )
 STYLE, CERTAINTY, BOTH, SHARP = (gate.checks[:1] for gate in W0)
@@ -330,7 +331,7 @@ STYLE, CERTAINTY, BOTH, SHARP = (gate.checks[:1] for gate in W0)
 def fallen(start: str, count: int, **columns: str) -> tuple[Check, ...]:
     """Each column at least 20 % lower after RLSF-RLOO than before, and all of them on the same seeds."""
     checks = [
-        (100 * (after[start].column(column) / before[start].column(column) - 1))
+        (100 * ((after[start] / before[start]).column(column) - 1))
         .named(f"{words}, change", "percent")
         .at_most(-20, count)
         for column, words in columns.items()
@@ -350,12 +351,12 @@ def fixed(start: str, gates: tuple[Check, ...]) -> Criterion:
 
 
 def one_temperature(start: str, gates: tuple[Check, ...] = ()) -> Criterion:
-    fitted = temperature.where(arm=start)
+    one = fitted.where(arm=start)
     return criterion(
         f"W6f {start}",
         f"reference: one temperature, {start}",
         "assured and binary, T from 200 labels at the answer token, greedy ECE after / before",
-        (fitted.ece_after / fitted.ece_before).named("greedy ECE after / before", "ratio").at_most(0.5, 4),
+        (one.ece_after / one.ece_before).named("greedy ECE after / before", "ratio").at_most(0.5, 4),
         paper="not tried there",
         note="a reference for what 200 labels buy, not a label-free rival",
         gates=gates,
@@ -378,7 +379,7 @@ def collapse(id: str, statement: str, estimator: str, mode: str = "") -> Criteri
 
 
 ONLINE, LONG = WATCHED
-rival = (Measure(nearest_checkpoint, "SFT") - after["fluency"].sampled_accuracy).points
+rival = (Measure(nearest_checkpoint, "SFT") - rlsf.sampled_accuracy).points
 last = Measure(lambda tables: course(tables, LONG, 120).groupby("seed")["below"].last(), "below own peak", "points")
 published, pretrained = (partial(criterion, evidence=evidence) for evidence in ("published", "models"))
 
@@ -429,7 +430,7 @@ CRITERIA = (
         "P6",
         "the artefact",
         "ten answers, T 1 -> .7: change of ECE, disparity and probability",
-        (100 * (cold.ece_disparity / warm.ece_disparity - 1)).named("ECE by disparity", "percent").at_most(-30),
+        (100 * ((cold / warm).ece_disparity - 1)).named("ECE by disparity", "percent").at_most(-30),
         (cold - warm).ece_probability.points.named("ECE by probability").at_least(5),
         paper="the released evaluation defaults to disparity",
         note="a drop of the one can be pure overconfidence in the other",
@@ -450,11 +451,8 @@ CRITERIA = (
         "W2",
         "branching finds better traces",
         "CoT-decoding max path minus greedy, base",
-        (decoded.where("max path", method="max_path") - greedy).accuracy.points.at_least(10, 5),
-        *(
-            (decoded.where(method, method=method) - greedy).accuracy.points.reported
-            for method in ("aggregated", "majority")
-        ),
+        (branching[0] - greedy).accuracy.points.at_least(10, 5),
+        *((other - greedy).accuracy.points.reported for other in branching[1:]),
         paper="-1.7 to +4.9",
     ),
     criterion(
@@ -470,8 +468,8 @@ CRITERIA = (
         "W4",
         "... because of the ranking",
         "same minus shuffled (mean of the seed's shuffles), sampled",
-        (after["fluency"] - shuffled).sampled_accuracy.points.at_least(2, 4),
-        (after["fluency"] - shuffled).greedy_accuracy.points.reported,
+        (rlsf - shuffled).sampled_accuracy.points.at_least(2, 4),
+        (rlsf - shuffled).greedy_accuracy.points.reported,
         paper="no such control there",
         gates=STYLE,
     ),
@@ -480,7 +478,7 @@ CRITERIA = (
         "more step-by-step",
         "sampled share full: minus fluency; minus shuffled",
         strengthened.share_full.points.at_least(10, 5),
-        (after["fluency"] - shuffled).share_full.points.at_least(0, 4),
+        (rlsf - shuffled).share_full.points.at_least(0, 4),
         paper="not measured there",
         gates=STYLE,
     ),
@@ -488,7 +486,7 @@ CRITERIA = (
         "W5b",
         "better steps",
         "step validity in sampled full traces, minus base",
-        (after["fluency"] - base).step_validity.points.at_least(1, 4),
+        (rlsf - base).step_validity.points.at_least(1, 4),
         paper="not measured there",
         gates=STYLE,
     ),
@@ -536,8 +534,8 @@ CRITERIA = (
         "W7",
         "the measure decides",
         "disparity: ECE(binary)/ECE(base); probability: same",
-        (binary.greedy_ece_disparity / base.greedy_ece_disparity).named("by disparity", "ratio").at_most(0.7, 5),
-        (binary.greedy_ece / base.greedy_ece).named("by probability", "ratio").at_least(1.5, 5),
+        (binary / base).greedy_ece_disparity.named("by disparity", "ratio").at_most(0.7, 5),
+        (binary / base).greedy_ece.named("by probability", "ratio").at_least(1.5, 5),
         paper="which one was printed is not stated",
     ),
     criterion(
@@ -556,8 +554,8 @@ CRITERIA = (
         "W9",
         "RL no worse than DPO in ECE",
         "greedy and sampled ECE prob., fluency start (3 seeds)",
-        *((after["fluency"] - dpo).column(f"{mode}_ece").points.at_most(0, 5) for mode in ("greedy", "sampled")),
-        *((after["fluency"] - dpo).column(f"{mode}_accuracy").points.reported for mode in ("greedy", "sampled")),
+        *((rlsf - dpo).column(f"{mode}_ece").points.at_most(0, 5) for mode in ("greedy", "sampled")),
+        *((rlsf - dpo).column(f"{mode}_accuracy").points.reported for mode in ("greedy", "sampled")),
         paper="5 of 6 cells",
         note=FEW,
     ),
