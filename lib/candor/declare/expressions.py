@@ -110,10 +110,11 @@ class Measure:
 class Rows:
     """Rows of a table, such as those of an arm: each column is a `Measure`, and so for `one - other`, `one / other`.
 
-    By seed where the table has seeds and `number` is not set; otherwise the one row's number. Raises: as `select`.
+    By seed where the table has seeds, otherwise the one row's number; `number` True or False says which. Raises: as
+    `select`.
     """
 
-    def __init__(self, table: str, /, *, label: str = "", number: bool = False, **where: object):
+    def __init__(self, table: str, /, *, label: str = "", number: bool | None = None, **where: object):
         self._table, self._number, self._where = table, number, where
         self._name = label or str(where.get("arm", table)).replace("_", " ")
 
@@ -126,8 +127,8 @@ class Rows:
         """The measure of a column whose name is computed."""
 
         def estimate(tables: Tables) -> pd.Series | float:
-            read = number if self._number or "seed" not in tables[self._table] else by_seed
-            return read(tables, self._table, column, **self._where)
+            one = "seed" not in tables[self._table] if self._number is None else self._number
+            return (number if one else by_seed)(tables, self._table, column, **self._where)
 
         return Measure(estimate, f"{self._name}: {column.replace('_', ' ')}")
 
@@ -138,7 +139,7 @@ class Rows:
 
     def by_seed(self) -> Rows:
         """The same rows, a number a seed."""
-        return Rows(self._table, label=self._name, **self._where)
+        return Rows(self._table, label=self._name, number=False, **self._where)
 
     def how_many(self, mask: Callable[[pd.DataFrame], pd.Series], name: str, unit: str = "cells") -> Measure:
         """How many of them satisfy `mask`."""

@@ -10,7 +10,7 @@ import pytest
 from candor.claims.self_feedback import run as steps
 from candor.claims.self_feedback import tables as t
 from candor.claims.self_feedback.criteria import CLAIM
-from candor.claims.self_feedback.plots import FIGURES
+from candor.claims.self_feedback.figures import FIGURES
 from candor.claims.shared import rows
 from candor.declare import figures, ledger
 
@@ -448,7 +448,7 @@ def test_what_spans_the_limit_is_inconclusive():
     summary.loc[summary["arm"] == "rlsf_binary", "greedy_ece"] = 0.11
     found, checks, verdicts = judge(tables=tables)
     assert found.verdict["W3"] == found.verdict["W6a"] == "inconclusive"
-    assert checks.passes[("W3", "sampled accuracy")] == "4/5"
+    assert checks.passes[("W3", "RLSF-RLOO minus fluency: sampled accuracy")] == "4/5"
     assert found.verdict["W6b"] == "not replicated"
     assert (verdicts.verdict[["(ii)", "(iii)", "overall"]] == "inconclusive").all()
     assert "by parts" in verdicts.note["overall"]

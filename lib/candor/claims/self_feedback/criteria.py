@@ -26,7 +26,8 @@ moved = {start: after[start] - before[start] for start in before}
 fluency, assured, binary, base, sharpened = before.values()
 rlsf, strengthened = after["fluency"], moved["fluency"]
 dpo = Rows("summary", label="DPO", setting="standard", arm="fluency_dpo")
-trapped = Rows("summary", label=RLSF, setting="half_trap", arm="rlsf_fluency") - fluency.where(setting="half_trap")
+half_trap = Rows("summary", number=False, setting="half_trap")  # one row an arm, and yet a seed's
+trapped = half_trap.where(arm="rlsf_fluency") - half_trap.where(arm="fluency")
 fitted = Rows("temperature", setting="standard")
 greedy, *branching = (
     Rows("decoding", label=method.replace("_", " "), setting="standard", arm="base", method=method)
