@@ -30,34 +30,20 @@ ARMS = (
 TRAP = ("base", "fluency", "rlsf_fluency")  # arms of the setting half_trap
 
 
-def _labelled(start: str, setting: str = "standard") -> list[str]:
-    """The steps of RLSF from a start, and the evaluation of what they make."""
-    return [f"{WORLD}/{setting}/{step}" for step in (f"labels_{start}", f"judge_{start}", *_evaluated(f"rlsf_{start}"))]
+def _before(key: str) -> list[str]:
+    """All that a step rests on, the first things first."""
+    return [step for need in arithmetic.STEPS[key].needs for step in (*_before(need), need)]
 
 
-def _evaluated(*arms: str) -> list[str]:
-    return [step for arm in arms for step in (arm, f"eval_{arm}")]
-
-
-def _standard(*steps: str) -> list[str]:
-    return [f"{WORLD}/standard/{step}" for step in steps]
+def _evaluated(*arms: str, setting: str = "standard") -> list[str]:
+    """The evaluations of these arms, each after all that it rests on."""
+    evaluations = [f"{WORLD}/{setting}/eval_{arm}" for arm in arms]
+    return list(dict.fromkeys(step for key in evaluations for step in (*_before(key), key)))
 
 
 # The overall verdict rests on W1, W3, W4, W6a and W6b with their gates; these run first.
-DECISIVE = [
-    *_standard(*_evaluated("base", *STARTS, "sharpened")),
-    *(key for start in STARTS for key in _labelled(start)),
-    *_standard(*_evaluated("fluency_shuffled")),
-]
-NEEDS = [
-    *DECISIVE,
-    *(key for start in FEW_STARTS for key in _labelled(start)),
-    *_standard(*_evaluated("fluency_shuffled_2", "fluency_dpo")),
-    *_standard("fluency_sft", *(f"eval_{arm}" for arm in CHECKPOINTS)),
-    *_standard(*_evaluated("fluency_gold", "fluency_rlsf_long", "online")),
-    *(f"{WORLD}/half_trap/{step}" for step in _evaluated("base", "fluency")),
-    *_labelled("fluency", "half_trap"),
-]
+DECISIVE = _evaluated("base", *DAMAGED, *(f"rlsf_{start}" for start in STARTS), "fluency_shuffled")
+NEEDS = list(dict.fromkeys([*DECISIVE, *_evaluated(*ARMS), *_evaluated(*TRAP, setting="half_trap")]))
 
 # --- Published numbers ----------------------------------------------------------------------------
 
@@ -78,28 +64,44 @@ PAIRS = (  # which arm is held against which
 Z = 1.959964
 
 
+def _wide(table: pd.DataFrame, index: list[str], columns: str, aggfunc="mean") -> pd.DataFrame:
+    """The values of `columns` side by side, in the order of the file."""
+    pivoted = table.pivot_table("value", index, columns, aggfunc, sort=False)
+    return pivoted.reset_index().rename_axis(columns=None)
+
+
 def published(folder: Path) -> dict[str, pd.DataFrame]:
-    """The printed numbers, re-analysed; `folder` holds the CSVs. All cells come from a third party's summary."""
+    """The printed numbers, re-analysed; `folder` holds the CSVs. All cells come from a third party's summary.
+
+    reward_models: pair accuracy on the math part of RewardBench, percent. rerun: the independent rerun of CoT-decoding
+    on GSM8K and what it quotes, percent. intrinsic: what is known about the limits of rewards that a model gives
+    itself. floors: ECE of a perfectly calibrated forecaster with plausible confidences, percent.
+    """
     main, settings, collapse, artefact = (
         pd.read_csv(folder / f"rlsf_{name}.csv") for name in ("main", "settings", "collapse", "disparity_artefact")
     )
-    cells = _cells(main)
-    differences = _differences(cells)
-    under = _underconfidence(cells)
+    main["model"] = main["model"].str.removesuffix(" (paper: Qwen 2.5 7B)")
+    cells, sweeps = _cells(main), _sweeps(artefact)
+    differences, under = _differences(cells), _underconfidence(cells)
+    floors = _wide(rows(main, arm="floor"), ["model", "dataset", "n"], "metric").astype({"n": int})
+    rated = rows(main, metric="pair_accuracy")
+    rated = rated.assign(needs=rated["setting"].str.removeprefix("needs: "))
+    again = collapse["source"].isin(["wu2024cotrerun", "wang2024cot"])
+    fits = [whole(row.accuracy, row.n) for row in cells.itertuples()]
     return {
         "cells": cells,
         "differences": differences,
         "counts": _counts(cells, differences),
         "underconfidence": under,
-        "k_of_n": _k_of_n(cells),
-        "floors": _floors(main),
-        "arc": _arc(under, artefact),
-        "printed_sweeps": _sweeps(artefact),
+        "k_of_n": cells[["model", "dataset", "n", "arm", "accuracy"]].assign(fits=fits),
+        "floors": floors.rename(columns={"ece_floor_mean": "mean", "ece_floor_95": "p95"}),
+        "arc": _arc(under, sweeps),
+        "printed_sweeps": sweeps,
         "discount": _discount(main, settings),
         "settings": _settings(settings),
-        "reward_models": _reward_models(main),
-        "rerun": _rerun(collapse),
-        "intrinsic": _intrinsic(collapse),
+        "reward_models": rated[["model", "arm", "needs", "value"]],
+        "rerun": collapse.loc[again, ["source", "model", "arm", "value"]].astype({"value": float}),
+        "intrinsic": collapse[~again].drop(columns=["n", "ci_low", "ci_high"]),
         "zeros": _zeros(cells),
     }
 
@@ -110,11 +112,8 @@ def _cells(main: pd.DataFrame) -> pd.DataFrame:
     n is the size of the public split, not of what was printed.
     """
     printed = main[(main["setting"] == "paper") & main["arm"].isin(PRINTED)]
-    wide = printed.pivot_table("value", ["model", "dataset", "n", "arm"], "metric", sort=False).reset_index()
-    wide = wide.rename_axis(columns=None).assign(arm=wide["arm"].map(PRINTED))
-    wide["model"] = wide["model"].str.removesuffix(" (paper: Qwen 2.5 7B)")
-    wide["n"] = wide["n"].astype(int)
-    return wide.assign(total=(wide["accuracy"] + wide["ece"]).round(2))
+    wide = _wide(printed, ["model", "dataset", "n", "arm"], "metric").astype({"n": int})
+    return wide.assign(arm=wide["arm"].map(PRINTED), total=(wide["accuracy"] + wide["ece"]).round(2))
 
 
 def _differences(cells: pd.DataFrame) -> pd.DataFrame:
@@ -123,33 +122,30 @@ def _differences(cells: pd.DataFrame) -> pd.DataFrame:
     Rough 95 % intervals: two independent binomials of the printed accuracies on n items, for ECE too (the arms share
     their items, so that the true intervals of accuracy are narrower; the paper prints none).
     """
-    found = []
+    table = []
     for (model, dataset, n), cell in cells.groupby(["model", "dataset", "n"], sort=False):
-        arms = cell.set_index("arm")
+        arms = cell.set_index("arm")[["accuracy", "ece"]]
         for arm, other in PAIRS:
             if {arm, other} <= set(arms.index):
                 shares = arms.loc[[arm, other], "accuracy"] / 100
                 half = 100 * Z * np.sqrt((shares * (1 - shares) / n).sum())
-                for metric in ("accuracy", "ece"):
-                    value = arms.at[arm, metric] - arms.at[other, metric]
-                    found.append((model, dataset, n, arm, other, metric, round(value, 4), value - half, value + half))
+                for metric, value in (arms.loc[arm] - arms.loc[other]).items():
+                    table.append((model, dataset, n, arm, other, metric, round(value, 4), value - half, value + half))
     columns = ["model", "dataset", "n", "arm", "comparison", "metric", "value", "low", "high"]
-    return pd.DataFrame(found, columns=columns)
-
-
-def _compared(differences: pd.DataFrame, comparison: str, metric: str, arm: str = "rlsf_ppo") -> pd.DataFrame:
-    return rows(differences, arm=arm, comparison=comparison, metric=metric)
+    return pd.DataFrame(table, columns=columns)
 
 
 def _counts(cells: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:
     """What P1-P5 count, a row a count: criterion, name, value, n (of how many)."""
-    up, rlhf, base, cot, cot_accuracy = (
-        _compared(differences, *which)
-        for which in (("base", "accuracy"), ("rlhf", "ece"), ("base", "ece"), ("cot", "ece"), ("cot", "accuracy"))
-    )
+
+    def minus(comparison: str, metric: str, arm: str = "rlsf_ppo") -> pd.DataFrame:
+        return rows(differences, arm=arm, comparison=comparison, metric=metric)
+
+    up, cot_accuracy = minus("base", "accuracy"), minus("cot", "accuracy")
+    base, rlhf, cot = minus("base", "ece"), minus("rlhf", "ece"), minus("cot", "ece")
+    dpo, dpo_accuracy = minus("base", "ece", "rlsf_dpo"), minus("base", "accuracy", "rlsf_dpo")
     gemma = base[(base["model"] == GEMMA) & base["dataset"].isin(MATH)]
     qwen = rows(cells, model=QWEN, arm="cot")
-    dpo, dpo_accuracy = (_compared(differences, "base", metric, "rlsf_dpo") for metric in ("ece", "accuracy"))
     dpo_math = dpo_accuracy[dpo_accuracy["dataset"].isin(MATH)]
     named = (
         ("P1", "accuracy above greedy", up["value"] > 0),
@@ -167,8 +163,8 @@ def _counts(cells: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:
         ("", "DPO: ECE above the base", dpo["value"] > 0),
         ("", "DPO: accuracy below the base, math", dpo_math["value"] < 0),
     )
-    found = [(criterion, name, int(mask.sum()), len(mask)) for criterion, name, mask in named]
-    return pd.DataFrame(found, columns=["criterion", "name", "value", "n"])
+    table = [(criterion, name, int(mask.sum()), len(mask)) for criterion, name, mask in named]
+    return pd.DataFrame(table, columns=["criterion", "name", "value", "n"])
 
 
 def _underconfidence(cells: pd.DataFrame) -> pd.DataFrame:
@@ -190,41 +186,24 @@ def whole(percent: float, n: int) -> bool:
     return bool(((over > -0.005 - 1e-9) & (over < 0.01 - 1e-9)).any())
 
 
-def _k_of_n(cells: pd.DataFrame) -> pd.DataFrame:
-    """Whether each accuracy is a whole number of items out of the public split: model, dataset, arm, accuracy, fits."""
-    fits = [whole(row.accuracy, row.n) for row in cells.itertuples()]
-    return cells[["model", "dataset", "n", "arm", "accuracy"]].assign(fits=fits)
-
-
-def _floors(main: pd.DataFrame) -> pd.DataFrame:
-    """ECE of a perfectly calibrated forecaster with plausible confidences, percent: model, dataset, n, mean, p95."""
-    floor = rows(main, arm="floor")
-    wide = floor.pivot_table("value", ["model", "dataset", "n"], "metric", sort=False).reset_index()
-    wide["model"], wide["n"] = wide["model"].str.removesuffix(" (paper: Qwen 2.5 7B)"), wide["n"].astype(int)
-    return wide.rename(columns={"ece_floor_mean": "mean", "ece_floor_95": "p95"}).rename_axis(columns=None)
-
-
 def _sweeps(artefact: pd.DataFrame) -> pd.DataFrame:
     """The simulated worlds over temperature, percent (Brier: proportion): world, temperature, and their measures."""
     table = artefact[artefact["location"] != "selection"]
-    wide = table.pivot_table("value", ["location", "arm"], "metric", sort=False).reset_index().rename_axis(columns=None)
-    temperature = wide.pop("arm").str.removeprefix("T=").astype(float)
-    wide.insert(1, "temperature", temperature)
-    return wide.rename(columns={"location": "world"})
+    table = table.assign(temperature=table["arm"].str.removeprefix("T=").astype(float))
+    return _wide(table.rename(columns={"location": "world"}), ["world", "temperature"], "metric")
 
 
-def _arc(under: pd.DataFrame, artefact: pd.DataFrame) -> pd.DataFrame:
+def _arc(under: pd.DataFrame, sweeps: pd.DataFrame) -> pd.DataFrame:
     """ARC-Easy of Gemma beside one temperature in a four-option world of the same accuracy, percent.
 
     Columns: what (base, rlsf_ppo, or T), accuracy, ece (by disparity in the world), confidence_low, confidence_high
     (NaN in the world).
     """
     printed = under[(under["dataset"] == "ARC-Easy") & under["arm"].isin(("base", "rlsf_ppo"))]
-    printed = printed.rename(columns={"arm": "what"})[["what", "accuracy", "ece", "confidence_low", "confidence_high"]]
-    sweep = rows(_sweeps(artefact), world="arc_like")
-    sweep = sweep[sweep["temperature"].isin((3.5, 1.4))]
-    world = pd.DataFrame({"what": sweep["temperature"].map("T = {:g}".format), "accuracy": sweep["accuracy"]})
-    return pd.concat([printed, world.assign(ece=sweep["ece_disparity"])], ignore_index=True)
+    world = rows(sweeps, world="arc_like").set_index("temperature").loc[[1.4, 3.5]].reset_index()
+    world = world.assign(arm=world["temperature"].map("T = {:g}".format), ece=world["ece_disparity"])
+    columns = ["arm", "accuracy", "ece", "confidence_low", "confidence_high"]
+    return stack([printed, world])[columns].rename(columns={"arm": "what"})
 
 
 def _discount(main: pd.DataFrame, settings: pd.DataFrame) -> pd.DataFrame:
@@ -232,20 +211,18 @@ def _discount(main: pd.DataFrame, settings: pd.DataFrame) -> pd.DataFrame:
 
     Columns: name, dataset, value, low, high (NaN for credits).
     """
-    ablation = main[main["location"] == "discount ablation"]
-    wide = ablation.pivot_table("value", ["dataset", "n", "metric"], "setting", sort=False).reset_index()
-    found = []
-    for row in wide.to_dict("records"):
-        accuracy = rows(wide, dataset=row["dataset"], metric="accuracy").iloc[0]
-        half = sum(accuracy[g] * (100 - accuracy[g]) / row["n"] for g in ("gamma 1.0", "gamma 0.98")) ** 0.5 * Z
-        value = round(row["gamma 0.98"] - row["gamma 1.0"], 4)
-        found.append((f"{row['metric']}, gamma .98 minus 1", row["dataset"], value, value - half, value + half))
+    wide = _wide(rows(main, location="discount ablation"), ["dataset", "n", "metric"], "setting")
+    accuracy = rows(wide, metric="accuracy").set_index("dataset")
+    shares = accuracy[["gamma 1.0", "gamma 0.98"]]
+    half = wide["dataset"].map(Z * ((shares * (100 - shares)).sum(axis=1) / accuracy["n"]) ** 0.5)
+    value = (wide["gamma 0.98"] - wide["gamma 1.0"]).round(4)
+    printed = wide[["dataset"]].assign(value=value, low=value - half, high=value + half)
     credit = settings[settings["metric"].str.startswith("discount_at_")]
-    found += [
-        (f"credit at {row.metric.split('_')[2]} tokens", "", float(row.value), np.nan, np.nan)
-        for row in credit.itertuples()
+    tokens = "credit at " + credit["metric"].str.split("_").str[2] + " tokens"
+    left = pd.DataFrame({"name": tokens, "dataset": "", "value": credit["value"].astype(float)})
+    return stack([printed.assign(name=wide["metric"] + ", gamma .98 minus 1"), left])[
+        ["name", "dataset", "value", "low", "high"]
     ]
-    return pd.DataFrame(found, columns=["name", "dataset", "value", "low", "high"])
 
 
 def _settings(settings: pd.DataFrame) -> pd.DataFrame:
@@ -254,31 +231,8 @@ def _settings(settings: pd.DataFrame) -> pd.DataFrame:
     Columns: part, dataset, setting, paper, code.
     """
     shown = settings[settings["setting"].isin(["paper", "code default"])].fillna({"dataset": "", "arm": ""})
-    wide = shown.pivot_table(
-        "value", ["arm", "dataset", "metric"], "setting", aggfunc=lambda v: " / ".join(map(str, v)), sort=False
-    )
-    wide = wide.reset_index().rename_axis(columns=None)
+    wide = _wide(shown, ["arm", "dataset", "metric"], "setting", lambda values: " / ".join(map(str, values)))
     return wide.rename(columns={"arm": "part", "metric": "setting", "code default": "code"})
-
-
-def _reward_models(main: pd.DataFrame) -> pd.DataFrame:
-    """Pair accuracy on the math part of RewardBench, percent: model, arm, needs, value."""
-    table = rows(main, metric="pair_accuracy")
-    return table.assign(needs=table["setting"].str.removeprefix("needs: "))[["model", "arm", "needs", "value"]]
-
-
-def _rerun(collapse: pd.DataFrame) -> pd.DataFrame:
-    """The independent rerun of CoT-decoding on GSM8K, and what it quotes, percent: source, model, arm, value."""
-    table = collapse[collapse["source"].isin(["wu2024cotrerun", "wang2024cot"])]
-    return table[["source", "model", "arm", "value"]].astype({"value": float})
-
-
-def _intrinsic(collapse: pd.DataFrame) -> pd.DataFrame:
-    """What is known about the limits of rewards that a model gives itself, a row a number."""
-    table = collapse[~collapse["source"].isin(["wu2024cotrerun", "wang2024cot"])]
-    return table[
-        ["source", "location", "setting", "model", "arm", "dataset", "metric", "value", "unit", "status", "note"]
-    ]
 
 
 def _zeros(cells: pd.DataFrame) -> pd.DataFrame:
@@ -316,18 +270,13 @@ def theory() -> dict[str, pd.DataFrame]:
 
 def _audit() -> pd.DataFrame:
     """What each step of RLSF rests on, read off the graph: labels could enter through an evaluation."""
-
-    def before(key: str) -> list[str]:
-        needs = arithmetic.STEPS[key].needs
-        return [*(k for need in needs for k in before(need)), *needs]
-
-    found = []
+    table = []
     for key in arithmetic.STEPS:
         _, setting, step = key.split("/")
         if step.startswith(("labels_", "judge_", "rlsf_")) or step == "fluency_rlsf_long":
-            names = list(dict.fromkeys(need.split("/")[-1] for need in before(key)))
-            found.append((setting, step, " ".join(names), sum(name.startswith("eval_") for name in names)))
-    return pd.DataFrame(found, columns=["setting", "step", "rests_on", "evaluations"])
+            names = list(dict.fromkeys(need.split("/")[-1] for need in _before(key)))
+            table.append((setting, step, " ".join(names), sum(name.startswith("eval_") for name in names)))
+    return pd.DataFrame(table, columns=["setting", "step", "rests_on", "evaluations"])
 
 
 # --- The world ------------------------------------------------------------------------------------
@@ -341,27 +290,28 @@ def world(results) -> dict[str, pd.DataFrame]:
     ten branches of one prompt, of the first seed. trajectory: along the training of `WATCHED`.
     """
 
-    def of(table: str, arms: tuple[str, ...], ours: str = "collect") -> pd.DataFrame:
-        return getattr(results, ours)("standard", list(arms), table, world=WORLD)
+    def of(table: str, *arms: str, read: str = "collect") -> pd.DataFrame:
+        return getattr(results, read)("standard", list(arms), table, world=WORLD)
 
-    starts = (*STARTS, *FEW_STARTS)
+    def by_start(table: str, step: str) -> pd.DataFrame:
+        """What the steps of all starts made, with the start as the arm."""
+        made = of(table, *(f"{step}_{start}" for start in (*STARTS, *FEW_STARTS)), read="trained")
+        return made.assign(arm=made["arm"].str.removeprefix(f"{step}_")) if len(made) else made
+
+    traces = of("traces", "labels_base", read="trained")
     tables = {
-        name: stack([of(name, ARMS), results.collect("half_trap", list(TRAP), name, world=WORLD)])
-        for name in ("summary", "reliability")
+        **{
+            name: stack([of(name, *ARMS), results.collect("half_trap", list(TRAP), name, world=WORLD)])
+            for name in ("summary", "reliability")
+        },
+        **{name: of(name, "base") for name in ("decoding", "temperatures")},
+        "temperature": of("temperature", "assured", "binary", "sharpened"),
+        "pairs": by_start("pairs", "labels"),
+        "judges": by_start("summary", "judge"),
+        "trajectory": of("trajectory", *WATCHED),
+        "traces": rows(traces, seed=traces["seed"].min()) if len(traces) else traces,
     }
-    tables |= {name: of(name, ("base",)) for name in ("decoding", "temperatures")}
-    tables["temperature"] = of("temperature", ("assured", "binary", "sharpened"))
-    tables["pairs"] = _started(of("pairs", tuple(f"labels_{s}" for s in starts), "trained"), "labels_")
-    tables["judges"] = _started(of("summary", tuple(f"judge_{s}" for s in starts), "trained"), "judge_")
-    tables["trajectory"] = of("trajectory", WATCHED)
-    traces = of("traces", ("labels_base",), "trained")
-    tables["traces"] = traces[traces["seed"] == traces["seed"].min()] if len(traces) else traces
     return {name: table.reset_index(drop=True) for name, table in tables.items() if len(table)}
-
-
-def _started(table: pd.DataFrame, prefix: str) -> pd.DataFrame:
-    """The start that a step belongs to, as its arm."""
-    return table.assign(arm=table["arm"].str.removeprefix(prefix)) if len(table) else table
 
 
 # --- Pretrained models ----------------------------------------------------------------------------
