@@ -16,7 +16,7 @@ import pandas as pd
 from candor.claims.self_feedback.tables import CHECKPOINTS, FEW_STARTS, GEMMA, PHI, QWEN, SHUFFLES, STARTS, WATCHED
 from candor.claims.shared import NOT_ATTEMPTED, REPLICATED, Tables, Verdicts, better, listed, named, together, worst
 from candor.declare.expressions import Measure, Rows, criterion, each_seed, select, wide
-from candor.ledger import FULL_SEEDS, PARTLY, Check, Claim, Criterion, Estimate, Incomplete, NotRun, Part
+from candor.declare.ledger import FULL_SEEDS, PARTLY, Check, Claim, Criterion, Estimate, Incomplete, NotRun, Part
 
 RLSF = "RLSF-RLOO"
 standard = Rows("summary", setting="standard")

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 
+from candor.claims.self_feedback import self_confidence
+from candor.claims.self_feedback.world import SHIFTED, SMUDGED
 from candor.claims.shared import rows, standard
-from candor.exercises import Blank, Exercise, When, array, letter, number, share, word
-from candor.measures import self_confidence
-from candor.worlds.arithmetic import SHIFTED, SMUDGED
+from candor.declare.exercises import Blank, Exercise, When, array, letter, number, share, word
 
 
 def choice(answer: str, **slips: str) -> Blank:

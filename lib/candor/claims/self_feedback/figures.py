@@ -11,11 +11,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
-from candor import figures as f
 from candor.claims.self_feedback.tables import DAMAGED, FEW_STARTS, GEMMA, PHI, QWEN, REPAIRED, STARTS, WATCHED
 from candor.claims.shared import known, rows, standard
-from candor.figures import Figures
-from candor.ledger import Tables
+from candor.declare import figures as f
+from candor.declare.figures import Figures
+from candor.declare.ledger import Tables
 
 FIGURES = Figures()
 
