@@ -1,6 +1,7 @@
-"""Claim 6: published numbers, theory, criteria on made-up results, figures."""
+"""Claim 6: published numbers, theory, criteria on the committed tables and on changed ones, figures."""
 
 from functools import cache
+from io import StringIO
 from pathlib import Path
 
 import guards
@@ -11,15 +12,11 @@ from candor.claims.self_feedback import run as steps
 from candor.claims.self_feedback import tables as t
 from candor.claims.self_feedback.criteria import CLAIM
 from candor.claims.self_feedback.figures import FIGURES
-from candor.claims.shared import rows
+from candor.claims.shared import rows, standard
 from candor.declare import figures, ledger
+from candor.run import evidence, plan
 
 PUBLISHED = Path(__file__).parents[3] / "data" / "published"
-FEW = {
-    *("rlsf_base", "rlsf_sharpened", "fluency_shuffled_2", "fluency_dpo", *t.CHECKPOINTS),
-    *("fluency_gold", "fluency_rlsf_long", "online", "labels_base", "labels_sharpened"),
-    *("judge_base", "judge_sharpened"),
-}
 
 
 @cache
@@ -32,206 +29,62 @@ def theory():
     return t.theory()
 
 
-# Made-up models of which every criterion with a band holds, in percent: accuracy (greedy, sampled), ECE by probability
-# (greedy, sampled), ECE by disparity, gap (greedy), share full, ECE on fixed traces, KL to the start.
-COLUMNS = ("ga", "sa", "ge", "se", "gd", "gap", "full", "fixed", "kl")
-MODELS = {
-    "base": (60, 50, 5, 2.5, 20, -4, 32, 6, 0),
-    "fluency": (45, 44, 6, 3, 14, 4, 6, 5, 0.3),
-    "assured": (45, 44, 20, 18, 19, 20, 6, 18, 0.4),
-    "binary": (88, 85, 11, 12.5, 11, 11, 98, 20, 1.9),
-    "sharpened": (60, 57, 7, 5, 9.7, 7, 22, 7, 0.4),
-    "rlsf_fluency": (70, 52, 4, 4, 15, 0, 25, 2, 0.6),
-    "rlsf_assured": (62, 52, 12, 11, 12, 12, 25, 12, 0.6),
-    "rlsf_binary": (88, 86, 6, 9, 8, 6, 98, 15, 0.1),
-    "rlsf_base": (80, 53, 6, 1.5, 15, 2, 60, 6, 0.8),
-    "rlsf_sharpened": (80, 70, 4, 3, 6, 3, 70, 5, 1.5),
-    "fluency_shuffled": (46, 44.5, 6, 3.5, 14, 4, 8, 5, 0.5),
-    "fluency_shuffled_2": (45, 43.5, 6, 3.5, 14, 4, 7, 5, 0.5),
-    "fluency_dpo": (40, 41, 9, 6, 10, 8, 15, 6, 0.7),
-    "fluency_sft_1": (60, 56, 8, 7, 9, 8, 30, 6, 0.7),
-    "fluency_sft_2": (75, 60, 9, 10, 9, 9, 40, 7, 1.4),
-    "fluency_sft_3": (87, 71, 9, 13, 9, 9, 55, 8, 2.0),
-    "fluency_gold": (71, 53, 4, 4, 15, 0, 27, 5, 0.7),
-    "fluency_rlsf_long": (75, 58, 5, 6, 12, 3, 40, 5, 1.5),
-    "online": (65, 60, 33, 36, 33, 33, 97, 30, 3.8),
-}
-TRAP = {"base": MODELS["base"], "fluency": (43, 42, 11, 9, 12, 10.5, 5, 9, 0.3)}
-TRAP |= {"rlsf_fluency": (32, 33, 38, 36, 35, 38, 4, 30, 0.7)}
-OPENERS = ("d1", "f1", "h1", "d2", "f2", "b1", "d3", "h2", "b2", "d4")
+@cache
+def reference():
+    """The committed tables; a caller must not change them."""
+    return evidence.read_tables(plan.REFERENCE / "self_feedback")
 
 
-class FakeResults:
-    """Made-up evaluations with the documented columns; `change` replaces values of an arm."""
+def judge(scale="laptop", tables=None, **changed):
+    rows, checks, verdicts = ledger.judge(CLAIM, {**(tables or reference()), **changed}, scale)
+    return rows.set_index("criterion"), checks.set_index(["criterion", "check"]), verdicts.set_index("part")
 
-    def __init__(self, seeds=(11, 12, 13, 14, 15), without=(), change=None):
-        self.seeds, self.without, self.change = seeds, without, change or {}
 
-    def collect(self, setting, arms, table, world):
-        assert world == "arithmetic"
-        return self.stack(table, setting, arms)
-
-    def trained(self, setting, arms, table, world):
-        assert world == "arithmetic"
-        return self.stack(f"of_{table}", setting, arms)
-
-    def stack(self, table, setting, arms):
-        frames = []
-        for arm in arms:
-            few = 1 if setting == "half_trap" else 3 if arm in FEW else None
-            make = self.made if {arm, f"{arm} course", table} & set(self.change) else as_it_is
-            for seed in self.seeds[:few] if arm not in self.without else ():
-                frames.append(make(table, setting, arm, seed))
-        return pd.concat(frames or [pd.DataFrame()], ignore_index=True)
-
-    def made(self, table, setting, arm, seed):
-        return getattr(self, table)(setting, arm, seed).assign(setting=setting, arm=arm, seed=seed)
-
-    def noise(self, arm, seed, n):
-        return np.random.default_rng([seed, sum(map(ord, arm))]).normal(0, 0.25, n)
-
-    def summary(self, setting, arm, seed):
-        known = TRAP if setting == "half_trap" else MODELS
-        values = dict(zip(COLUMNS, known[arm] + self.noise(arm, seed, len(COLUMNS))))
-        values["kl"] = known[arm][-1]
-        changed = self.change.get(arm, {}) if setting == "standard" else {}
-        values |= {k: v for k, v in changed.items() if k in COLUMNS}
-        s = {k: v / 100 for k, v in values.items()}
-        row = {"greedy_accuracy": s["ga"], "sampled_accuracy": s["sa"], "greedy_ece": s["ge"], "sampled_ece": s["se"]}
-        row |= {"greedy_ece_disparity": s["gd"], "sampled_ece_disparity": s["gd"], "greedy_gap": s["gap"]}
-        row |= {"sampled_gap": s["gap"], "greedy_confidence": s["ga"] + s["gap"], "sampled_confidence": s["sa"]}
-        row |= {"share_full": s["full"], "share_half": 0.02, "share_direct": 0.98 - s["full"], "fixed_ece": s["fixed"]}
-        row |= {"kl": values["kl"], "kl_start": values["kl"], "slope_b": 1.2, "within_auroc": 0.91}
-        row |= {"step_validity": 0.95 if arm == "rlsf_fluency" else 0.934}
-        return pd.DataFrame([row | changed.get("as_is", {})])
-
-    def reliability(self, setting, arm, seed):
-        frame = pd.DataFrame({"bin": range(10), "n": [0, 5, 10, 20, 30, 40, 60, 80, 120, 400]})
-        middle = (frame["bin"] + 0.5) / 10
-        frame = frame.assign(confidence=middle, accuracy=np.clip(middle - MODELS[arm][5] / 100, 0, 1))
-        kinds = [(mode, kind) for mode in ("greedy", "sampled") for kind in ("probability", "disparity")]
-        return pd.concat([frame.assign(mode=mode, measure=kind) for mode, kind in kinds])
-
-    def decoding(self, setting, arm, seed):
-        accuracy = [0.6, 0.88, 0.86, 0.8] + self.noise("decoding", seed, 4) / 100
-        accuracy = self.change.get("decoding", accuracy)
-        return pd.DataFrame(
-            {"method": ["greedy", "max_path", "aggregated", "majority"], "accuracy": accuracy, "ece": 0.05}
+def summary(setting="standard", **arms):
+    """The committed summary with other values, by arm and column: a number, or one a seed."""
+    table = reference()["summary"].copy()
+    for arm, columns in arms.items():
+        table.loc[(table["setting"] == setting) & (table["arm"] == arm), list(columns)] = np.transpose(
+            [np.broadcast_to(values, len(rows(table, setting=setting, arm=arm))) for values in columns.values()]
         )
-
-    def temperatures(self, setting, arm, seed):
-        at = np.array(steps.TEMPERATURES)
-        columns = {"temperature": at, "accuracy": 0.6, "confidence": 0.6, "ece": 0.04 + 0.1 * abs(at - 0.8)}
-        return pd.DataFrame(columns | {"ece_disparity": 0.08 + 0.1 * abs(at - 0.45)})
-
-    def temperature(self, setting, arm, seed):
-        row = {"temperature": 2.0 + self.noise(arm, seed, 1)[0] / 10, "ece_before": 0.11, "ece_after": 0.04}
-        return pd.DataFrame([row | self.change.get("temperature", {})])
-
-    def trajectory(self, setting, arm, seed):
-        if arm == "online":
-            at = np.arange(0, 161, 20)
-            accuracy = np.array([0.5, 0.8, 0.85, 0.8, 0.72, 0.68, 0.62, 0.6, 0.58])
-            confidence = np.array([0.5, 0.9, 0.97, 0.99, 0.99, 0.995, 0.995, 0.995, 0.995])
-        else:
-            at = np.arange(0, 121, 30)
-            accuracy, confidence = np.array([0.44, 0.52, 0.55, 0.57, 0.58]), np.array([0.48, 0.55, 0.6, 0.63, 0.65])
-        changed = self.change.get(f"{arm} course", {})
-        columns = {"step": at, "confidence": confidence, "accuracy": accuracy + self.noise(arm, seed, 1)[0] / 100}
-        columns |= {f"greedy_{name}": columns[name] for name in ("confidence", "accuracy")}
-        columns |= {"ece": 0.1, "entropy": 2 * np.exp(-at / 60), "disagreement": 0.1 + at / 400}
-        return pd.DataFrame(columns | changed)
-
-    def of_pairs(self, setting, arm, seed):
-        row = {"number": 20_000, "coverage": 1.0, "different_answers": 0.7, "median_difference": 0.4}
-        return pd.DataFrame([row | {"prompts_only": True} | self.change.get(arm, {})])
-
-    def of_summary(self, setting, arm, seed):
-        return pd.DataFrame([{"pairs": 8_000, "pair_accuracy": 0.9, "low": -2.0, "high": 2.0, "within_auroc": 0.9}])
-
-    def of_traces(self, setting, arm, seed):
-        confidence = np.array([0.62, 0.99, 0.71, 0.55, 0.97, 0.94, 0.4, 0.66, 0.91, -0.05])
-        bodies = ["= 3", "7 3 4 4 = 4", "7 3 = 9"] * 3 + ["= 1"]
-        table = pd.DataFrame({"prompt": "Q 4 x3 +4? +0 -3 :", "branch": range(10), "first": OPENERS})
-        table = table.assign(text=[f"{a} {b} <eos>" for a, b in zip(OPENERS, bodies)], answer=[3, 4, 9] * 3 + [1])
-        return table.assign(disparity=confidence, probability=0.8, right=[0.4, 0.6, 0, 0.4, 1, 1, 0, 0, 1, 0], truth=4)
+    return table
 
 
-@cache
-def as_it_is(table, setting, arm, seed):
-    return FakeResults().made(table, setting, arm, seed)
+def of(arm, column):
+    return rows(standard(reference()["summary"]), arm=arm).set_index("seed")[column]
 
 
-@cache
-def unchanged(seeds=(11, 12, 13, 14, 15)):
-    return t.world(FakeResults(seeds=seeds))
+# --- Published numbers ------------------------------------------------------------------------------
 
 
-def everything(**kwargs):
-    made = t.world(FakeResults(**kwargs)) if set(kwargs) - {"seeds"} else unchanged(**kwargs)
-    return {**published(), **theory(), **made}
-
-
-def judge(scale="laptop", tables=None, **kwargs):
-    found, checks, verdicts = ledger.judge(CLAIM, tables or everything(**kwargs), scale)
-    return found.set_index("criterion"), checks.set_index(["criterion", "check"]), verdicts.set_index("part")
-
-
-# --- Published numbers: every number that the text relies on ----------------------------------------
-
-
-def difference(model, dataset, comparison, metric, arm="rlsf_ppo"):
-    where = {"model": model, "dataset": dataset, "arm": arm, "comparison": comparison, "metric": metric}
-    return rows(published()["differences"], **where).iloc[0][["value", "low", "high"]].tolist()
-
-
-def test_accuracy_and_ece_against_three_arms():
-    assert difference(t.QWEN, "GSM8K", "base", "accuracy") == pytest.approx([4.95, 1.2, 8.7], abs=0.05)
-    assert difference(t.PHI, "CommonsenseQA", "base", "accuracy") == pytest.approx([6.67, 2.8, 10.6], abs=0.05)
-    assert difference(t.GEMMA, "GSM8K", "base", "accuracy") == pytest.approx([2.57, -0.01, 5.15], abs=0.005)
-    assert difference(t.GEMMA, "ARC-Easy", "base", "ece")[0] == pytest.approx(-11.0)
-    assert difference(t.PHI, "CommonsenseQA", "base", "ece")[0] == pytest.approx(-5.48)
-    math = [(model, dataset) for model in (t.GEMMA, t.QWEN) for dataset in t.MATH]
-    wanted = {
-        ("rlsf_ppo", "rlhf", "ece"): [-4.92, -5.29, -4.89, -9.32],
-        ("rlsf_ppo", "rlhf", "accuracy"): [1.00, 5.71, 3.93, 11.80],
-        ("rlhf", "base", "ece"): [5.30, 5.59, 2.49, 8.38],
-        ("rlsf_ppo", "base", "ece"): [0.38, 0.30, -2.40, -0.94],
-    }
-    for (arm, other, metric), values in wanted.items():
-        found = [difference(*cell, other, metric, arm)[0] for cell in math]
-        assert found == pytest.approx(values, abs=1e-6), (arm, other, metric)
-    assert difference(t.QWEN, "MultiArith", "rlhf", "ece")[1:] == pytest.approx([-13.7, 3.9], abs=0.05)
+def test_tables_without_runs_are_the_committed_ones():
+    for name, table in (published() | theory()).items():
+        written = pd.read_csv(StringIO(table.to_csv(index=False)))
+        pd.testing.assert_frame_equal(written, reference()[name], rtol=1e-6)
 
 
 def test_reanalysis_agrees_with_the_derived_rows_beside_the_numbers():
     printed = pd.read_csv(PUBLISHED / "rlsf_main.csv")
+    printed["model"] = printed["model"].str.removesuffix(" (paper: Qwen 2.5 7B)")
+    printed["arm"] = printed["arm"].map(t.PRINTED)
     derived = printed[printed["setting"].str.startswith("difference to ")]
-    names = {"base_greedy": "base", "base_cot_decoding_k10": "cot", "rlhf_ppo_urm": "rlhf", "rlsf_dpo": "rlsf_dpo"}
-    names |= {"rlsf_ppo": "rlsf_ppo"}
-    assert len(derived) == len(published()["differences"]) == 84
+    ours = published()["differences"].set_index(["model", "dataset", "arm", "comparison", "metric"])
+    assert len(derived) == len(ours) == 84
     for row in derived.itertuples():
-        model = row.model.removesuffix(" (paper: Qwen 2.5 7B)")
-        other, metric = names[row.setting.removeprefix("difference to ")], row.metric.removesuffix("_difference")
-        ours = difference(model, row.dataset, other, metric, names[row.arm])
-        assert ours == pytest.approx([row.value, row.ci_low, row.ci_high], abs=0.006), row
-    bounds = published()["underconfidence"].set_index(["model", "dataset", "arm"])
-    theirs = {
-        "underconfidence_share_min": "under_low",
-        "mean_confidence_min": "confidence_low",
-        "mean_confidence_max": "confidence_high",
-    }
+        other = t.PRINTED[row.setting.removeprefix("difference to ")]
+        at = (row.model, row.dataset, row.arm, other, row.metric.removesuffix("_difference"))
+        found = ours.loc[at, ["value", "low", "high"]].tolist()
+        assert found == pytest.approx([row.value, row.ci_low, row.ci_high], abs=0.006), at
+    theirs = {"underconfidence_share_min": "under_low", "mean_confidence_min": "confidence_low"}
+    theirs |= {"mean_confidence_max": "confidence_high", "accuracy_is_k_over_n": "fits"}
+    both = published()["underconfidence"].assign(fits=published()["k_of_n"]["fits"])
+    both = both.set_index(["model", "dataset", "arm"])
     for row in printed[printed["metric"].isin(theirs)].itertuples():
-        at = (row.model.removesuffix(" (paper: Qwen 2.5 7B)"), row.dataset, names[row.arm])
-        assert bounds.at[at, theirs[row.metric]] == pytest.approx(row.value, abs=0.006), (at, row.metric)
-    whole = published()["k_of_n"].set_index(["model", "dataset", "arm"])["fits"]
-    for row in rows(printed, metric="accuracy_is_k_over_n").itertuples():
-        at = (row.model.removesuffix(" (paper: Qwen 2.5 7B)"), row.dataset, names[row.arm])
-        assert whole[at] == bool(row.value), at
+        at = (row.model, row.dataset, row.arm)
+        assert both.at[at, theirs[row.metric]] == pytest.approx(row.value, abs=0.006), (at, row.metric)
 
 
 def test_counts_of_the_brief():
-    found = published()["counts"].set_index("name")[["value", "n"]]
     wanted = {
         "accuracy above greedy": (5, 6),
         "accuracy above greedy, interval above 0": (2, 6),
@@ -248,51 +101,25 @@ def test_counts_of_the_brief():
         "DPO: ECE above the base": (5, 6),
         "DPO: accuracy below the base, math": (4, 4),
     }
-    assert {name: tuple(row) for name, row in found.iterrows()} == wanted
+    counts = published()["counts"].set_index("name")[["value", "n"]]
+    assert {name: tuple(row) for name, row in counts.iterrows()} == wanted
 
 
-def test_qwen_is_accuracy_in_disguise_and_gemma_is_underconfident():
-    totals = published()["cells"].set_index(["model", "dataset", "arm"])["total"]
-    qwen = totals[t.QWEN]
-    assert sorted(qwen.xs("cot", level="arm")) == [99.98, 99.99] and qwen["GSM8K", "rlsf_dpo"] == 88.88
-    others = qwen.drop([("MultiArith", "cot"), ("GSM8K", "cot"), ("GSM8K", "rlsf_dpo")])
-    assert len(others) == 7 and others.between(96.4, 100.6).all()
-    under = published()["underconfidence"].set_index(["model", "dataset", "arm"])
-    gemma = under["under_low"][t.GEMMA]
-    shown = [("MultiArith", arm) for arm in ("base", "rlhf", "rlsf_ppo")] + [
-        ("ARC-Easy", "base"),
-        ("ARC-Easy", "rlsf_dpo"),
-    ]
-    assert [gemma[cell] for cell in shown] == pytest.approx([5.55, 10.56, 6.64, 13.08, 15.88])
-    assert gemma["GSM8K", "base"] == 0
-    arc = published()["arc"].set_index("what")
-    assert arc.at["base", "confidence_high"] == pytest.approx(86.92)
-    assert arc.at["rlsf_ppo", "confidence_low"] == pytest.approx(91.92)
-    assert arc.loc[["T = 3.5", "T = 1.4"], "ece"].tolist() == pytest.approx([16.41, 5.15])
-
-
-def test_whole_numbers_of_items_floors_discount_and_rerun():
-    fits = published()["k_of_n"]
-    assert fits["fits"].sum() == 8 and not fits[(fits["model"] == t.GEMMA) & fits["dataset"].isin(t.MATH)]["fits"].any()
+def test_numbers_of_the_brief():
     assert t.whole(50, 2) and t.whole(77.77, 180) and not t.whole(98.12, 180)
+    arc = published()["arc"].set_index("what")
+    assert arc.loc[["T = 3.5", "T = 1.4"], "ece"].tolist() == pytest.approx([16.41, 5.15])
     floors = published()["floors"].set_index(["model", "dataset"])
     assert floors.loc[(t.QWEN, "MultiArith"), ["mean", "p95"]].tolist() == pytest.approx([5.8, 8.7], abs=0.05)
-    discount = published()["discount"].set_index(["name", "dataset"])
+    discount = published()["discount"]
     assert discount["value"].tolist()[:4] == pytest.approx([0.31, -0.31, 1.01, 0.05])
     assert (discount["low"].dropna() < 0).all() and (discount["high"].dropna() > 0).all()
-    credit = discount["value"].droplevel("dataset")
+    credit = discount.set_index("name")["value"]
     assert [credit[f"credit at {n} tokens"] for n in (20, 100, 256)] == pytest.approx([0.67, 0.13, 0.006], abs=0.005)
-    rerun = rows(published()["rerun"], source="wu2024cotrerun", model="Mistral-7B-v0.1").set_index("arm")["value"]
-    assert rerun[["greedy", "cot_decoding_max_path", "cot_decoding_aggregated", "self-consistency"]].tolist() == [
-        *(10.24, 13.72, 20.17, 14.63)
-    ]
     zeros = rows(published()["zeros"], model=t.QWEN, dataset="GSM8K", arm="base").set_index("share")["kept"]
     assert zeros[0.0] == 42.86 and zeros[0.1] == pytest.approx(0.9 * 42.86 + 0.1 * 53.67)
     stated = published()["settings"].set_index(["part", "setting"])
     assert stated.loc[("rlsf_ppo", "learning_rate"), ["paper", "code"]].tolist() == ["5e-05", "3e-06"]
-    accuracy = published()["reward_models"].set_index(["model", "arm"])["value"]
-    assert accuracy[t.GEMMA, "rlsf_reward_model"] == 81.43 and accuracy["LLaMA-3.1-8B", "URM"] == 97.0
-    assert (published()["intrinsic"]["source"] == "xie2026know").sum() == 4
 
 
 def test_theory_agrees_with_the_simulation_beside_the_numbers():
@@ -300,12 +127,6 @@ def test_theory_agrees_with_the_simulation_beside_the_numbers():
     printed = rows(published()["printed_sweeps"], world="ten_answers").set_index("temperature")
     for name in ("ece_probability", "ece_disparity", "accuracy"):
         np.testing.assert_allclose(100 * ours[name], printed.loc[ours.index, name], atol=0.15)
-    assert printed.loc[[1, 0.8, 0.7, 0.6, 0.5, 0.3], "ece_disparity"].tolist() == pytest.approx(
-        [19.8, 13.2, 12.0, 12.9, 15.3, 24.3], abs=0.06
-    )
-    chosen = theory()["selection"].set_index("slope")
-    assert chosen.loc[[0.5, 1.0, 1.5], "accuracy"].tolist() == pytest.approx([0.62, 0.75, 0.87], abs=0.005)
-    assert chosen.loc[[0.5, 1.0, 1.5], "gap"].tolist() == pytest.approx([0.12, 0, -0.12], abs=0.005)
 
 
 def test_audit_sees_an_evaluation_on_the_way(monkeypatch):
@@ -313,250 +134,237 @@ def test_audit_sees_an_evaluation_on_the_way(monkeypatch):
     step = steps.STEPS["arithmetic/standard/judge_fluency"]
     leaking = step.__class__(step.key, step.make, (*step.needs, "arithmetic/standard/eval_base"), step.options)
     monkeypatch.setitem(steps.STEPS, step.key, leaking)
-    tables = everything() | {"audit": t._audit()}
-    assert set(rows(tables["audit"], evaluations=1)["step"]) == {"judge_fluency", "rlsf_fluency", "fluency_rlsf_long"}
-    found, checks, verdicts = judge(tables=tables)
-    assert found.verdict["W15"] == verdicts.verdict["(iv)"] == "not replicated"
+    audit = t._audit()
+    assert set(rows(audit, evaluations=1)["step"]) == {"judge_fluency", "rlsf_fluency", "fluency_rlsf_long"}
+    ledger, checks, verdicts = judge(audit=audit)
+    assert ledger.verdict["W15"] == verdicts.verdict["(iv)"] == "not replicated"
     assert checks.value[("W15", "steps that rest on an evaluation")] == 3
 
 
-# --- Criteria -------------------------------------------------------------------------------------
+# --- Criteria ---------------------------------------------------------------------------------------
 
-GATES = ["W0a", "W0b", "W0c", "W0d"]
-FIXED, ONE_T = [f"W6d {s}" for s in t.STARTS], ["W6f assured", "W6f binary"]
-BANDS = ["W1", "W2", "W3", "W4", "W5a", "W5b", "W6a", "W6b", *FIXED, *ONE_T, "W7", "W11"]
-WORLD = [
-    *GATES,
-    *BANDS[:8],
-    "W6c",
-    *FIXED,
-    "W6e",
-    *ONE_T,
-    "W7",
-    *(f"W{k}" for k in range(8, 13)),
-    "W12-greedy",
-    "W13",
-    "W14",
-    "W15",
-]
-
-
-def test_every_id_of_the_brief_is_there_and_reads_as_it_must():
-    found, checks, verdicts = judge()
-    ids = [*(f"P{k}" for k in range(1, 7)), *WORLD, *(f"M{k}" for k in range(1, 8))]
-    assert list(found.index) == ids
-    assert (found.verdict[[f"P{k}" for k in range(1, 6)]] == "reported").all()
-    assert (found.verdict[["P6", *GATES, *BANDS]] == "replicated").all(), found.verdict[[*GATES, *BANDS]]
-    assert (found.verdict[["W6c", "W6e", "W9", "W12", "W12-greedy", "W13"]] == "partly").all(), (
-        "three seeds are never better"
-    )
-    assert (found.verdict[["W8", "W10", "W14"]] == "reported").all() and found.verdict["W15"] == "replicated"
-    assert (found.verdict[[f"M{k}" for k in range(1, 8)]] == "not attempted").all()
-    assert checks.value[("P6", "ECE by disparity")] == pytest.approx(-39, abs=0.5)
-    assert checks.value[("P6", "ECE by probability")] == pytest.approx(11.4, abs=0.1)
-    assert found.note["W12"].endswith("collapse at step 80, 80, 80")
-    assert checks.value[("W12", "seeds with such a step")] == checks.n[("W12", "seeds with such a step")] == 3
-    assert 'RLSF not "needed"' in found.note["W10"] and "as expected" in found.note["W14"]
-    assert "ECE of base -> damaged -> repaired: greedy " in found.note["W6a"]
-    assert list(verdicts.index) == ["(i)", "(ii)", "(iii)", "(iv)", "(v)", "overall"]
-    assert verdicts.verdict.tolist() == ["replicated"] * 4 + ["partly", "replicated"]
-    assert verdicts.note["(ii)"].startswith("better steps")
-    for name in ("W6c", *FIXED, "W6e", *ONE_T, "W7"):
-        assert name in verdicts.note["(iii)"] and name in verdicts.note["overall"]
-
-
-@pytest.mark.parametrize(
-    ("criterion", "change", "overall"),
-    [
-        ("W1", {"assured": {"as_is": {"within_auroc": 0.7}}}, "not replicated"),
-        ("W2", {"decoding": [0.6, 0.65, 0.6, 0.6]}, "replicated"),
-        ("W3", {"rlsf_fluency": {"sa": 45}}, "not replicated"),
-        ("W4", {"fluency_shuffled": {"sa": 52}, "fluency_shuffled_2": {"sa": 52}}, "not replicated"),
-        ("W5a", {"rlsf_fluency": {"full": 10}}, "replicated"),
-        ("W5b", {"rlsf_fluency": {"as_is": {"step_validity": 0.935}}}, "replicated"),
-        ("W6a", {"rlsf_assured": {"se": 17}}, "partly"),
-        ("W6b", {"rlsf_binary": {"ge": 11}}, "partly"),
-        ("W6b", {"rlsf_binary": {"gap": 11}}, "partly"),
-        ("W6c", {"rlsf_sharpened": {"se": 7}}, "replicated"),
-        ("W6d binary", {"rlsf_binary": {"fixed": 19}}, "replicated"),
-        ("W6e", {"rlsf_base": {"se": 8}}, "replicated"),
-        ("W6f assured", {"temperature": {"ece_after": 0.08}}, "replicated"),
-        ("W7", {"binary": {"gd": 18}}, "replicated"),
-        ("W9", {"fluency_dpo": {"ge": 2}}, "replicated"),
-        ("W11", {"fluency_shuffled": {"sa": 48}, "fluency_shuffled_2": {"sa": 48}}, "replicated"),
-        ("W12", {"online course": {"accuracy": np.linspace(0.5, 0.9, 9)}}, "replicated"),
-        ("W12", {"online course": {"confidence": np.full(9, 0.9)}}, "replicated"),
-        ("W13", {"fluency_rlsf_long course": {"accuracy": np.array([0.4, 0.5, 0.6, 0.5, 0.42])}}, "replicated"),
-        ("W15", {"labels_assured": {"prompts_only": False}}, "replicated"),
-    ],
-)
-def test_failures_are_seen(criterion, change, overall):
-    found, _, verdicts = judge(change=change)
-    assert found.verdict[criterion] == "not replicated"
-    assert verdicts.verdict["overall"] == overall
+FIXED = [f"W6d {start}" for start in t.STARTS]
+WHOLE = {"assured": {"sampled_accuracy": 0.44}}  # with it all four gates are open
 
 
 @pytest.mark.parametrize(
     ("gate", "change", "closed"),
     [
-        ("W0a", {"fluency": {"sa": 49}}, ["W3", "W4", "W5a", "W5b"]),
-        ("W0a", {"fluency": {"full": 1}}, ["W3", "W4", "W5a", "W5b"]),
-        ("W0b", {"binary": {"ge": 7, "gap": 7}}, ["W6b", *FIXED]),
-        ("W0c", {"assured": {"se": 5}}, ["W6a", "W6d assured", "W6f assured"]),
-        ("W0d", {"sharpened": {"se": 3}}, ["W6c"]),
+        ("", {}, []),
+        ("W0a", {"fluency": {"sampled_accuracy": 0.55}}, ["W3", "W4", "W5a", "W5b"]),
+        ("W0a", {"fluency": {"share_full": 0.01}}, ["W3", "W4", "W5a", "W5b"]),
+        ("W0b", {"binary": {"greedy_ece": 0.07}}, ["W6b", *FIXED]),
+        ("W0c", {"assured": {"sampled_accuracy": 0.52}}, ["W6a", "W6d assured", "W6f assured"]),
+        ("W0c", {"assured": {"greedy_ece": 0.05}}, ["W6a", "W6d assured", "W6f assured"]),
+        ("W0d", {"sharpened": {"sampled_ece": 0.01}}, ["W6c"]),
     ],
 )
 def test_gates_close_what_depends_on_them(gate, change, closed):
-    found, checks, verdicts = judge(change=change)
-    assert found.verdict[gate] == "not replicated" and checks.verdict[(gate, gate)] == "not replicated"
-    shut = {c for c in WORLD if found.verdict[c] == "not attempted"}
-    assert shut == set(closed)
-    assert all(gate in found.note[c] for c in closed)
-    wanted = {"W0a": "not attempted", "W0b": "partly", "W0c": "partly", "W0d": "replicated"}[gate]
-    assert verdicts.verdict["overall"] == wanted
-    if gate == "W0c":
-        assert "W6a not attempted" in verdicts.note["overall"]
+    ledger, checks, _ = judge(summary=summary(**{**WHOLE, **change}))
+    world = [c for c in ledger.index if c.startswith("W")]
+    assert [c for c in world if ledger.verdict[c] == "not attempted"] == sorted(closed, key=world.index)
+    assert all(ledger.note[c] == f"gate failed: {gate}" for c in closed)
+    assert not gate or ledger.verdict[gate] == checks.verdict[(gate, gate)] == "not replicated"
+
+
+def test_what_is_no_column_agrees_with_plain_loops():
+    _, checks, _ = judge()
+    points = {column: 100 * (of("rlsf_fluency", column) - of("fluency", column)) for column in ("greedy_gap",)}
+    foreseen = 100 * (1 - of("fluency", "slope_b"))
+    foreseen *= of("rlsf_fluency", "greedy_confidence") - of("fluency", "greedy_confidence")
+    assert checks.value[("W8", "gap, fluency")] == pytest.approx(points["greedy_gap"].mean())
+    assert checks.value[("W8", "predicted gap, fluency")] == pytest.approx(foreseen.mean())
+    agree, nearest = {seed: [] for seed in of("fluency", "kl_start").index}, []
+    for start in (*t.STARTS, *t.FEW_STARTS):
+        for seed in of(f"rlsf_{start}", "greedy_gap").index:
+            gap, confidence = (
+                of(f"rlsf_{start}", c)[seed] - of(start, c)[seed] for c in ("greedy_gap", "greedy_confidence")
+            )
+            agree[seed].append((gap > 0) == ((1 - of(start, "slope_b")[seed]) * confidence > 0))
+    share = checks.value[("W8", "share of starts whose sign agrees")]
+    assert share == pytest.approx(np.mean([np.mean(signs) for signs in agree.values()]))
+    for seed in of("fluency_sft_1", "kl_start").index:
+        kl = {arm: abs(of(arm, "kl_start")[seed] - of("rlsf_fluency", "kl_start")[seed]) for arm in t.CHECKPOINTS}
+        rival = of(min(kl, key=kl.get), "sampled_accuracy")[seed]
+        nearest.append(100 * (rival - of("rlsf_fluency", "sampled_accuracy")[seed]))
+    assert checks.per_seed[("W10", "SFT minus RLSF-RLOO: sampled accuracy")] == " ".join(f"{v:.4f}" for v in nearest)
+    runs = [100 * (of(arm, "sampled_accuracy") - of("fluency", "sampled_accuracy")).dropna() for arm in t.SHUFFLES]
+    assert checks.value[("W11", "standard deviation over runs")] == pytest.approx(np.std(np.concatenate(runs), ddof=1))
+    null = pd.concat(runs, axis=1).mean(axis=1).mean()
+    assert checks.value[("W11", "shuffled minus fluency: sampled accuracy")] == pytest.approx(null)
+
+
+FALLING = np.array([0.5, 0.8, 0.85, 0.8, 0.72, 0.68, 0.62, 0.6, 0.58])
+SURE = np.array([0.5, 0.9, 0.97, 0.99, 0.99, 0.995, 0.995, 0.995, 0.995])
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "confidence", "verdict", "steps", "note"),
+    [
+        (
+            FALLING,
+            SURE,
+            "partly",
+            3,
+            "27, 27, 27 points, with confidence at most 0.995, 0.995, 0.995; collapse at step 80",
+        ),
+        (np.linspace(0.5, 0.9, 9), SURE, "not replicated", 0, "collapse at step -, -, -"),
+        (FALLING, np.full(9, 0.9), "not replicated", 0, "collapse at step -, -, -"),
+        (FALLING[:5], SURE[:5], "not attempted", 0, "online did not reach step 160 on every seed"),
+    ],
+)
+def test_a_collapse_is_a_fall_while_the_model_is_certain(accuracy, confidence, verdict, steps, note):
+    made = pd.DataFrame({"accuracy": accuracy, "confidence": confidence, "arm": "online", "setting": "standard"})
+    made = made.assign(step=20 * made.index, greedy_accuracy=0.5, greedy_confidence=0.5)
+    rest = reference()["trajectory"].query("arm != 'online'")
+    trajectory = pd.concat([rest, *(made.assign(seed=seed) for seed in (11, 12, 13))])
+    ledger, checks, _ = judge(trajectory=trajectory)
+    assert ledger.verdict["W12"] == verdict and note in ledger.note["W12"]
+    if verdict != "not attempted":
+        assert checks.value[("W12", "seeds with such a step")] == steps
+        assert ledger.verdict["W12-greedy"] == "not replicated"
+
+
+@pytest.mark.parametrize(
+    ("change", "criterion", "note"),
+    [
+        ({"rlsf_assured": {"greedy_ece": 0.4}}, "W6a", "greedy ECE did not fall"),
+        ({"rlsf_assured": {"fixed_ece": 0.0}}, "W6a", "the probabilities themselves changed (W6d)"),
+        ({"rlsf_assured": {"greedy_ece": 0.2, "greedy_accuracy": 0.9, "fixed_ece": 0.5}}, "W6a", "came from accuracy"),
+        ({"rlsf_assured": {"greedy_ece": 0.2, "greedy_accuracy": 0.1, "fixed_ece": 0.5}}, "W6a", "came from selection"),
+        ({arm: {"sampled_accuracy": 0.9} for arm in t.CHECKPOINTS}, "W10", 'RLSF not "needed": SFT is at least'),
+        ({arm: {"sampled_accuracy": 0.1} for arm in t.CHECKPOINTS}, "W10", 'RLSF "needed": SFT is at least 2 points'),
+    ],
+)
+def test_notes_go_by_what_came_out(change, criterion, note):
+    assert note in judge(summary=summary(**{**WHOLE, **change}))[0].note[criterion]
+
+
+def test_a_half_trap_that_behaves_as_expected_says_so():
+    assert "not as expected" in judge()[0].note["W14"]
+    trap = summary("half_trap", rlsf_fluency={"greedy_accuracy": 0.0, "greedy_gap": 0.5})
+    assert "; as expected" in judge(summary=trap)[0].note["W14"]
 
 
 def test_the_words_for_parts():
-    _, _, verdicts = judge(change={"rlsf_fluency": {"as_is": {"step_validity": 0.935}}})
-    assert (
-        verdicts.note["(ii)"].startswith("more stepwise traces;")
-        and "(more stepwise traces)" in verdicts.note["overall"]
-    )
-    _, _, verdicts = judge(change={"rlsf_fluency": {"full": 7, "as_is": {"step_validity": 0.93}}})
-    assert verdicts.note["(ii)"].startswith("neither more stepwise traces nor better steps")
-    neither = {"rlsf_assured": {"se": 17}, "rlsf_binary": {"ge": 11, "gap": 11, "fixed": 20}}
-    neither |= {"rlsf_fluency": {"fixed": 5}, "rlsf_assured": {"se": 17, "fixed": 18}}
-    _, _, verdicts = judge(change=neither)
-    assert verdicts.verdict["(iii)"] == "not replicated" and verdicts.verdict["overall"] == "partly"
-    assert "no repair of the probabilities is shown" in verdicts.note["overall"]
-    assert "greedy ECE did not fall" in judge(change={"rlsf_binary": {"ge": 14, "gap": 14}})[0].note["W6b"]
-    assert "came from accuracy" in judge(change={"rlsf_assured": {"fixed": 18}})[0].note["W6a"]
-    assert "probabilities themselves changed" in judge()[0].note["W6a"]
-    needed = judge(change={"fluency_sft_1": {"sa": 48}})[0].note["W10"]
-    assert needed.startswith('RLSF "needed"') and "3/3" in needed
+    rule, right = CLAIM.overall, dict.fromkeys((c.id for c in CLAIM.criteria), "replicated")
+    no, gone = "not replicated", "not attempted"
+    strong, repair = (part.rule for part in CLAIM.parts[1:3])
+    assert rule(right)[0] == "replicated" and strong(right)[1].startswith("better steps;")
+    assert strong(right | {"W5b": no})[1].startswith("more stepwise traces;")
+    assert strong(right | {"W5a": no, "W5b": no})[1].startswith("neither more stepwise traces nor better steps")
+    assert strong(right | {"W3": gone})[1].startswith("open;")
+    for one, other, word in (
+        ("replicated", no, "partly"),
+        ("replicated", gone, "partly"),
+        ("partly", no, "partly"),
+        ("inconclusive", no, "inconclusive"),
+        ("inconclusive", gone, "inconclusive"),
+        (no, gone, no),
+        (gone, gone, gone),
+    ):
+        for words in ({"W6a": one, "W6b": other}, {"W6a": other, "W6b": one}):
+            assert repair(right | words)[0] == word
+            assert rule(right | words)[0] == ("partly" if word != gone else gone)
+    assert "repaired from fluency, binary (W6d)" in repair(right | {"W6d assured": no})[1]
+    assert "no repair of the probabilities is shown" in repair(right | dict.fromkeys(FIXED, no))[1]
+    assert "was not tested (W6d)" in repair(right | dict.fromkeys(FIXED, gone))[1]
+    word, note = rule(right | {"W3": "inconclusive"})
+    assert word == "inconclusive" and note.startswith("by parts: ")
+    word, note = rule(right | {"W1": gone})
+    assert word == gone and note.startswith("still missing: (i); ")
 
 
-def test_what_spans_the_limit_is_inconclusive():
-    tables = everything(change={"rlsf_base": {}})
-    summary = tables["summary"]
-    mine = (summary["arm"] == "rlsf_fluency") & (summary["setting"] == "standard")
-    summary.loc[mine, "sampled_accuracy"] = [0.52, 0.53, 0.44, 0.51, 0.52]
-    mine = (summary["arm"] == "rlsf_assured") & (summary["setting"] == "standard")
-    summary.loc[mine, "sampled_ece"] = [0.11, 0.12, 0.22, 0.11, 0.11]
-    summary.loc[summary["arm"] == "rlsf_binary", "greedy_ece"] = 0.11
-    found, checks, verdicts = judge(tables=tables)
-    assert found.verdict["W3"] == found.verdict["W6a"] == "inconclusive"
-    assert checks.passes[("W3", "RLSF-RLOO minus fluency: sampled accuracy")] == "4/5"
-    assert found.verdict["W6b"] == "not replicated"
-    assert (verdicts.verdict[["(ii)", "(iii)", "overall"]] == "inconclusive").all()
-    assert "by parts" in verdicts.note["overall"]
+def test_what_was_not_run_is_left_out():
+    table = reference()["summary"]
+    for arms, lost in ((t.SHUFFLES[1:], []), (t.SHUFFLES, ["W4", "W11"]), (("rlsf_base",), ["W6e"])):
+        verdict = judge(summary=table[~table["arm"].isin(arms)])[0].verdict
+        assert (verdict[["W4", "W6e", "W11"]] == "not attempted").tolist() == [c in lost for c in ("W4", "W6e", "W11")]
+    smoke = judge("smoke")[0].verdict
+    assert set(smoke.filter(like="W").drop("W15")) == {"not attempted"} and smoke["P6"] == "replicated"
 
 
-def test_missing_arms_smoke_and_nothing():
-    found, _, verdicts = judge(without=("rlsf_base", "online", "fluency_sft_2", "fluency_shuffled_2"))
-    assert (found.verdict[["W6e", "W8", "W10", "W12"]] == "not attempted").all()
-    assert (found.verdict[["W4", "W11"]] != "not attempted").all() and verdicts.verdict["overall"] == "replicated"
-    _, _, verdicts = judge(without=("rlsf_fluency",))
-    assert verdicts.verdict["overall"] == "not attempted" and verdicts.note["(ii)"].startswith("open")
-    short = {"online course": {"step": np.arange(0, 81, 10)}}
-    assert judge(change=short)[0].verdict["W12"] == "not attempted", "not run to the end"
-    found, _, verdicts = judge("smoke")
-    seeded = [w for w in WORLD if w != "W15"]
-    assert set(found.verdict[seeded]) == {"not attempted"}
-    assert verdicts.verdict["overall"] == "not attempted" and t.world(FakeResults(seeds=())) == {}
-    three = judge(seeds=(11, 12, 13))[0].verdict
-    assert three[["W1", "W3", "W6a"]].tolist() == ["partly"] * 3
-    nothing = judge(tables={**published(), **theory()})[0].verdict
-    assert (nothing[WORLD] == "not attempted").all() and nothing["P6"] == "replicated"
-
-
+@cache
 def pretrained(rlsf=0.03, ece=-0.04, seeds=(11, 12, 13), auroc=0.7):
     """Made-up tables of pretrained models with the columns that `reasoning_models.models` documents."""
-    summary, between = [], []
-    for dataset in ("gsm8k", "commonsense_qa"):
-        for seed in seeds:
-            off = 0.0005 * (seed - 12)
-            arms = {"base": (0.4, 0.2), "cot": (0.44, 0.2), "rlsf": (0.4 + rlsf + off, 0.2 + ece)}
-            arms |= {"rlhf": (0.38, 0.22), "dpo": (0.39, 0.25)}
-            summary += [
-                {"dataset": dataset, "arm": a, "seed": seed, "accuracy": x, "ece": y} for a, (x, y) in arms.items()
-            ]
-            between.append({"dataset": dataset, "arm": "rlsf", "other": "base", "seed": seed, "mcnemar_p": 0.04})
-    order = {"prompts": 250, "within_auroc": auroc, "within_auroc_low": auroc - 0.05, "max_path_gain": 0.04}
-    flips = pd.DataFrame(
-        {"criterion": ["M3 base", "M5"], "dataset": "gsm8k", "variant": "disparity", "flips": [True, False]}
-    )
+    sets = ("gsm8k", "commonsense_qa")
+    arms = {"base": (0.4, 0.2), "cot": (0.44, 0.2), "rlhf": (0.38, 0.22), "dpo": (0.39, 0.25)}
+    arms |= {"rlsf": (0.4 + rlsf, 0.2 + ece)}
+    runs = [
+        {"dataset": dataset, "arm": arm, "seed": seed, "accuracy": x + 0.0005 * (seed - 12), "ece": y}
+        for dataset in sets
+        for seed in seeds
+        for arm, (x, y) in arms.items()
+    ]
+    ranks = {"prompts": 250, "within_auroc": auroc, "within_auroc_low": auroc - 0.05, "max_path_gain": 0.04}
+    flips = {"criterion": ["M3 base", "M5"], "dataset": "gsm8k", "variant": "disparity", "flips": [True, False]}
     cells = {"model": "qwen", "dataset": "gsm8k", "arm": "rlsf", "accuracy_change": 0.06, "ece_change": -0.02}
     return {
-        "models_summary": pd.DataFrame(summary),
-        "models_ranking": pd.DataFrame([{"dataset": d} | order for d in ("gsm8k", "commonsense_qa")]),
-        "models_differences": pd.DataFrame(between),
-        "models_flips": flips,
+        "models_summary": pd.DataFrame(runs),
+        "models_ranking": pd.DataFrame([{"dataset": dataset} | ranks for dataset in sets]),
+        "models_differences": pd.DataFrame(runs).query("arm == 'rlsf'").assign(other="base", mcnemar_p=0.04),
+        "models_flips": pd.DataFrame(flips),
         "models_cells": pd.DataFrame([cells]),
     }
 
 
 def test_pretrained_models_pass_and_fail():
-    known = {**published(), **theory()}
-    found, checks, _ = judge("gpu", tables=known | pretrained())
-    assert found.verdict["M1"] == "replicated" and (found.verdict[["M2", "M3", "M4"]] == "partly").all()
-    assert found.verdict["M5"] == found.verdict["M6"] == "reported"
-    assert found.note["M6"] == "flips: M3 base on gsm8k with disparity"
-    assert checks.value[
-        ("M7", "accuracy change minus the printed one, DeepSeek-R1-Distill-Qwen-7B GSM8K")
-    ] == pytest.approx(1.05)
-    assert found.verdict["M7"] == "not attempted", "the other cells are missing"
-    found, *_ = judge("gpu", tables=known | pretrained(rlsf=-0.05, ece=0.05, auroc=0.52))
-    assert (found.verdict[["M1", "M2", "M3", "M4"]] == "not replicated").all()
-    found, *_ = judge("gpu", tables=known | pretrained(seeds=(11, 12)))
-    assert (found.verdict[["M2", "M3", "M4", "M5"]] == "not attempted").all()
+    ledger, checks, _ = judge("gpu", **pretrained())
+    assert ledger.verdict["M1"] == "replicated" and (ledger.verdict[["M2", "M3", "M4"]] == "partly").all()
+    assert ledger.verdict["M5"] == "reported" and ledger.note["M6"] == "flips: M3 base on gsm8k with disparity"
+    printed = checks.value[("M7", "accuracy change minus the printed one, DeepSeek-R1-Distill-Qwen-7B GSM8K")]
+    assert printed == pytest.approx(6 - 4.95) and ledger.verdict["M7"] == "not attempted", "other cells are missing"
+    ledger, *_ = judge("gpu", **pretrained(rlsf=-0.05, ece=0.05, auroc=0.52))
+    assert (ledger.verdict[["M1", "M2", "M3", "M4"]] == "not replicated").all()
+    few = pretrained(seeds=(11, 12))
+    ledger, *_ = judge("gpu", **few | {"models_ranking": few["models_ranking"].assign(prompts=199)})
+    assert (ledger.verdict[["M1", "M2", "M3", "M4", "M5"]] == "not attempted").all()
+    assert ledger.note["M5"] == "3 seeds of dpo on gsm8k are needed and 2 were run; " + ledger.note["M5"].split("; ")[1]
 
 
 def test_a_slip_is_an_error_and_what_was_not_run_is_not_attempted():
-    tables = everything() | pretrained()
+    tables = reference() | pretrained()
     guards.check(CLAIM, tables, of_what_ran=("W4", "W5a", "W8", "W11", "W15"), made_with_others=("cot",))
 
 
-def test_tables_survive_csv_and_are_small(tmp_path):
-    size = 0
-    for name, table in everything().items():
-        path = tmp_path / f"{name}.csv"
-        table.to_csv(path, index=False, float_format="%.8g")
-        size += path.stat().st_size
-        assert list(pd.read_csv(path).columns) == list(table.columns)
-    assert size < 1_000_000
-    back = {p.stem: pd.read_csv(p) for p in tmp_path.glob("*.csv")}
-    assert (judge()[0].verdict == judge(tables=back)[0].verdict).all()
-    for name, plot in FIGURES.items():
-        assert plot(back).get_axes(), name
+# --- Tables and figures -----------------------------------------------------------------------------
 
 
-def test_table_names_are_unique_and_needs_are_declared():
-    groups = [set(published()), set(theory()), set(unchanged())]
-    assert len(set.union(*groups)) == sum(map(len, groups))
+class Made:
+    """Finished steps: every table has the arm and a seed."""
+
+    def collect(self, setting, arms, table, world):
+        assert world == "arithmetic"
+        return pd.DataFrame(
+            [(setting, arm, seed) for arm in arms for seed in (12, 11)], columns=["setting", "arm", "seed"]
+        )
+
+    trained = collect
+
+
+def test_tables_of_the_world_name_arms_and_starts():
+    tables = t.world(Made())
+    assert set(tables) == {name for name, table in reference().items() if "seed" in table}
+    assert set(tables["summary"].query("setting == 'standard'")["arm"]) == set(t.ARMS)
+    assert set(tables["summary"].query("setting == 'half_trap'")["arm"]) == set(t.TRAP)
+    assert set(tables["pairs"]["arm"]) == set(tables["judges"]["arm"]) == {*t.STARTS, *t.FEW_STARTS}
+    assert tables["traces"]["seed"].tolist() == [11]
+
+
+def test_everything_is_needed_and_what_decides_comes_first():
     assert len(set(t.NEEDS)) == len(t.NEEDS) and set(t.NEEDS) == set(steps.STEPS)
-    assert set(t.DECISIVE) < set(t.NEEDS)
+    assert t.NEEDS[: len(t.DECISIVE)] == t.DECISIVE
     place = {key: k for k, key in enumerate(t.NEEDS)}
-    for key in t.NEEDS:
-        for need in steps.STEPS[key].needs:
-            assert place[need] < place[key], (need, key)
-            assert key not in t.DECISIVE or need in t.DECISIVE
-
-
-# --- Figures --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_figures_draw_and_are_described(name):
-    plot = FIGURES[name]
-    assert len(plot.alt) > 60 and plot.caption.endswith(".") and "RLSF-RL " not in plot.caption + plot.alt
+    assert all(place[need] < place[key] for key in t.NEEDS for need in steps.STEPS[key].needs)
 
 
 def test_figures_stand_one_seed_and_missing_arms():
-    tables = everything(seeds=(11,), without=("base", "rlsf_binary", "rlsf_sharpened", "rlsf_base", "online"))
-    tables |= {"temperatures": unchanged()["temperatures"]}
+    gone = ("base", "rlsf_binary", "rlsf_sharpened", "rlsf_base", "online")
+    tables = {
+        name: table[(table["seed"] == 11) & ~table["arm"].isin(gone)] if {"seed", "arm"} <= set(table) else table
+        for name, table in reference().items()
+    }
+    tables |= {name: reference()[name] for name in ("temperatures", "traces")}
     for plot in FIGURES.values():
         assert plot(tables).get_axes()
 
