@@ -97,6 +97,7 @@ def test_the_engine_names_the_mistake(answers, message):
 
 
 def test_readers():
+    assert exercises.empty({"a": "yes", "b": ...}) and not exercises.empty({"a": "yes"})
     assert [number(x) for x in ("50 %", " .5 ", 0.5)] == [0.5] * 3 and np.isnan(number([1, 2]))
     assert share(12) == share("12 %") == 0.12 and letter("(B) ") == "b"
     assert array([1, 2]).shape == (2,) and np.isnan(array("x"))

@@ -30,7 +30,7 @@ def test_the_rule_of_the_exercise_is_the_rule_of_the_arms():
         (4, "no", False, "Sharpened logits: greedy ECE 0.100"),
         (3, "no", True, "lowered in 3 of 5 seeds"),
         (3, "yes", False, "Yes three times"),
-        (None, "yes", True, "your predictions are noted"),
+        (None, "no", True, "your predictions are noted"),
     ],
 )
 def test_predictions_go_by_what_came_out(seeds, predicted, ok, words):
