@@ -218,16 +218,14 @@ def source_note(start: str, tables: Tables) -> str:
         word = "its fall came from accuracy"
     else:
         word = "its fall came from selection"
-    rows = {
-        mode: " -> ".join(
-            f"{mean(arm.column(f'{mode}_ece').points, tables):.1f}" for arm in (base, before[start], after[start])
-        )
-        for mode in ("greedy", "sampled")
-    }
+    eces = (
+        " -> ".join(f"{mean(arm.column(name).points, tables):.1f}" for arm in (base, before[start], after[start]))
+        for name in ("greedy_ece", "sampled_ece")
+    )
     return (
         f"greedy ECE {ece:+.1f}: {word}; accuracy {right:+.1f}, confidence {sure:+.1f}, gap {gap:+.1f} (selection "
         f"predicts {foreseen:+.1f}), ECE on fixed traces {fixed:+.1f}; ECE of base -> damaged -> repaired: greedy "
-        f"{rows['greedy']}, sampled {rows['sampled']}"
+        f"{', sampled '.join(eces)}"
     )
 
 
@@ -338,30 +336,6 @@ def fallen(start: str, count: int, **columns: str) -> tuple[Check, ...]:
         for column, words in columns.items()
     ]
     return *checks, together("both on the same seed, slack", count, *checks)
-
-
-def fixed(start: str, gates: tuple[Check, ...]) -> Criterion:
-    return criterion(
-        f"W6d {start}",
-        f"probabilities themselves repaired, {start}",
-        "fixed traces, ECE prob., RLSF minus start: fluency, assured, binary, each judged alone",
-        moved[start].fixed_ece.points.at_most(-2, 4),
-        paper="not separated there",
-        gates=gates,
-    )
-
-
-def one_temperature(start: str, gates: tuple[Check, ...] = ()) -> Criterion:
-    one = fitted.where(arm=start)
-    return criterion(
-        f"W6f {start}",
-        f"reference: one temperature, {start}",
-        "assured and binary, T from 200 labels at the answer token, greedy ECE after / before",
-        (one.ece_after / one.ece_before).named("greedy ECE after / before", "ratio").at_most(0.5, 4),
-        paper="not tried there",
-        note="a reference for what 200 labels buy, not a label-free rival",
-        gates=gates,
-    )
 
 
 def collapse(id: str, statement: str, estimator: str, mode: str = "") -> Criterion:
@@ -518,9 +492,17 @@ CRITERIA = (
         note=lambda tables: f"{FEW}; {source_note('sharpened', tables)}",
         gates=SHARP,
     ),
-    fixed("fluency", CERTAINTY),
-    fixed("assured", CERTAINTY + BOTH),
-    fixed("binary", CERTAINTY),
+    *(
+        criterion(
+            f"W6d {start}",
+            f"probabilities themselves repaired, {start}",
+            "fixed traces, ECE prob., RLSF minus start: fluency, assured, binary, each judged alone",
+            moved[start].fixed_ece.points.at_most(-2, 4),
+            paper="not separated there",
+            gates=gates,
+        )
+        for start, gates in (("fluency", CERTAINTY), ("assured", CERTAINTY + BOTH), ("binary", CERTAINTY))
+    ),
     criterion(
         "W6e",
         "undamaged base stays calibrated",
@@ -529,8 +511,21 @@ CRITERIA = (
         paper="-11.0 to +.4 (greedy, by disparity?)",
         note=FEW,
     ),
-    one_temperature("assured", BOTH),
-    one_temperature("binary"),
+    *(
+        criterion(
+            f"W6f {start}",
+            f"reference: one temperature, {start}",
+            "assured and binary, T from 200 labels at the answer token, greedy ECE after / before",
+            (one.ece_after / one.ece_before).named("greedy ECE after / before", "ratio").at_most(0.5, 4),
+            paper="not tried there",
+            note="a reference for what 200 labels buy, not a label-free rival",
+            gates=gates,
+        )
+        for start, one, gates in (
+            ("assured", fitted.where(arm="assured"), BOTH),
+            ("binary", fitted.where(arm="binary"), ()),
+        )
+    ),
     criterion(
         "W7",
         "the measure decides",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -196,7 +197,7 @@ def shares(answer: object) -> np.ndarray:
 SLOPES = np.array([0.5, 1.0, 1.5])
 ACCURACIES, GAPS = np.transpose([self_confidence.selection(b) for b in SLOPES])
 MADE_UP_TRACES = [traces(), traces(7), tuple(x[:50, :4] for x in traces(8))]
-POOLED, WITHIN = (covariance(*MADE_UP_TRACES[0]) for covariance in (pooled, within))
+POOLED, WITHIN = pooled(*traces()), within(*traces())
 COVARIANCES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "You pooled: the covariance over all traces of all prompts mostly says that some prompts are easier. A policy can "
     "only choose among traces of the prompt it is given: centre within each row.": pooled,
@@ -303,7 +304,7 @@ def with_ties(p: list, a: list, c: list, t: float) -> list:
     return pairs(p, a, c, t) + [(i, j, 1) for i in rows for j in rows if i != j and p[i] == p[j] and c[i] == c[j] >= t]
 
 
-def normal(answer: list) -> list[tuple[int, int, float]]:
+def normal(answer: Any) -> list[tuple[int, int, float]]:
     return sorted((int(i), int(j), round(number(margin), 6)) for i, j, margin in answer)
 
 

@@ -338,8 +338,8 @@ def repair(tables: Tables) -> Figure:
     """
     mean = _means(tables["summary"], [f"{mode}_{m}" for mode in ("greedy", "sampled") for m in ("accuracy", "ece")])
     shown = [arm for arm in ("base", *DAMAGED) if arm in mean.index]
-    grey = {"color": "#BBBBBB", "linestyle": "-", "linewidth": 1.0}
-    blue = {"color": f.BLUE, "linestyle": "-", "linewidth": 1.9}
+    grey: dict[str, Any] = {"color": "#BBBBBB", "linestyle": "-", "linewidth": 1.0}
+    blue: dict[str, Any] = {"color": f.BLUE, "linestyle": "-", "linewidth": 1.9}
     from_base = blue | {"linestyle": (0, (3, 1.5))}
     figure, axes = f.canvas(1, 2, width=7.8, height=3.9, sharey=True)
     for ax, mode in zip(axes, ("greedy", "sampled")):
