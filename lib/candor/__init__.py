@@ -23,7 +23,6 @@ def step(key: str, seed: int = 11, scale: str = "laptop") -> Result:
 
     >>> step("witnesses/expert/rlcr", seed=11).table("log")  # doctest: +SKIP
     """
-    from candor.core import settings as config
     from candor.core import step as steps
     from candor.core.errors import CandorError
     from candor.run import plan as graph
@@ -31,7 +30,7 @@ def step(key: str, seed: int = 11, scale: str = "laptop") -> Result:
 
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= 1_000_000:
         raise CandorError(f"A seed is a whole number from 0 to 1000000, such as 11, not {seed!r}.")
-    settings, known = config.load(scale), experiments.steps()
+    settings, known = graph.plan(scale).config, experiments.steps()
     graph.check_keys([key])
     needed: list[str] = []
 

@@ -139,6 +139,12 @@ def known(table: pd.DataFrame, arms: Iterable[str], column: str = "arm") -> list
     return [arm for arm in arms if arm in present]
 
 
+def others(table: pd.DataFrame, *groups: Groups, setting: str = "expert") -> list[str]:
+    """Arms of the table that are in no group of that setting: a reader's own."""
+    declared = {arm for group in groups for arm in group.get(setting, ())}
+    return [arm for arm in table["arm"].unique() if arm not in declared]
+
+
 def stack(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """Frames under each other, empty ones left out; empty if all are."""
     return pd.concat([f for f in frames if len(f)] or [pd.DataFrame()], ignore_index=True)

@@ -17,11 +17,13 @@ from pathlib import Path
 from types import ModuleType
 
 from candor import claims
+from candor.claims import shared
 from candor.core import fingerprint
 from candor.core import settings as config
 from candor.core import step as steps
 from candor.core.errors import CandorError
 from candor.core.settings import ROOT, Config
+from candor.run import own
 from candor.run import steps as experiments
 
 PUBLISHED = ROOT / "data" / "published"
@@ -69,6 +71,8 @@ class Plan:
         """Keys of the steps that a claim reads at this scale, those that decide its verdict first."""
         modules, evidence = claims.load(claim), self.config["evidence"]
         wanted = list(modules.tables.NEEDS) if "world" in evidence else []
+        if "world" in evidence:
+            wanted += shared.trained_and_evaluated(own.arms(self.config, claim))
         if "models" in evidence:
             wanted += models_path(claim).wanted(self.config, getattr(modules.tables, "MODELS", None))
         if unknown := [key for key in wanted if key not in experiments.steps()]:
@@ -199,6 +203,7 @@ def models_path(claim: str) -> ModuleType:
 def plan(scale: str = "laptop", claim: str | None = None) -> Plan:
     """What a scale and, if given, one claim of it consist of; `CandorError` for an unknown scale or claim."""
     settings = config.load(scale)
+    own.install(settings)
     if claim:
         claims.load(claim)
     known = (*claims.NAMES, *claims.STUDIES)

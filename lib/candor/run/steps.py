@@ -37,6 +37,12 @@ class Results:
     def __init__(self, config: Config):
         self.config = config
 
+    def own(self, claim: str) -> dict[str, tuple[str, ...]]:
+        """The scale's own arms that a claim shows, by setting (`own.arms`)."""
+        from candor.run import own
+
+        return own.arms(self.config, claim)
+
     def collect(self, setting: str, arms: Iterable[str], table: str, world: str = "witnesses") -> pd.DataFrame:
         """Table `table` of the evaluations of `arms`, with the columns setting, arm and seed in front."""
         return self._stack(setting, arms, table, world, "eval_")

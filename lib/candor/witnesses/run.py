@@ -371,7 +371,7 @@ _COURSE = {"trajectory": True}
 _ANSWER_FORMAT = ("well_formed_answer", 0.5)
 
 # setting -> arm -> its reward and the one thing that differs from the house's defaults.
-_ARMS: dict[str, dict[str, dict]] = {
+ARMS: dict[str, dict[str, dict]] = {
     "expert": {
         "rlvr": {"reward": RLVR, "voting": True, "shift": _SHIFTS, **_COURSE},
         "rlcr": {"reward": RLCR, "voting": True, "shift": _SHIFTS, **_COURSE},
@@ -433,32 +433,36 @@ def _evaluation(setting: str, name: str, options: dict, seeds: str) -> Step:
     )
 
 
+def arm_steps(setting: str, name: str, options: dict, code: str = "") -> tuple[Step, Step]:
+    """The training and the evaluation of an arm. `code`: what its fingerprint takes in place of that of its rewards,
+    where they lie outside of candor."""
+    seeds, steps = options.get("seeds", "seeds"), options.get("steps", "grpo_steps")
+    trained = {k: v for k, v in options.items() if k not in ("seeds", "voting", "shift", "trajectory")}
+    snapshots = {"snapshots": True} if options.get("trajectory") else {}
+    outside = {"code": code} if code else {}
+    train = Step(
+        f"witnesses/{setting}/{name}",
+        f"{_HERE}:arm",
+        needs=(f"witnesses/{setting}/base",),
+        options={"crowd": setting, **trained, "steps": steps, **snapshots, **outside},
+        settings=(*_GRPO, steps) if steps != "grpo_steps_give_up" else (*_GRPO_LONG, steps),
+        uses=() if code else tuple(code for term, _ in options["reward"] for code in _code_of(term)),
+        seeds=seeds,
+        trains=True,
+    )
+    return train, _evaluation(setting, name, options, seeds)
+
+
 def _steps() -> dict[str, Step]:
     made: list[Step] = []
-    for setting, arms in _ARMS.items():
+    for setting, arms in ARMS.items():
         shown = _BASES.get(setting, {})
         seeds = shown.get("seeds", "seeds")
         root = f"witnesses/{setting}/base"
         made.append(Step(root, f"{_HERE}:base", options={"crowd": setting}, settings=_BASE, seeds=seeds, trains=True))
         made.append(_evaluation(setting, "base", shown, seeds))
         for name, options in arms.items():
-            seeds = options.get("seeds", "seeds")
-            steps = options.get("steps", "grpo_steps")
-            trained = {k: v for k, v in options.items() if k not in ("seeds", "voting", "shift", "trajectory")}
-            snapshots = {"snapshots": True} if options.get("trajectory") else {}
-            made.append(
-                Step(
-                    f"witnesses/{setting}/{name}",
-                    f"{_HERE}:arm",
-                    needs=(root,),
-                    options={"crowd": setting, **trained, "steps": steps, **snapshots},
-                    settings=(*_GRPO, steps) if steps != "grpo_steps_give_up" else (*_GRPO_LONG, steps),
-                    uses=tuple(code for term, _ in options["reward"] for code in _code_of(term)),
-                    seeds=seeds,
-                    trains=True,
-                )
-            )
-            made.append(_evaluation(setting, name, options, seeds))
+            made += arm_steps(setting, name, options)
     for name, trained_on in _CLASSIFIERS.items():
         policy = name.removesuffix("_classifier")
         root = "witnesses/expert/base"

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from candor.claims import shared
+from candor.claims.binary_reward.tables import ARMS, VARIANTS
 from candor.declare import figures as f
 from candor.declare.figures import Figures
 from candor.declare.ledger import Tables
@@ -230,7 +231,7 @@ def seeds(tables: Tables) -> Figure:
     confidence from the posterior, gap of confidence and accuracy, greedy accuracy.
     """
     summary = shared.rows(tables["summary"], setting="expert")
-    arms = [arm for arm in EXPERT if arm in set(summary["arm"])]
+    arms = [*shared.known(summary, EXPERT), *shared.others(summary, ARMS, VARIANTS)]
     figure, axes = f.canvas(2, 2, width=7.2, height=1.6 + 0.5 * len(arms), sharey=True)
     for ax, (measure, title) in zip(axes.flat, MEASURES.items()):
         f.interval_dots(ax, {arm: shared.rows(summary, arm=arm)[measure] for arm in arms})

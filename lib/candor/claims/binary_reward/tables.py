@@ -392,7 +392,7 @@ def world(results) -> dict[str, pd.DataFrame]:
         "expert_conf_first": ("rlvr_conf_first", "shuffled_conf_first"),
     }
     tables = {
-        "summary": shared.collect(results, "summary", ARMS, VARIANTS),
+        "summary": shared.collect(results, "summary", ARMS, VARIANTS, results.own("binary_reward")),
         "reliability": shared.pool(
             shared.collect(results, "reliability", DRAWN),
             [*keys, "bin_low", "bin_high"],
@@ -405,7 +405,7 @@ def world(results) -> dict[str, pd.DataFrame]:
             ["accuracy", "q_mean", "answer_prob", "idk_rate"],
         ),
         "trajectory": shared.collect(results, "trajectory", followed),
-        "training": shared.training(results, TRAINING, ARMS, VARIANTS),
+        "training": shared.training(results, TRAINING, ARMS, VARIANTS, results.own("binary_reward")),
     }
     if len(tables["trajectory"]):
         tables["trajectory"] = tables["trajectory"][["setting", "arm", "seed", "step", *TRAJECTORY]]

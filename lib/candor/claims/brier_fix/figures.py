@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from candor.claims.shared import rows
+from candor.claims.brier_fix.tables import ARMS, VARIANTS
+from candor.claims.shared import others, rows
 from candor.declare import figures as f
 from candor.declare.figures import Figures
 from candor.declare.ledger import Tables
@@ -510,7 +511,7 @@ def seeds(tables: Tables) -> Figure:
     its Brier score, and greedy accuracy.
     """
     summary = rows(tables["summary"], setting="expert")
-    arms = _known(summary, EXPERT)
+    arms = [*_known(summary, EXPERT), *others(summary, ARMS, VARIANTS)]
     figure, axes = f.canvas(2, 2, width=7.2, height=1.5 + 0.5 * len(arms), sharey=True)
     references = {"q_mean_brier": "bayes_brier", "accuracy_greedy": "bayes_accuracy", "q_mean_ece": "ece_floor_mean"}
     for ax, (measure, title) in zip(axes.flat, MEASURES.items()):

@@ -621,7 +621,7 @@ def world(results) -> dict[str, pd.DataFrame]:
     """What the trained models did, from the evaluation steps; a table without a finished step is left out."""
     keys = ["setting", "arm", "kind"]
     tables = {
-        "summary": shared.collect(results, "summary", ARMS, VARIANTS),
+        "summary": shared.collect(results, "summary", ARMS, VARIANTS, results.own("brier_fix")),
         "reliability": shared.pool(
             shared.collect(results, "reliability", DRAWN),
             [*keys, "bin_low", "bin_high"],
@@ -632,7 +632,7 @@ def world(results) -> dict[str, pd.DataFrame]:
         "trajectory": shared.collect(results, "trajectory", {"expert": ("rlvr", "rlcr")}),
         "shift": shared.collect(results, "shift", SHIFTED),
         "voting": shared.collect(results, "voting", VOTED),
-        "training": shared.training(results, TRAINING, ARMS, VARIANTS),
+        "training": shared.training(results, TRAINING, ARMS, VARIANTS, results.own("brier_fix")),
     }
     if len(tables["trajectory"]):
         tables["trajectory"] = tables["trajectory"][["setting", "arm", "seed", "step", *TRAJECTORY]]
