@@ -124,7 +124,7 @@ def claim(*criteria, parts=(), overall=lambda verdict: (lg.worst(list(verdict.va
 
 
 def criterion(*checks, id="W1", evidence="world", **more):
-    return Criterion(id, evidence, "It rises.", "mean", ">= 1", tuple(checks), **more)
+    return Criterion(id, evidence, "It rises.", "mean", tuple(checks), **more)
 
 
 def judged(*criteria, scale="laptop", tables=None, **more):
@@ -275,3 +275,15 @@ def test_every_declared_id_has_its_row(tmp_path):
         read = pd.read_csv(tmp_path / "deep" / "folder" / f"{name}.csv", keep_default_na=False)
         assert list(read) == list(frame) and len(read) == len(frame)
     assert set(frames["ledger"]["verdict"]) <= set(lg.VERDICTS)
+
+
+def test_the_band_in_words_is_printed_from_the_checks():
+    several = criterion(
+        check(1, Band(low=0.2), "rlvr", count=5),
+        check(1, Band(high=0.03), "base"),
+        check(1, Band(high=0.03), "null"),
+        check(1, Band(-1, 1), "change", unit="points"),
+        check(1, None, "beside"),
+    )
+    assert several.band == "rlvr >= 0.2 in 5/5; base, null <= 0.03; change -1 to 1 points"
+    assert criterion(check(1, None)).band == "reported"

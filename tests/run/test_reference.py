@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from candor import claims
-from candor.claims import shared
 from candor.core import store
 from candor.core.errors import CandorError
 from candor.declare import ledger
+from candor.declare.expressions import Rows
 from candor.run import evidence, publish
 from candor.run import plan as graph
 
@@ -101,7 +101,7 @@ def test_what_rests_on_runs_is_declared(name):
 def one(estimate, tables, scale="laptop", **fields):
     """The ledger's row of one check among the criteria of claim 1."""
     check = ledger.Check("it", estimate, ledger.Band(low=0))
-    criterion = ledger.Criterion("X1", "world", "s", "e", "b", (check,), **fields)
+    criterion = ledger.Criterion("X1", "world", "s", "e", (check,), **fields)
     claim = replace(
         claims.load("binary_reward").claim, criteria=(criterion,), parts=(), overall=lambda verdict: ("", "")
     )
@@ -142,14 +142,14 @@ RLVR = {"setting": "expert", "arm": "rlvr"}
 @pytest.mark.parametrize("scale", ["laptop", "smoke"])
 def test_a_slip_is_an_error_that_says_where(table, measure, where, why, scale):
     with pytest.raises(CandorError) as error:
-        one(shared.value(table, measure, **where), reference("binary_reward"), scale)
+        one(Rows(table, number=False, **where).column(measure), reference("binary_reward"), scale)
     assert str(error.value).startswith("binary_reward X1, check 'it': ") and why in str(error.value)
     assert str(error.value).count(". ") == 0 and str(error.value).endswith(".")
 
 
 def test_a_number_is_that_of_one_row():
     with pytest.raises(CandorError, match="cells has more than one row with family HotpotQA: select by more columns"):
-        shared.number(reference("binary_reward"), "cells", "n", family="HotpotQA")
+        Rows("cells", family="HotpotQA").n(reference("binary_reward"))
 
 
 @pytest.mark.parametrize(
@@ -162,11 +162,11 @@ def test_a_number_is_that_of_one_row():
     ],
 )
 def test_what_was_not_run_is_not_attempted(rows):
-    estimate = shared.value("summary", "answer_ece", **RLVR)
+    estimate = Rows("summary", **RLVR).answer_ece
     tables = reference("binary_reward")
     assert one(estimate, tables)["verdict"] == "replicated"
     assert one(estimate, rows(tables))["verdict"] == "not attempted"
-    disjoint = shared.paired(np.subtract, estimate, lambda tables: estimate(tables).rename(lambda seed: seed + 100))
+    disjoint = estimate - estimate.map(lambda values: values.rename(lambda seed: seed + 100))
     assert one(disjoint, tables)["verdict"] == "not attempted"
 
 
@@ -182,18 +182,18 @@ def test_what_was_not_run_is_not_attempted(rows):
 def test_seeds_of_a_table_are_whole_numbers_and_one_row_each(seeds, why):
     table = pd.DataFrame({"setting": "expert", "arm": "rlvr", "seed": seeds, "x": [1.0, 2.0, 3.0, 4.0, 5.0]})
     if why is None:
-        row = one(shared.value("summary", "x", **RLVR), {"summary": table})
+        row = one(Rows("summary", **RLVR).x, {"summary": table})
         assert row["seeds"] == "11 12 13 14 15"
         return
     with pytest.raises(CandorError, match=why):
-        one(shared.value("summary", "x", **RLVR), {"summary": table})
+        one(Rows("summary", **RLVR).x, {"summary": table})
 
 
 def test_a_note_is_asked_as_a_check_is():
     def note(tables):
-        return f"{shared.value('summary', 'answer_ece', **RLVR)(tables).mean():.1f}"
+        return f"{Rows('summary', **RLVR).answer_ece(tables).mean():.1f}"
 
-    fine = shared.value("summary", "answer_ece", **RLVR)
+    fine = Rows("summary", **RLVR).answer_ece
     assert one(fine, reference("binary_reward"), note=note)["note"] == "0.2"
     assert one(fine, {}, note=note)["note"] == ""
     with pytest.raises(CandorError, match=r"binary_reward X1, its note: The claim declares no table 'nothing'"):

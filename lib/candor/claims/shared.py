@@ -1,19 +1,15 @@
-"""What claims do alike: with tables and bands, with `witnesses`, with the RLCR paper's released numbers."""
+"""What claims do alike with tables: the RLCR paper's released numbers, finished steps of `witnesses`, frames."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from candor.declare.expressions import by_seed, counted, each_seed, number, select, wide  # noqa: F401
-from candor.declare.ledger import NOT_ATTEMPTED, REPLICATED, Band, Check, NotRun, Tables, Verdicts, better, worst  # noqa: F401
 from candor.witnesses.evaluation import TENTHS
 
 Groups = Mapping[str, Sequence[str]]  # setting -> arms
-Estimator = Callable[[Tables], pd.Series]  # a number a seed
 
 # --- The released numbers of Damani et al. 2025 -----------------------------------------------------
 
@@ -148,118 +144,3 @@ def others(table: pd.DataFrame, *groups: Groups, setting: str = "expert") -> lis
 def stack(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """Frames under each other, empty ones left out; empty if all are."""
     return pd.concat([f for f in frames if len(f)] or [pd.DataFrame()], ignore_index=True)
-
-
-# --- Verdicts in words ----------------------------------------------------------------------------
-
-
-def named(verdict: Verdicts, word: str, *criteria: str) -> str:
-    """Those of the criteria with this verdict, listed."""
-    return ", ".join(c for c in criteria if verdict[c] == word)
-
-
-def listed(verdict: Verdicts, *criteria: str) -> str:
-    """The criteria with their verdicts."""
-    return ", ".join(f"{c} {verdict[c]}" for c in criteria)
-
-
-def not_shown(verdict: Verdicts, *criteria: str) -> list[str]:
-    """Those of the criteria that are not replicated."""
-    return [c for c in criteria if verdict[c] != REPLICATED]
-
-
-def attempted(*criteria: str, at_best: str = REPLICATED, because: str = "") -> Callable[[Verdicts], tuple[str, str]]:
-    """A part's rule: the worst of the criteria that were attempted, named in the note. A part spans several kinds of
-    evidence.
-
-    `at_best` is the best word that they allow together, `because` the reason.
-    """
-
-    def rule(verdict: Verdicts) -> tuple[str, str]:
-        judged = [c for c in criteria if verdict[c] != NOT_ATTEMPTED]
-        if not judged:
-            return NOT_ATTEMPTED, ""
-        missing = named(verdict, NOT_ATTEMPTED, *criteria)
-        note = [because, listed(verdict, *judged), f"not attempted: {missing}" if missing else ""]
-        return worst([at_best, *(verdict[c] for c in judged)]), "; ".join(filter(None, note))
-
-    return rule
-
-
-# --- Estimators and bands ---------------------------------------------------------------------------
-
-
-def value(table: str, measure: str, /, **where: object) -> Estimator:
-    """`by_seed`, to be declared."""
-    return lambda tables: by_seed(tables, table, measure, **where)
-
-
-def trained(arm: str, measure: str, dataset: str = "hotpot_vanilla") -> Estimator:
-    """A measure of one of our own pretrained arms, by seed."""
-    return value("models", measure, trained_on="hotpot", setting="policy", arm=arm, dataset=dataset)
-
-
-def single(setting: str, arm: str, measure: str, dataset: str = "hotpot_vanilla") -> Callable[[Tables], float]:
-    """A measure of a pretrained model that has no seeds: a released one, or the policy before training."""
-    where = {"trained_on": "hotpot", "setting": setting, "arm": arm, "dataset": dataset}
-    return lambda tables: number(tables, "models", measure, **where)
-
-
-def paired(how: Callable[[pd.Series, pd.Series], pd.Series], one: Estimator, other: Estimator) -> Estimator:
-    """`how`(one, other) on the seeds that both have; `NotRun` if there is none."""
-
-    def estimate(tables: Tables) -> pd.Series:
-        first, second = one(tables).align(other(tables), join="inner")
-        if first.empty:
-            raise NotRun("No seed was run for both of what is compared.")
-        return how(first, second)
-
-    return estimate
-
-
-def within(limit: float) -> Band:
-    return Band(-limit, limit)
-
-
-def exactly(n: float) -> Band:
-    return Band(n, n)
-
-
-def both(count: int, *checks: Check, name: str = "all on the same seed") -> tuple[Check, ...]:
-    """`checks` with one-sided bands, and one more: that all of them hold on the same `count` of five seeds.
-
-    The value of that one is a seed's smallest margin, as a share of the limit: >= 0 where all hold. So the
-    count and the interval decide it like any other check.
-    """
-
-    def margin(check: Check, tables: Tables) -> pd.Series:
-        sign, limit = (1, check.band.low) if math.isinf(check.band.high) else (-1, check.band.high)
-        return sign * (check.estimate(tables) - limit) / abs(limit)
-
-    return (*checks, Check(name, _worst_of(checks, margin), Band(low=0), count=count, unit="smallest margin"))
-
-
-def together(name: str, count: int | None, *checks: Check) -> Check:
-    """All of the checks on the same seed, as how far the least favourable one lies inside its band (unit of each).
-
-    Count and interval decide it, as with `both`, whose margins are shares of the limits instead; `together` of
-    claim 1 knows only the count. The criteria of the first run stay judged by the rule that they were declared with.
-    """
-
-    def slack(check: Check, tables: Tables) -> pd.Series:
-        values = check.estimate(tables)
-        return np.minimum(values - check.band.low, check.band.high - values)
-
-    return Check(name, _worst_of(checks, slack), Band(low=0), count, unit=checks[0].unit)
-
-
-def _worst_of(checks: Sequence[Check], inside: Callable[[Check, Tables], pd.Series]) -> Estimator:
-    """The smallest over the checks of how far each is inside its band, by seed that all of them have."""
-
-    def estimate(tables: Tables) -> pd.Series:
-        columns = pd.concat([inside(check, tables) for check in checks], axis=1, join="inner")
-        if columns.empty:
-            raise NotRun("No seed was run for all of what must hold together.")
-        return columns.min(axis=1, skipna=False)
-
-    return estimate

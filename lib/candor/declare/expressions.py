@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from candor.core.errors import CandorError, NotRun
@@ -168,6 +170,46 @@ class _Compared:
         return self._how(self._one.column(column), self._other.column(column)).named(name)
 
 
+def both(count: int, *checks: Check, name: str = "all on the same seed") -> tuple[Check, ...]:
+    """`checks` with one-sided bands, and one more: that all of them hold on the same `count` of five seeds.
+
+    The value of that one is a seed's smallest margin, as a share of the limit: >= 0 where all hold. So the
+    count and the interval decide it like any other check.
+    """
+
+    def margin(check: Check, tables: Tables) -> pd.Series:
+        sign, limit = (1, check.band.low) if math.isinf(check.band.high) else (-1, check.band.high)
+        return sign * (check.estimate(tables) - limit) / abs(limit)
+
+    return (*checks, Check(name, _worst_of(checks, margin), Band(low=0), count=count, unit="smallest margin"))
+
+
+def together(name: str, count: int | None, *checks: Check) -> Check:
+    """All of the checks on the same seed, as how far the least favourable one lies inside its band (unit of each).
+
+    Count and interval decide it, as with `both`, whose margins are shares of the limits instead; `together` of
+    claim 1 knows only the count. The criteria of the first run stay judged by the rule that they were declared with.
+    """
+
+    def slack(check: Check, tables: Tables) -> pd.Series:
+        values = check.estimate(tables)
+        return np.minimum(values - check.band.low, check.band.high - values)
+
+    return Check(name, _worst_of(checks, slack), Band(low=0), count, unit=checks[0].unit)
+
+
+def _worst_of(checks: Sequence[Check], inside: Callable[[Check, Tables], pd.Series]) -> Callable[[Tables], pd.Series]:
+    """The smallest over the checks of how far each is inside its band, by seed that all of them have."""
+
+    def estimate(tables: Tables) -> pd.Series:
+        columns = pd.concat([inside(check, tables) for check in checks], axis=1, join="inner")
+        if columns.empty:
+            raise NotRun("No seed was run for all of what must hold together.")
+        return columns.min(axis=1, skipna=False)
+
+    return estimate
+
+
 def criterion(
     id: str,
     statement: str,
@@ -179,24 +221,8 @@ def criterion(
     gates: Sequence[Check] = (),
     computed: bool = False,
 ) -> Criterion:
-    """A criterion whose band in words is printed from its checks."""
-    return Criterion(
-        id, evidence, statement, estimator, printed(checks), tuple(checks), paper, note, tuple(gates), computed
-    )
-
-
-def printed(checks: Iterable[Check]) -> str:
-    """The bands of checks in words: those that follow each other with the same band are named together.
-
-    >>> printed([Measure(len, "rlvr").at_least(0.2, 5), Measure(len, "base").at_most(0.03)])
-    'rlvr >= 0.2 in 5/5; base <= 0.03'
-    """
-
-    def band(check: Check) -> str:
-        return f"{check.band} {check.unit}".rstrip() + (f" in {check.count}/5" if check.count else "")
-
-    groups = itertools.groupby((check for check in checks if check.band), band)
-    return "; ".join(f"{', '.join(check.name for check in group)} {words}" for words, group in groups) or "reported"
+    """A criterion: its checks one after the other, what else there is by name."""
+    return Criterion(id, evidence, statement, estimator, tuple(checks), paper, note, tuple(gates), computed)
 
 
 # --- Selectors: the only places where a missing row may mean that nothing was run ---------------------

@@ -8,6 +8,7 @@ writes three tidy CSVs: `ledger.csv` (a row a criterion), `checks.csv` (a row a 
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -111,12 +112,21 @@ class Criterion:
     evidence: str  # published | world | models
     statement: str
     estimator: str
-    band: str
     checks: tuple[Check, ...] = ()
     paper_value: str = ""
     note: str | Callable[[Tables], str] = ""
     gates: tuple[Check, ...] = ()  # if one fails, the criterion is "not attempted"
     computed: bool = False  # of the world, but in closed form: no run enters
+
+    @property
+    def band(self) -> str:
+        """The bands of the checks in words: those that follow each other with the same band are named together."""
+
+        def words(check: Check) -> str:
+            return f"{check.band} {check.unit}".rstrip() + (f" in {check.count}/5" if check.count else "")
+
+        groups = itertools.groupby((check for check in self.checks if check.band), words)
+        return "; ".join(f"{', '.join(c.name for c in group)} {band}" for band, group in groups) or "reported"
 
     @property
     def rests_on_runs(self) -> bool:
@@ -171,6 +181,39 @@ def worst(verdicts: list[str]) -> str:
 def better(*verdicts: str) -> str:
     """The best of several verdicts."""
     return max(verdicts, key=_ORDER.index)
+
+
+def named(verdict: Verdicts, word: str, *criteria: str) -> str:
+    """Those of the criteria with this verdict, listed."""
+    return ", ".join(c for c in criteria if verdict[c] == word)
+
+
+def listed(verdict: Verdicts, *criteria: str) -> str:
+    """The criteria with their verdicts."""
+    return ", ".join(f"{c} {verdict[c]}" for c in criteria)
+
+
+def not_shown(verdict: Verdicts, *criteria: str) -> list[str]:
+    """Those of the criteria that are not replicated."""
+    return [c for c in criteria if verdict[c] != REPLICATED]
+
+
+def attempted(*criteria: str, at_best: str = REPLICATED, because: str = "") -> Callable[[Verdicts], tuple[str, str]]:
+    """A part's rule: the worst of the criteria that were attempted, named in the note. A part spans several kinds of
+    evidence.
+
+    `at_best` is the best word that they allow together, `because` the reason.
+    """
+
+    def rule(verdict: Verdicts) -> tuple[str, str]:
+        judged = [c for c in criteria if verdict[c] != NOT_ATTEMPTED]
+        if not judged:
+            return NOT_ATTEMPTED, ""
+        missing = named(verdict, NOT_ATTEMPTED, *criteria)
+        note = [because, listed(verdict, *judged), f"not attempted: {missing}" if missing else ""]
+        return worst([at_best, *(verdict[c] for c in judged)]), "; ".join(filter(None, note))
+
+    return rule
 
 
 def judge_seeds(values: pd.Series, band: Band, count: int | None) -> tuple[str, float, float, int]:

@@ -9,8 +9,7 @@ import pandas as pd
 
 from candor.claims.annotation_noise.judges import TYPES
 from candor.claims.annotation_noise.tables import FLIPPED
-from candor.claims.shared import attempted, both, listed, named, not_shown
-from candor.declare.expressions import Measure, Rows, criterion, select, wide
+from candor.declare.expressions import Measure, Rows, both, criterion, select, wide
 from candor.declare.ledger import (
     INCONCLUSIVE,
     NOT_ATTEMPTED,
@@ -21,6 +20,10 @@ from candor.declare.ledger import (
     Part,
     Tables,
     Verdicts,
+    attempted,
+    listed,
+    named,
+    not_shown,
     worst,
 )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pandas as pd
 
-from candor.claims.shared import better, named, not_shown
 from candor.declare.expressions import Measure, Rows, criterion, select
 from candor.declare.ledger import (
     INCONCLUSIVE,
@@ -20,6 +19,9 @@ from candor.declare.ledger import (
     Part,
     Tables,
     Verdicts,
+    better,
+    named,
+    not_shown,
 )
 from candor.language_models import run as models
 
@@ -39,8 +41,8 @@ SELECTIVE = {0.5: 0.845, 0.75: 0.927, 0.9: 0.977}  # accuracy of Bayes where its
 def together(name: str, count: int, *checks: Check) -> tuple[Check, ...]:
     """`checks`, and whether each of them holds on the same `count` of five seeds: their share, without an interval.
 
-    `shared.both` and `shared.together` say the same sentence of other claims and judge it with the interval as well;
-    the criteria of the first run stay judged by the rule that they were declared with.
+    `both` and `together` of `declare/expressions.py` say the same sentence of other claims and judge it with the
+    interval as well; the criteria of the first run stay judged by the rule that they were declared with.
     """
 
     def share(tables: Tables) -> float:

@@ -6,9 +6,8 @@ import math
 
 import pandas as pd
 
-from candor.claims.shared import both, listed, named, not_shown
 from candor.core.errors import CandorError
-from candor.declare.expressions import Measure, Rows, criterion, select, wide
+from candor.declare.expressions import Measure, Rows, both, criterion, select, wide
 from candor.declare.ledger import (
     NOT_ATTEMPTED,
     PARTLY,
@@ -20,6 +19,9 @@ from candor.declare.ledger import (
     Part,
     Tables,
     Verdicts,
+    listed,
+    named,
+    not_shown,
     worst,
 )
 from candor.language_models import run as models

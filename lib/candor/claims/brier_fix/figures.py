@@ -492,7 +492,7 @@ def shift(tables: Tables) -> Figure:
 
 MEASURES = {
     "q_mean_abs_posterior": "|stated confidence - exact posterior|",
-    "q_mean_ece": "calibration error (ECE) of stated confidence",
+    "q_mean_ece": "ECE of stated confidence",
     "q_mean_brier": "Brier score of stated confidence",
     "accuracy_greedy": "accuracy of the greedy answer",
 }

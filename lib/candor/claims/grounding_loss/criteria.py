@@ -10,9 +10,22 @@ import pandas as pd
 
 from candor.claims.grounding_loss.tables import CHARITIES, measured_shifts
 from candor.claims.grounding_loss.world import ACTS
-from candor.claims.shared import attempted, listed, named, not_shown
 from candor.declare.expressions import Measure, Rows, criterion, each_seed, number, select, wide
-from candor.declare.ledger import NOT_ATTEMPTED, PARTLY, REPLICATED, Claim, Estimate, Part, Tables, Verdicts, worst
+from candor.declare.ledger import (
+    NOT_ATTEMPTED,
+    PARTLY,
+    REPLICATED,
+    Claim,
+    Estimate,
+    Part,
+    Tables,
+    Verdicts,
+    attempted,
+    listed,
+    named,
+    not_shown,
+    worst,
+)
 
 SHORT = {"followup": "F", "acknowledgement": "A", "clarification": "C"}
 

@@ -8,15 +8,14 @@ interval over seeds lies above 0.
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from candor.claims.model_size import run as sizes
-from candor.claims.shared import Estimator, paired, select, value, wide
-from candor.declare.ledger import REPORTED, Band, Check, Claim, Criterion, Part, Tables
+from candor.declare.expressions import Measure, Rows, criterion, select, wide
+from candor.declare.ledger import REPORTED, Claim, Criterion, Part, Tables
 from candor.measure.intervals import t_interval
 
 FEWEST_SIZES = 3  # of a slope
@@ -42,11 +41,10 @@ class Effect:
 
     def at(self, tables: Tables, size: str) -> pd.Series:
         """The effect at a size, by seed. Raises: `NotRun` where it was not run."""
-        one, other = (
-            value(self.world, self.measure, size=size, arm=arm) if arm else None for arm in (self.arm, self.other)
-        )
-        found = paired(operator.sub, one, other)(tables) if other else one(tables) - self.zero
-        return self.scale * found.dropna()
+        rows = Rows(self.world, number=False, size=size)
+        one = rows.where(arm=self.arm).column(self.measure)
+        other = rows.where(arm=self.other).column(self.measure) if self.other else self.zero
+        return (self.scale * (one - other))(tables).dropna()
 
     def values(self, tables: Tables) -> pd.DataFrame:
         """A row a size and seed: size, parameters, seed, effect."""
@@ -141,16 +139,12 @@ EFFECTS = (
 
 def _criterion(effect: Effect) -> Criterion:
     against = f" minus {effect.other}" if effect.other else f" minus {effect.zero:g}"
-    return Criterion(
+    return criterion(
         effect.id,
-        "world",
         f"claim {effect.claim}: {effect.sentence}",
         f"{effect.measure}, {effect.arm}{against}: change a fourfold size; the effect at the largest size",
-        "report",
-        (
-            Check("change a fourfold size", effect.slope, unit=effect.unit),
-            Check("largest size with several seeds", effect.largest, unit=effect.unit),
-        ),
+        Measure(effect.slope, "change a fourfold size", effect.unit).reported,
+        Measure(effect.largest, "largest size with several seeds", effect.unit).reported,
         note=effect.trend,
     )
 
@@ -160,7 +154,7 @@ def _worst_base(tables: Tables) -> pd.Series:
     return wide(tables, "witnesses", "answer_ece", "size", arm="base").max(axis=1)
 
 
-def _rise(world: str, arm: str) -> Estimator:
+def _rise(world: str, arm: str) -> Measure:
     """Largest change of the reward over the last quarter of training among the sizes, by seed."""
 
     def found(tables: Tables) -> pd.Series:
@@ -168,25 +162,21 @@ def _rise(world: str, arm: str) -> Estimator:
         change = end - before
         return change.apply(lambda sizes: sizes[sizes.abs().idxmax()], axis=1)
 
-    return found
+    return Measure(found, arm)
 
 
 PRECONDITIONS = (
-    Criterion(
+    criterion(
         "S0a",
-        "world",
         "the bases are calibrated at every size",
         "ECE of the probability of the greedy answer, 10 bins, the largest among the sizes",
-        "<= .03 (claim 1, W2)",
-        (Check("base", _worst_base, Band(high=CALIBRATED)),),
+        Measure(_worst_base, "base").at_most(CALIBRATED),
     ),
-    Criterion(
+    criterion(
         "S0b",
-        "world",
         "training had reached its plateau at every size",
         "mean reward of the last quarter of training minus that of the quarter before, the largest among the sizes",
-        "within .02",
-        tuple(Check(arm, _rise("witnesses", arm), Band(-PLATEAU, PLATEAU)) for arm in ("rlvr", "rlcr")),
+        *(_rise("witnesses", arm).within(PLATEAU) for arm in ("rlvr", "rlcr")),
         note="the number of steps is the house's at every size",
     ),
 )

@@ -14,9 +14,26 @@ import numpy as np
 import pandas as pd
 
 from candor.claims.self_feedback.tables import CHECKPOINTS, FEW_STARTS, GEMMA, PHI, QWEN, SHUFFLES, STARTS, WATCHED
-from candor.claims.shared import NOT_ATTEMPTED, REPLICATED, Tables, Verdicts, better, listed, named, together, worst
-from candor.declare.expressions import Measure, Rows, criterion, each_seed, select, wide
-from candor.declare.ledger import FULL_SEEDS, PARTLY, Check, Claim, Criterion, Estimate, Incomplete, NotRun, Part
+from candor.declare.expressions import Measure, Rows, criterion, each_seed, select, together, wide
+from candor.declare.ledger import (
+    FULL_SEEDS,
+    NOT_ATTEMPTED,
+    PARTLY,
+    REPLICATED,
+    Check,
+    Claim,
+    Criterion,
+    Estimate,
+    Incomplete,
+    NotRun,
+    Part,
+    Tables,
+    Verdicts,
+    better,
+    listed,
+    named,
+    worst,
+)
 
 RLSF = "RLSF-RLOO"
 standard = Rows("summary", setting="standard")

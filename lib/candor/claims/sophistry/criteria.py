@@ -10,11 +10,10 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from candor.claims.shared import attempted, listed, named, not_shown, together
 from candor.claims.sophistry.approval import QUANTITIES
 from candor.claims.sophistry.tables import APPS, BOTH_WRONG, GENERAL
 from candor.core.errors import Incomplete, NotRun
-from candor.declare.expressions import Measure, Rows, by_seed, criterion, number, select, wide
+from candor.declare.expressions import Measure, Rows, by_seed, criterion, number, select, together, wide
 from candor.declare.ledger import (
     NOT_ATTEMPTED,
     PARTLY,
@@ -25,6 +24,10 @@ from candor.declare.ledger import (
     Part,
     Tables,
     Verdicts,
+    attempted,
+    listed,
+    named,
+    not_shown,
     worst,
 )
 from candor.measure.intervals import t_interval
