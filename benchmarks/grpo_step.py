@@ -24,7 +24,7 @@ from statistics import median
 import torch
 from candor.core.settings import load
 from candor.core.step import provenance
-from candor.training import grpo, models, sft
+from candor.train import fit, models, policy, sft
 from candor.witnesses import world
 from candor.witnesses.run import RLCR, reward_terms
 from torch.utils.flop_counter import FlopCounterMode
@@ -85,7 +85,7 @@ def configuration(variant: str, folder: str, settings, steps: int) -> GRPOConfig
         "seed": 0,
     }
     if variant != "trl_defaults":
-        return grpo.configuration(Path(folder), **task)
+        return fit.configuration(GRPOConfig, policy.GRPO | task, folder)
     chores = {"save_strategy": "no", "report_to": "none", "disable_tqdm": True, "use_cpu": True}
     return GRPOConfig(output_dir=folder, **task, **chores)
 
@@ -97,7 +97,7 @@ def trainer(variant: str, base: Path, settings, steps: int) -> tuple[GRPOTrainer
         config = configuration(variant, folder, settings, steps)
     config.reward_weights = weights
     clock = Clock()
-    kind = grpo.SharedPromptGRPOTrainer if variant == "candor" else GRPOTrainer
+    kind = policy.SharedPromptGRPOTrainer if variant == "candor" else GRPOTrainer
     made = kind(
         model=model,
         args=config,
@@ -106,8 +106,8 @@ def trainer(variant: str, base: Path, settings, steps: int) -> tuple[GRPOTrainer
         processing_class=tokenizer,
         callbacks=[clock],
     )
-    made.remove_callback(grpo.PrinterCallback)
-    clock.watch(made, "rollout_func" if variant == "candor" else "_generate_single_turn", "sampling")
+    made.remove_callback(fit.PrinterCallback)
+    clock.watch(made, "_generate_single_turn", "sampling")
     clock.watch(made, "_calculate_rewards", "reward")
     clock.watch(made, "_get_per_token_logps_and_entropies", "scoring")
     clock.watch(made.accelerator, "backward", "backward")

@@ -27,12 +27,11 @@ from types import SimpleNamespace
 
 import torch
 from candor.core.step import provenance
-from candor.long_prompts import rows_that_fit, sample, share_prompts
-from candor.training import grpo, models
-from candor.training.long_prompts import ROUTES, LongPromptGRPOTrainer
+from candor.train import fit, models, policy
+from candor.train.sharing_long import ROUTES, LongPromptGRPOTrainer, rows_that_fit, sample, share_prompts
 from datasets import Dataset
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, TrainerCallback
-from trl import GRPOTrainer
+from trl import GRPOConfig, GRPOTrainer
 
 SHAPES = {  # hidden, layers, heads, key heads, mlp, vocabulary, tied: the published configurations of Qwen2.5
     "tiny": (256, 6, 8, 2, 1024, 2048, True),
@@ -258,31 +257,31 @@ def train(options) -> dict:
         return [float(len(row) % 7 + row[0] % 5) for row in completion_ids]
 
     with tempfile.TemporaryDirectory() as folder:
-        settings = grpo.configuration(
-            Path(folder),
-            per_device_train_batch_size=micro,
-            gradient_accumulation_steps=rows // micro,
-            steps_per_generation=rows // micro,
-            num_generations=options.group,
-            max_completion_length=options.completion,
-            learning_rate=1e-6,
-            max_steps=options.steps + options.warm_up,
-            seed=0,
-            bf16=options.device == "cuda",
-            use_cpu=options.device == "cpu",
-            gradient_checkpointing=True,
-            gradient_checkpointing_kwargs={"use_reentrant": False},
-        )
+        settings = {
+            "per_device_train_batch_size": micro,
+            "gradient_accumulation_steps": rows // micro,
+            "steps_per_generation": rows // micro,
+            "num_generations": options.group,
+            "max_completion_length": options.completion,
+            "learning_rate": 1e-6,
+            "max_steps": options.steps + options.warm_up,
+            "seed": 0,
+            "bf16": options.device == "cuda",
+            "use_cpu": options.device == "cpu",
+            "gradient_checkpointing": True,
+            "gradient_checkpointing_kwargs": {"use_reentrant": False},
+        }
+        told = fit.configuration(GRPOConfig, policy.GRPO | settings, folder)
     clock = Clock(options.device)
     one = kind(
         model=model,
-        args=settings,
+        args=told,
         reward_funcs=reward,
         train_dataset=Dataset.from_dict({"prompt": texts}),
         processing_class=tokenizer(config.vocab_size),
         callbacks=[clock],
     )
-    one.remove_callback(grpo.PrinterCallback)
+    one.remove_callback(fit.PrinterCallback)
     watched = ((one, "_generate_single_turn", "sampling"), (one, "_get_per_token_logps_and_entropies", "scoring"))
     for owner, method, part in (*watched, (one.accelerator, "backward", "backward")):
         clock.watch(owner, method, part)

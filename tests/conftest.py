@@ -5,6 +5,10 @@ from functools import cache
 import pytest
 from candor.claims.sophistry import sandbox
 from candor.core.errors import CandorError
+from jaxtyping import install_import_hook
+
+# The shapes that the signatures of these modules promise are checked in every test.
+install_import_hook([f"candor.train.{name}" for name in ("sharing", "sharing_long")], "beartype.beartype")
 
 _left_out: list[str] = []
 

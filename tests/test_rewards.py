@@ -215,11 +215,13 @@ def test_a_reward_that_gives_no_number_is_named(values):
 
 @pytest.mark.parametrize("method", ["grpo", "rloo"])
 def test_trainers_ask_for_numbers(method, tmp_path):
-    from candor.training import grpo, models, rloo
+    from candor.train import models
+    from candor.train.policy import grpo, rloo
 
     models.quiet()
     model = models.new_decoder(len(world.VOCABULARY), world.PAD, world.EOS, hidden_size=8, layers=1, heads=1, mlp=8)
     models.save_decoder(model, world.tokenizer(), tmp_path / "start")
+    model, tokenizer = models.load_decoder(tmp_path / "start")
     about = {"per_device_train_batch_size": 4, "num_generations": 4, "max_completion_length": 4, "max_steps": 1}
 
     def hope(completions, **_):
@@ -228,6 +230,6 @@ def test_trainers_ask_for_numbers(method, tmp_path):
     data = world.prompts("train", 5, 8)
     with pytest.raises(CandorError, match="The reward hope"):
         if method == "grpo":
-            grpo.train(model, world.tokenizer(), data, [hope], [1.0], grpo.configuration(tmp_path / "trainer", **about))
+            grpo(model, tokenizer, data, [hope], [1.0], about)
         else:
-            rloo.train(tmp_path / "start", data, hope, rloo.configuration(tmp_path / "trainer", **about))
+            rloo(model, tokenizer, data, hope, about)

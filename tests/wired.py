@@ -134,8 +134,7 @@ class Steps:
     def _replace_the_loops(self) -> None:
         import safetensors.torch
         import transformers
-        from candor.claims.sophistry import run as sample_tests
-        from candor.training import models, self_feedback, sft
+        from candor.train import models, sft
 
         def train(trainer, *args, **given):
             trainer.started_from = self.origin(trainer.model)
@@ -166,13 +165,8 @@ class Steps:
 
         new_decoder, real_load = models.new_decoder, safetensors.torch.load_model
         self.patch.setattr(transformers.Trainer, "train", train)
-        for module, names in (
-            (sft, ("train", "train_responses")),
-            (self_feedback, ("supervised",)),
-            (sample_tests, ("supervised",)),
-        ):
-            for name in names:
-                self.patch.setattr(module, name, loop)
+        for name in ("train", "train_responses", "supervised"):
+            self.patch.setattr(sft, name, loop)
         self.spy(models, "new_decoder", small)
         self.patch.setattr(safetensors.torch, "load_model", load_model)
 
@@ -257,7 +251,7 @@ def check_null(draw, own: np.ndarray) -> None:
 def stand_ins(folder: Path, names, lines) -> dict[str, str]:
     """Folders with random decoders in place of pretrained models, one for each name; their tokenizer knows `lines`."""
     import torch
-    from candor.training.models import new_decoder, save_decoder
+    from candor.train.models import new_decoder, save_decoder
     from tokenizers import ByteLevelBPETokenizer
     from transformers import PreTrainedTokenizerFast
 

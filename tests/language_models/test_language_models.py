@@ -26,7 +26,7 @@ FULL = "<think> because </think> <answer> {} </answer> <analysis> perhaps </anal
 def policy(tmp_path_factory):
     """A folder with the stand-in: random weights, a tokenizer that has read the fixtures."""
     import torch
-    from candor.training.models import new_decoder, save_decoder
+    from candor.train.models import new_decoder, save_decoder
     from tokenizers import ByteLevelBPETokenizer
     from transformers import PreTrainedTokenizerFast
 
@@ -305,34 +305,30 @@ def test_a_rewarded_step_moves_the_adapters(policy, corpora, tmp_path, monkeypat
     assert any(value.abs().max() > 0 for name, value in weights.items() if "lora_B" in name)
 
 
-def test_passes_that_do_not_fit_are_one_sentence(policy, tmp_path):
+def test_passes_that_do_not_fit_are_one_sentence(policy):
     from candor.language_models import training as language_model
 
     recipe = small(policy, hotpot={"micro_batch": 3}).models.hotpot
     with pytest.raises(CandorError, match=r"2 x 4 completions cannot be cut into passes of 3 on 1 GPU"):
-        language_model.configuration(recipe, 11, tmp_path, "transformers")
+        language_model.settings(recipe, 11, "transformers")
 
 
 def test_the_papers_settings_reach_the_trainer(tmp_path):
     from candor.language_models import training as language_model
+    from candor.train import fit
+    from candor.train.policy import GRPO
+    from trl import GRPOConfig
 
-    made = language_model.configuration(config.load("paper").models.math, 43, tmp_path, "transformers", processes=6)
-    assert (made.learning_rate, made.beta, made.loss_type, made.temperature, made.epsilon) == (
-        5e-6,
-        0,
-        "bnpo",
-        0.7,
-        0.2,
-    )
+    told = language_model.settings(config.load("paper").models.math, 43, "transformers", processes=6)
+    made = fit.configuration(GRPOConfig, GRPO | told, tmp_path)
+    recipe = made.learning_rate, made.beta, made.loss_type, made.temperature, made.epsilon
+    assert recipe == (5e-6, 0, "bnpo", 0.7, 0.2)
     assert (made.scale_rewards, made.mask_truncated_completions, made.max_completion_length) == ("none", True, 4096)
     assert (made.lr_scheduler_type.value, made.warmup_steps) == ("linear", 42)
     assert made.per_device_train_batch_size * made.gradient_accumulation_steps * 6 == 72 * 32
-    hotpot = language_model.configuration(config.load("paper").models.hotpot, 43, tmp_path, "transformers", 4)
-    assert (hotpot.lr_scheduler_type.value, hotpot.num_generations, hotpot.max_steps) == (
-        "constant_with_warmup",
-        32,
-        313,
-    )
+    hotpot = language_model.settings(config.load("paper").models.hotpot, 43, "transformers", 4)
+    wanted = {"lr_scheduler_type": "constant_with_warmup", "num_generations": 32, "max_steps": 313}
+    assert wanted.items() <= hotpot.items()
 
 
 def test_a_broken_model_folder_is_one_sentence(tmp_path):
@@ -390,7 +386,7 @@ def test_steps_are_whole_and_their_code_is_found():
         "candor.language_models.text:parse",
         "candor.language_models.hotpot:modified",
     }
-    assert names <= set(used) and "candor.training.grpo:train" in used
+    assert names <= set(used) and "candor.train.policy:grpo" in used
 
 
 def test_what_a_scale_asks_for():

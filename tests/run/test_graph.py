@@ -301,11 +301,11 @@ def test_an_edited_figure_redraws_itself_and_trains_nothing(finished):
 @pytest.mark.slow
 def test_an_edited_trainer_trains_again_and_comments_do_not(finished):
     checkout, _ = finished
-    checkout.edit("lib/candor/training/sft.py", "model.train()\n", "model.train()  # a remark\n")
+    checkout.edit("lib/candor/train/sft.py", "model.train()\n", "model.train()  # a remark\n")
     assert "steps" not in checkout.would_run()
-    checkout.edit("lib/candor/training/sft.py", "weight_decay=0.01", "weight_decay=0.02")
+    checkout.edit("lib/candor/train/sft.py", "weight_decay=0.01", "weight_decay=0.02")
     todo = checkout.would_run()
-    checkout.edit("lib/candor/training/sft.py", "weight_decay=0.02", "weight_decay=0.01")
+    checkout.edit("lib/candor/train/sft.py", "weight_decay=0.02", "weight_decay=0.01")
     # This function trains the bases of `witnesses`, on which `annotators` rests too, and no other base.
     plan, stale = graph.plan("smoke"), ("witnesses/", "annotators/")
     assert todo["steps"] == sum(batch.keys[0].startswith(stale) for batch in plan.batches().values())

@@ -4,23 +4,20 @@ import numpy as np
 import pytest
 import torch
 import wired
-from candor.claims.sophistry import run as sample_tests
 from candor.core import settings as config
-from candor.training import models, self_feedback, sft
+from candor.train import models, sft
 
 TOKENS, SPOKEN = np.array([[3, 4, 5, 1]] * 8), np.array([[False, True, True, True]] * 8)
 FIXED = {"steps": 2, "batch_size": 4, "lr": 0.01, "seed": 0}
-QUIET = {"progress": lambda step, total: None}
 LOOPS = {  # loop: its weight decay, the share of the steps in which a one-cycle rate rises (None: constant)
     "documents": (lambda m: sft.train(m, TOKENS, batch_size=4, lr=0.01, pad=0), 0.01, 0.3),
     "responses": (lambda m: sft.train_responses(m, TOKENS, SPOKEN, **FIXED), 0.01, 0.1),
-    "programs": (lambda m: sample_tests.supervised(m, TOKENS, SPOKEN, weight_decay=0.05, **FIXED, **QUIET), 0.05, 0.3),
     "sums": (
-        lambda m: self_feedback.supervised(m, TOKENS, TOKENS, one_cycle=True, weight_decay=0.02, **FIXED),
+        lambda m: sft.supervised(m, TOKENS, TOKENS, one_cycle=True, weight_decay=0.02, **FIXED),
         0.02,
         0.3,
     ),
-    "traces": (lambda m: self_feedback.supervised(m, TOKENS, TOKENS, **FIXED), 0.0, None),
+    "traces": (lambda m: sft.supervised(m, TOKENS, TOKENS, **FIXED), 0.0, None),
 }
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from candor.shared_prompt import branch_hidden
-from candor.training import models
+from candor.train import models
+from candor.train.sharing import branch_hidden
 from candor.witnesses import joint as joints
 from candor.witnesses import world
 from numerics import ROUNDING, assert_close

@@ -133,13 +133,13 @@ def answers(model, questions, *, states=True, **_):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     with wired.noted(tmp_path_factory, wired.of_world("witnesses", SMALL)) as run:
-        from candor import shared_prompt
+        from candor.train import sharing
         from candor.witnesses import joint
 
         for name in ("stream", "sample_questions"):
             run.spy(suspects, name)
         run.spy(joint, "ask", answers)
-        run.spy(shared_prompt, "sample_groups")
+        run.spy(sharing, "sample_groups")
         yield run
 
 

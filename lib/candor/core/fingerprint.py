@@ -20,7 +20,7 @@ from pathlib import Path
 LIBRARY = Path(__file__).resolve().parents[2]
 # Carries a step and does not shape what it makes: its edits make nothing stale.
 MACHINERY = frozenset(
-    {"candor.checkpoints", *(f"candor.core.{name}" for name in ("step", "store", "settings", "errors", "runtime"))}
+    {"candor.train.resume", *(f"candor.core.{name}" for name in ("step", "store", "settings", "errors", "runtime"))}
 )
 
 

@@ -54,7 +54,7 @@ def train(context: Context) -> dict[str, pd.DataFrame]:
     """The policy, trained on by GRPO with the arm's reward."""
     from candor.language_models import training as language_model
     from candor.language_models.generation import tokenizer_of
-    from candor.training import models
+    from candor.train import models
 
     models.quiet()
     settings, options = context.settings, context.step.options
@@ -85,7 +85,7 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     A classifier's confidence takes the place of the stated one.
     """
     from candor.language_models import generation
-    from candor.training import models
+    from candor.train import models
 
     models.quiet()
     settings, options = context.settings, context.step.options

@@ -3,7 +3,7 @@
 Supports: all weights or LoRA adapters (peft); bfloat16, gradient checkpointing and the attention of
 `models.computation` on a GPU; completions sampled in batches that fit the card, or by vLLM inside the training
 process (`models.engine: vllm`); several GPUs by accelerate; a training that was killed goes on from its last checkpoint
-(`checkpoints`); a prompt computed once for its completions (`long_prompts`), or TRL's own passes.
+(`train/resume`); a prompt computed once for its completions (`train/sharing_long`), or TRL's own passes.
 Assumes: TRL 1.16, a model that fits one GPU with its gradients (plain data parallelism; DeepSpeed ZeRO stage 2 where
 `accelerate config` set it up).
 Raises: `CandorError` where the sizes do not fit the number of GPUs, `DivergedError` where the loss is not finite.
@@ -20,24 +20,19 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from candor import checkpoints
 from candor.core import runtime
 from candor.core.errors import CandorError
 
 
-def configuration(recipe: Mapping, seed: int, folder: Path, engine: str, processes: int = 1):
-    """The `GRPOConfig` of a recipe (`models.hotpot`, `models.math`): every choice stated."""
-    from candor.training import grpo
-
+def settings(recipe: Mapping, seed: int, engine: str, processes: int = 1) -> dict:
+    """The settings of `policy.grpo` for a recipe (`models.hotpot`, `models.math`): every choice stated."""
     total = recipe["prompts_per_step"] * recipe["num_generations"]
     together = min(recipe["micro_batch"], total) * processes
     if total % together:
@@ -47,31 +42,30 @@ def configuration(recipe: Mapping, seed: int, folder: Path, engine: str, process
             "of GPUs."
         )
     vllm = {"use_vllm": True, "vllm_mode": "colocate", "vllm_gpu_memory_utilization": 0.3} if engine == "vllm" else {}
-    return grpo.configuration(
-        folder,
-        seed=seed,
-        max_steps=recipe["steps"],
-        per_device_train_batch_size=together // processes,
-        gradient_accumulation_steps=total // together,
-        steps_per_generation=total // together,
-        num_generations=recipe["num_generations"],
-        max_completion_length=recipe["max_completion_tokens"],
-        learning_rate=recipe["lr"],
-        lr_scheduler_type={"constant": "constant_with_warmup", "linear": "linear"}[recipe["schedule"]],
-        warmup_steps=round(recipe["warmup"] * recipe["steps"]),
-        adam_beta1=0.9,
-        adam_beta2=recipe["adam_beta2"],
-        max_grad_norm=recipe["max_grad_norm"],
-        beta=recipe["beta"],
-        epsilon=recipe["epsilon"],
-        loss_type=recipe["loss_type"],
-        scale_rewards=recipe["scale_rewards"],
-        temperature=recipe["temperature"],
-        mask_truncated_completions=recipe["mask_truncated"],
-        logging_steps=1,
+    return {
+        "seed": seed,
+        "max_steps": recipe["steps"],
+        "per_device_train_batch_size": together // processes,
+        "gradient_accumulation_steps": total // together,
+        "steps_per_generation": total // together,
+        "num_generations": recipe["num_generations"],
+        "max_completion_length": recipe["max_completion_tokens"],
+        "learning_rate": recipe["lr"],
+        "lr_scheduler_type": {"constant": "constant_with_warmup", "linear": "linear"}[recipe["schedule"]],
+        "warmup_steps": round(recipe["warmup"] * recipe["steps"]),
+        "adam_beta1": 0.9,
+        "adam_beta2": recipe["adam_beta2"],
+        "max_grad_norm": recipe["max_grad_norm"],
+        "beta": recipe["beta"],
+        "epsilon": recipe["epsilon"],
+        "loss_type": recipe["loss_type"],
+        "scale_rewards": recipe["scale_rewards"],
+        "temperature": recipe["temperature"],
+        "mask_truncated_completions": recipe["mask_truncated"],
+        "logging_steps": 1,
         **runtime.on_gpu(),
         **vllm,
-    )
+    }
 
 
 def train(
@@ -100,9 +94,7 @@ def train(
     gpus = torch.cuda.device_count()
     processes = processes or max(gpus, 1)
     if processes == 1:
-        log = _fit(policy, questions, arm, recipe, seed, folder, engine, 1, progress, terms)
-        shutil.rmtree(folder / "trainer", ignore_errors=True)
-        return log
+        return _fit(policy, questions, arm, recipe, seed, folder, engine, 1, progress, terms)
     job = {"policy": str(policy), "arm": arm, "recipe": dict(recipe), "seed": seed, "engine": engine, "terms": terms}
     now = runtime.current()
     names = ("attention", "gradient_checkpointing", "checkpoint_steps", "shared_prompts", "trainings")
@@ -130,60 +122,51 @@ def train(
     now.memory, now.resumed = max(now.memory, found["memory"]), now.resumed + found["resumed"]
     for name in ("job.json", "questions.parquet", "log.parquet", "cost.json"):
         (folder / name).unlink()
-    shutil.rmtree(folder / "trainer", ignore_errors=True)
     return log
 
 
 def _fit(policy, questions, arm, recipe, seed, folder, engine, processes, progress, terms=None) -> pd.DataFrame:
-    import torch
-
     from candor.language_models import generation, rewards
-    from candor.training import grpo
+    from candor.train import models
+    from candor.train.policy import grpo
 
     if engine == "vllm":
         generation.vllm_module()
-    torch.manual_seed(seed)
-    model = generation.weights(policy, coarse=recipe["lora"] is not None)  # frozen weights may be coarse
-    tokenizer = generation.tokenizer_of(policy)
-    if recipe["lora"] is not None:
-        from peft import LoraConfig, get_peft_model
-
-        adapters = LoraConfig(
-            r=recipe["lora"]["rank"],
-            lora_alpha=recipe["lora"]["alpha"],
-            lora_dropout=0.0,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        )
-        model = get_peft_model(model, adapters)
+    model, tokenizer = models.pretrained(policy, recipe["lora"], seed)
     module, _, function = (terms or "").partition(":")
     of_arm = getattr(importlib.import_module(module), function) if terms else rewards.of_arm
     parts, weights = of_arm(arm, recipe)
-    config = configuration(recipe, seed, folder / "trainer", engine, processes)
-    if config.world_size != processes:
+    at_work = int(os.environ.get("WORLD_SIZE", "1"))
+    if at_work != processes:
         raise CandorError(
-            f"{config.world_size} process(es) are at work where {processes} should share a step: run `accelerate "
-            "config` and choose several GPUs, or remove its file."
+            f"{at_work} process(es) are at work where {processes} should share a step: run `accelerate config` and "
+            "choose several GPUs, or remove its file."
         )
-    trainer = _trainer_class()
-    log = grpo.train(model, tokenizer, questions, parts, weights, config, progress=progress, trainer_class=trainer)
-    if int(config.process_index) == 0:
-        model.save_pretrained(folder / "model")
-        tokenizer.save_pretrained(folder / "model")
-    return log
+    return grpo(
+        model,
+        tokenizer,
+        questions,
+        parts,
+        weights,
+        settings(recipe, seed, engine, processes),
+        resumes=True,
+        progress=progress,
+        save=folder / "model",
+        **_trainer(),
+    )
 
 
-def _trainer_class() -> Callable:
+def _trainer() -> dict:
     """The trainer that `models.computation` asks for: prompts once a group where the attention allows it."""
     from trl import GRPOTrainer
 
-    from candor.training.long_prompts import LongPromptGRPOTrainer
+    from candor.train.sharing_long import LongPromptGRPOTrainer
 
     now = runtime.current()
     route = {"sdpa": "sdpa", "flex_attention": "flex"}.get(now.attention)
     if now.shared_prompts and route:
-        return partial(checkpoints.resuming(LongPromptGRPOTrainer), attention=route)
-    return checkpoints.resuming(GRPOTrainer)
+        return {"trainer_class": LongPromptGRPOTrainer, "attention": route}
+    return {"trainer_class": GRPOTrainer}
 
 
 def _main(folder: Path) -> None:

@@ -335,7 +335,7 @@ def shipped(name: str):
         return None
     import warnings
 
-    from candor.training import models
+    from candor.train import models
 
     # transformers imports tqdm for notebooks, which says at length that there are no widgets here.
     warnings.filterwarnings("ignore", message="IProgress not found")

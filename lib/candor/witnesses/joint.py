@@ -42,7 +42,7 @@ def ask(model, questions: world.Questions, *, confidence_first: bool = False, st
 def _ask_unique(model, rows, suspects: int, confidence_first: bool, states: bool):
     import torch
 
-    from candor.shared_prompt import branch_hidden
+    from candor.train.sharing import branch_hidden, of_one_length
 
     answer_ids = world.ANSWER_IDS[:suspects]
     other_ids = np.array([world.TOKEN["IDK"], world.TOKEN["NONE"]])
@@ -52,24 +52,20 @@ def _ask_unique(model, rows, suspects: int, confidence_first: bool, states: bool
     n = len(rows)
     answers, others = np.zeros((n, suspects)), np.zeros((n, 2))
     confidence = np.zeros((n, suspects, 11), dtype=np.float32) if states else None
-    lengths = np.array([len(row) for row in rows])
-    for length in np.unique(lengths):  # questions of one length need no padding
-        members = np.flatnonzero(lengths == length)
-        for start in range(0, len(members), CHUNK):
-            index = members[start : start + CHUNK]
-            ids = torch.tensor([rows[i] for i in index], device=model.device)
-            after_prompt, after_tails = branch_hidden(model, ids, tails if states else tails[:0])
-            logits = _logits(model, after_prompt)
-            given = _softmax(_logits(model, after_tails)[..., then]) if states else None
-            if confidence_first:
-                joint = _softmax(logits[:, first])[:, :, None] * given  # [m, 11, S]
-                answers[index] = joint.sum(1)
-                confidence[index] = np.swapaxes(joint / np.maximum(joint.sum(1, keepdims=True), 1e-300), 1, 2)
-            else:
-                answers[index] = _softmax(logits[:, answer_ids])
-                others[index] = _softmax(logits[:, np.concatenate([answer_ids, other_ids])])[:, suspects:]
-                if states:
-                    confidence[index] = given
+    for index in of_one_length(rows, CHUNK):
+        ids = torch.tensor([rows[i] for i in index], device=model.device)
+        after_prompt, after_tails = branch_hidden(model, ids, tails if states else tails[:0])
+        logits = _logits(model, after_prompt)
+        given = _softmax(_logits(model, after_tails)[..., then]) if states else None
+        if confidence_first:
+            joint = _softmax(logits[:, first])[:, :, None] * given  # [m, 11, S]
+            answers[index] = joint.sum(1)
+            confidence[index] = np.swapaxes(joint / np.maximum(joint.sum(1, keepdims=True), 1e-300), 1, 2)
+        else:
+            answers[index] = _softmax(logits[:, answer_ids])
+            others[index] = _softmax(logits[:, np.concatenate([answer_ids, other_ids])])[:, suspects:]
+            if states:
+                confidence[index] = given
     return answers, confidence, others[:, 0], others[:, 1]
 
 

@@ -7,7 +7,6 @@ same evaluation on the same questions (`evaluation.py`).
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 
 import numpy as np
@@ -78,7 +77,7 @@ def base(context: Context) -> dict[str, pd.DataFrame]:
     """A decoder from scratch, trained on documents of the crowd."""
     import torch
 
-    from candor.training import models, sft
+    from candor.train import models, sft
 
     models.quiet()
     settings, crowd = context.settings, world.CROWDS[context.step.options["crowd"]]
@@ -100,7 +99,7 @@ def base(context: Context) -> dict[str, pd.DataFrame]:
 
 def arm(context: Context) -> dict[str, pd.DataFrame]:
     """The base, trained on by GRPO with the arm's reward."""
-    from candor.training import grpo, models
+    from candor.train import models, policy
 
     models.quiet()
     settings, options = context.settings, context.step.options
@@ -111,30 +110,25 @@ def arm(context: Context) -> dict[str, pd.DataFrame]:
     if all(name != "oracle" for name, _ in options["reward"]):
         dataset = dataset.remove_columns("posterior")  # the trainer carries every column along, number by number
     group = settings.num_generations
-    terms, weights = reward_terms(options["reward"], group, context.seed)
-    config = grpo.configuration(
-        context.folder / "trainer",
-        seed=context.seed,
-        max_steps=settings[options["steps"]],
-        per_device_train_batch_size=settings.prompts_per_step * group,
-        num_generations=group,
-        max_completion_length=options.get("length", 8),
-        learning_rate=settings.grpo_lr,
-        **{name: options[name] for name in ("beta", "scale_rewards") if name in options},
-    )
-    log = grpo.train(
+    log = policy.grpo(
         model,
         tokenizer,
         dataset,
-        terms,
-        weights,
-        config,
+        *reward_terms(options["reward"], group, context.seed),
+        {
+            "seed": context.seed,
+            "max_steps": settings[options["steps"]],
+            "per_device_train_batch_size": settings.prompts_per_step * group,
+            "num_generations": group,
+            "max_completion_length": options.get("length", 8),
+            "learning_rate": settings.grpo_lr,
+            **{name: options[name] for name in ("beta", "scale_rewards") if name in options},
+        },
         snapshots=context.folder / "snapshots" if options.get("snapshots") else None,
         snapshot_every=settings.snapshot_every,
         progress=context.progress,
+        save=context.folder / "model",
     )
-    shutil.rmtree(context.folder / "trainer", ignore_errors=True)  # the trainer makes it and leaves it empty
-    models.save_decoder(model, tokenizer, context.folder / "model")
     return {"log": log}
 
 
@@ -146,7 +140,7 @@ def classifier(context: Context) -> dict[str, pd.DataFrame]:
     """
     import torch
 
-    from candor.training import models, sft
+    from candor.train import models, sft
 
     models.quiet()
     settings, options = context.settings, context.step.options
@@ -200,7 +194,7 @@ def _judge(model, tokens):
 
 def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     """The measures of an arm: on the declared questions, and where asked along training, under shift, voting."""
-    from candor.training import models
+    from candor.train import models
 
     models.quiet()
     settings, options = context.settings, context.step.options
@@ -260,7 +254,7 @@ def _malformed(model, settings, confidence_first, states) -> float:
     """Share of completions, drawn freely, that are not whole documents."""
     import torch
 
-    from candor.shared_prompt import sample_groups
+    from candor.train.sharing import sample_groups
 
     torch.manual_seed(settings.eval_seed)
     questions = world.sample_questions(settings.free_questions, world.stream("free", settings.eval_seed))
@@ -275,7 +269,7 @@ def _trajectory(context, settings, confidence_first) -> pd.DataFrame:
     """The course of training: the base, every snapshot, a row each."""
     from safetensors.torch import load_model
 
-    from candor.training import models
+    from candor.train import models
     from candor.witnesses import evaluation as ev
     from candor.witnesses.joint import ask
 
@@ -299,7 +293,7 @@ def evaluate_classifier(context: Context) -> dict[str, pd.DataFrame]:
     import torch
     from safetensors.torch import load_file
 
-    from candor.training import models
+    from candor.train import models
     from candor.witnesses import evaluation as ev
     from candor.witnesses.joint import ask
 

@@ -23,7 +23,9 @@ from candor.language_models import generation
 from candor.run import fetch
 from candor.run import plan as graph
 from candor.run import steps as experiments
-from candor.training import judged
+from candor.train import fit
+from candor.train import policy as recipes
+from trl import RLOOConfig
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 RIVERS = ("Seine", "Rhine", "Po", "Ebro")
@@ -39,7 +41,7 @@ def questions() -> list[dict]:
 def policy(tmp_path_factory):
     """A folder with a decoder that answers any question with a river and a random confidence, in two lines."""
     import torch
-    from candor.training.models import new_decoder, save_decoder
+    from candor.train.models import new_decoder, save_decoder
     from tokenizers import ByteLevelBPETokenizer
     from transformers import PreTrainedTokenizerFast
 
@@ -167,7 +169,7 @@ def test_reward_models_are_trained_and_read_at_two_rewrites(whole):
     texts = ["Question: River 1?\nAnswer: Po\nConfidence: 9", "Question: River 1?\nAnswer: Po\nConfidence: 2"]
     recipe = {"max_length": 64, "micro_batch": 2}
     scores = [
-        judged.score(*generation.load(place, "AutoModelForSequenceClassification"), texts, recipe)
+        am.score(*generation.load(place, "AutoModelForSequenceClassification"), texts, recipe)
         for place in (naive, weight)
     ]
     assert not np.allclose(*scores), "labels and weights reach the loss"
@@ -295,11 +297,11 @@ def test_twelve_annotations_are_learned_by_weight_and_label(policy, tmp_path):
     )
     recipe = small(policy).models.annotation_reward.to_dict() | {"epochs": 12, "batch": 4}
     weight = [1.0, 0.0, 0.0]
-    model, tokenizer, log = judged.fit_reward(first, second, soft, weight, recipe, 11, tmp_path)
-    difference = np.subtract(*(judged.score(model, tokenizer, texts, recipe) for texts in (first, second)))
+    model, tokenizer, log = am.fit_reward(first, second, soft, weight, recipe, 11)
+    difference = np.subtract(*(am.score(model, tokenizer, texts, recipe) for texts in (first, second)))
     assert log["loss"].iloc[-1] < log["loss"].iloc[0] and difference[0] > 1, "the one that counts is learned"
-    model, tokenizer, _ = judged.fit_reward(first, second, 1 - soft, weight, recipe, 11, tmp_path)
-    assert np.subtract(*(judged.score(model, tokenizer, texts, recipe) for texts in (first, second)))[0] < -1
+    model, tokenizer, _ = am.fit_reward(first, second, 1 - soft, weight, recipe, 11)
+    assert np.subtract(*(am.score(model, tokenizer, texts, recipe) for texts in (first, second)))[0] < -1
 
 
 def test_a_prompt_is_never_learned_and_judged():
@@ -310,14 +312,14 @@ def test_a_prompt_is_never_learned_and_judged():
 
 def test_a_text_that_is_too_long_loses_its_beginning(policy):
     tokenizer = generation.tokenizer_of(policy)
-    ids = judged.encode(tokenizer, "Question: River 1?\nAnswer: Po\nConfidence: 9", 6)
+    ids = am.encode(tokenizer, "Question: River 1?\nAnswer: Po\nConfidence: 9", 6)
     assert len(ids) == 6 and tokenizer.decode(ids).endswith("Confidence: 9")
 
 
 def test_the_briefs_settings_reach_the_trainer(tmp_path):
     models = config.load("gpu").models
     recipe = models.annotation_rloo.to_dict() | {"max_completion_tokens": models.annotation_policy.tokens}
-    made = judged.rloo_configuration(recipe, 11, tmp_path)
+    made = fit.configuration(RLOOConfig, recipes.RLOO | recipes.adapter_settings(recipe, 11), tmp_path)
     assert (made.learning_rate, made.beta, made.max_steps, made.num_generations) == (1e-5, 0.05, 150, 4)
     assert made.per_device_train_batch_size * made.gradient_accumulation_steps == 64 * 4
     assert (made.max_completion_length, made.temperature, made.top_k, made.max_grad_norm) == (64, 1.0, 0, 1.0)
@@ -331,7 +333,7 @@ def test_the_briefs_settings_reach_the_trainer(tmp_path):
         512,
     )
     with pytest.raises(CandorError, match=r"change annotation_rloo\.micro_batch"):
-        judged.rloo_configuration(recipe | {"micro_batch": 7}, 11, tmp_path)
+        recipes.adapter_settings(recipe | {"micro_batch": 7}, 11)
 
 
 # --- Steps as data, and what is missing -------------------------------------------------------------
@@ -344,17 +346,14 @@ def test_steps_are_whole_and_their_code_is_found():
         assert step.key == key and all(need in am.STEPS for need in step.needs)
         assert module == am.__name__ and callable(getattr(am, function))
     reward = set(code_used(am.STEPS["annotations/judges/reward_naive"].make))
-    assert {"candor.training.weighted_reward:weighted_loss", "candor.training.judged:fit_reward"} <= reward
+    assert {"candor.train.reward_model:weighted_loss", f"{am.__name__}:fit_reward"} <= reward
     labels = set(code_used(am.STEPS["annotations/judges/pairs"].make))
     assert {
         "candor.claims.annotation_noise.judges:respond",
         "candor.claims.annotation_noise.response_types:em",
     } <= labels
     data = set(code_used(am.STEPS["annotations/data/eval_dices"].make))
-    assert (
-        "candor.claims.annotation_noise.raters_removed:flips" in data
-        and "candor.training.judged:fit_reward" not in data
-    )
+    assert "candor.claims.annotation_noise.raters_removed:flips" in data and f"{am.__name__}:fit_reward" not in data
     assert not [name for name in reward | labels | data if name.endswith((":tables", ":policies"))]
 
 

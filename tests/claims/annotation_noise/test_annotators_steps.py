@@ -326,7 +326,7 @@ def test_policies_are_measured_beside_base_and_closed_form(results):
 
 
 def test_a_reward_model_read_back_scores_the_same(results):
-    from candor.training import models
+    from candor.train import models
 
     made, scale = results
     base = steps.read("witnesses/expert/base", 11, scale["scale"])
@@ -338,3 +338,36 @@ def test_a_reward_model_read_back_scores_the_same(results):
         reward = evaluation.rewards(ex.load_reward(decoder, made["rewards"], arm_name))
         found = evaluation.gate(reward, 1.0)
         assert found["quality_slope"] == pytest.approx(gate.loc[arm_name, "quality_slope"], rel=1e-3)
+
+
+# --- What a completion earns --------------------------------------------------------------------------
+
+
+def test_completions_are_read_where_an_answer_and_a_confidence_stand():
+    question = "Q w1 A3 ? <answer>"
+    assert ex.stated(question, "A3 </answer> <confidence> c7") == f"{question} A3 </answer> <confidence> c7"
+    assert ex.stated(question, " A3 </answer> <confidence> c10 </confidence>").endswith("c10")
+    assert ex.stated(f"{question} A3 </answer> <confidence>", "c0").endswith("<confidence> c0")
+    for bad in ("c7", "A3 c7", "A3 </answer> <confidence>", "A9 </answer> <confidence> c7", ""):
+        assert ex.stated(question, bad) is None
+
+
+def test_the_reward_is_the_models_over_beta_and_malformed_texts_come_last():
+    import torch
+    from candor.train import models
+    from candor.train.reward_model import TwoPositionReward
+    from candor.witnesses import world
+    from numerics import ROUNDING
+
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 16, "layers": 2, "heads": 2, "mlp": 32}
+    model = TwoPositionReward(models.new_decoder(len(world.VOCABULARY), world.PAD, world.EOS, **sizes)).eval()
+    asked = ["Q w1 A3 ? <answer> A3 </answer> <confidence>", "Q w1 A3 w0 A5 ? <answer> A5 </answer> <confidence>"]
+    said = ["c7", "c2"]
+    reward = ex.reward_of(model, world.tokenizer(), beta=0.5)
+    scores = reward(prompts=[*asked, asked[0]], completions=[*said, "w1"])
+    for prompt, completion, score in zip(asked, said, scores):
+        ids = torch.tensor([[world.TOKEN[word] for word in f"{prompt} {completion}".split()]])
+        alone = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.item()
+        assert score == pytest.approx(alone / 0.5, rel=1e-4, abs=ROUNDING)
+    assert scores[2] == pytest.approx(min(scores[:2]) - 1)

@@ -9,7 +9,7 @@ import pytest
 import wired
 from candor.claims.annotation_noise import judges, response_types
 from candor.claims.annotation_noise import run as annotators
-from candor.training import models, weighted_reward
+from candor.train import models, reward_model
 from candor.witnesses import world as suspects
 from wired import EVAL_SEED, KNOWN, RLOO, SEED, G, check_recipe, evaluations, total
 
@@ -93,7 +93,7 @@ def made(tmp_path_factory):
         for name in ("stream", "sample_questions"):
             run.spy(suspects, name)
         run.spy(response_types, "em", partial(response_types.em, iterations=50))
-        run.spy(weighted_reward, "states")
+        run.spy(reward_model, "states")
         run.spy(joint, "ask")
         yield run
 

@@ -21,7 +21,6 @@ from candor.language_models import generation
 from candor.run import fetch
 from candor.run import plan as graph
 from candor.run import steps as experiments
-from candor.training import chat
 from numerics import ROUNDING
 
 policy = test_language_models.policy  # the same stand-in: random weights, a byte-level BPE
@@ -120,7 +119,7 @@ def test_one_step_of_every_arm_moves_a_whole_model(whole, arm):
     after = load_file(result.model / "model.safetensors")
     assert set(before) == set(after) and any((before[name] != after[name]).any() for name in before)
     tokenizer = generation.tokenizer_of(result.model)
-    assert tokenizer.chat_template == chat.TEMPLATE
+    assert tokenizer.chat_template == dm.TEMPLATE
     [about] = result.table("training").to_dict("records")
     assert about["steps"] == 1 and about["examples"] == {"balanced": 2, "length_matched": 1, "more_sft": 2}.get(arm, 8)
     if arm in ("dpo", "swapped"):
@@ -304,7 +303,7 @@ def test_criteria_find_the_rows_that_tables_write(tmp_path, monkeypatch, erodes)
 
 def test_the_loss_is_on_what_the_assistant_writes_and_how_it_ends(policy):
     tokenizer = generation.tokenizer_of(policy)
-    tokenizer.chat_template = chat.TEMPLATE
+    tokenizer.chat_template = dm.TEMPLATE
     said = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Good day."}] * 2
     made = tokenizer.apply_chat_template(said, return_dict=True, return_assistant_tokens_mask=True)
     kept = [i for i, keep in zip(made["input_ids"], made["assistant_masks"]) if keep]
@@ -314,48 +313,39 @@ def test_the_loss_is_on_what_the_assistant_writes_and_how_it_ends(policy):
 
 
 def test_adapters_are_trained_and_merged(policy, here, tmp_path):
-    import torch
-    from candor.training import dpo
+    from candor.train import models, preference
     from safetensors.torch import load_file
 
     settings = small(policy, chat={"lora": {"rank": 2, "alpha": 4}}).models.chat
-    model, tokenizer = chat.start(policy, settings["lora"], 11)
-    pairs = chat.preference_pairs(dialogues.training_pairs("dpo", 11, 4), tokenizer, 1024)
-    assert model.device.type == ("cuda" if torch.cuda.is_available() else "cpu"), "the first look is before training"
-    dpo.train(model, tokenizer, pairs, chat.dpo_configuration(settings, 1, 0.1, 11, tmp_path / "trainer"))
-    chat.finish(model, tokenizer, tmp_path / "model")
+    model, tokenizer = models.pretrained(policy, settings["lora"], 11)
+    tokenizer.chat_template = dm.TEMPLATE
+    pairs = dm.preference_pairs(dialogues.training_pairs("dpo", 11, 4), tokenizer, 1024)
+    preference.dpo(model, tokenizer, pairs, dm.settings_of(settings, 1, 11) | {"beta": 0.1})
+    models.save_merged(model, tokenizer, tmp_path / "model")
     before, after = (load_file(folder / "model.safetensors") for folder in (policy, tmp_path / "model"))
     assert set(before) == set(after)
     moved = {name for name in before if (before[name] != after[name]).any()}
     assert moved and all("proj" in name for name in moved), "all linear layers, not the embedding or the head"
 
 
-def test_the_briefs_settings_reach_the_trainers(tmp_path):
+def test_the_briefs_settings_reach_the_trainers():
     gpu, paper = config.load("gpu").models.chat, config.load("paper").models.chat
-    sft = chat.sft_configuration(gpu, 312, 11, tmp_path)
-    assert (sft.learning_rate, sft.lr_scheduler_type.value, sft.warmup_steps, sft.max_length) == (
-        2e-5,
-        "cosine",
-        31,
-        1024,
-    )
-    assert sft.assistant_only_loss and not sft.packing and sft.loss_type == "nll"
-    assert sft.per_device_train_batch_size * sft.gradient_accumulation_steps == 64
-    made = chat.dpo_configuration(gpu, 625, 0.1, 11, tmp_path)
-    assert (made.learning_rate, made.lr_scheduler_type.value, made.warmup_steps, made.beta) == (5e-7, "linear", 62, 0.1)
-    assert (made.loss_type, made.max_length, made.precompute_ref_log_probs) == (["sigmoid"], 1024, True)
-    assert made.per_device_train_batch_size * made.gradient_accumulation_steps == 32
-    assert sft.n_gpu <= 1 and made.n_gpu <= 1
-    further = chat.sft_configuration(gpu, 625, 11, tmp_path, further=True)
-    assert (further.learning_rate, further.lr_scheduler_type.value) == (5e-7, "linear")
-    assert chat.steps_of(gpu["dpo"], 20000) == 625 and chat.steps_of(gpu["sft"], 20000) == 312
-    assert chat.steps_of(paper["sft"], 128000) == 1000 and chat.steps_of(paper["dpo"], 61135) == 2700
+    sft = dm.settings_of(gpu, 312, 11, first=True)
+    wanted = {"learning_rate": 2e-5, "lr_scheduler_type": "cosine", "warmup_steps": 31, "max_length": 1024}
+    assert wanted.items() <= sft.items()
+    assert sft["per_device_train_batch_size"] * sft["gradient_accumulation_steps"] == 64
+    made = dm.settings_of(gpu, 625, 11)
+    wanted = {"learning_rate": 5e-7, "lr_scheduler_type": "linear", "warmup_steps": 62, "max_length": 1024}
+    assert wanted.items() <= made.items()
+    assert made["per_device_train_batch_size"] * made["gradient_accumulation_steps"] == 32
+    assert dm.steps_of(gpu["dpo"], 20000) == 625 and dm.steps_of(gpu["sft"], 20000) == 312
+    assert dm.steps_of(paper["sft"], 128000) == 1000 and dm.steps_of(paper["dpo"], 61135) == 2700
     assert (paper["lora"]["rank"], paper["dpo"]["lr"], paper["sft"]["lr"]) == (64, 5e-6, 3e-4)
 
 
 @pytest.mark.parametrize("steps_in_all", [1, 7, 312, 625, 2700])
 def test_checkpoints_fall_on_rows_of_the_log(steps_in_all):
-    between, logged = chat.every(steps_in_all, 10)
+    between, logged = dm.every(steps_in_all, 10)
     assert between % logged == 0 and between * min(10, steps_in_all) <= steps_in_all
     assert steps_in_all // between in range(1, 13)
 
@@ -369,22 +359,22 @@ def test_a_look_during_training_leaves_no_trace(policy):
     expected = torch.rand(3)
     torch.manual_seed(5)
     seen = []
-    look = chat.measured(model, 2, lambda step: seen.append((step, model.training, torch.rand(1).item())))
+    look = dm.measured(model, 2, lambda step: seen.append((step, model.training, torch.rand(1).item())))
     for step in range(5):
         look(step)
     assert [(step, training) for step, training, _ in seen] == [(0, False), (2, False), (4, False)]
     assert model.training and torch.equal(torch.rand(3), expected)
 
 
-def test_what_does_not_fit_is_one_sentence(policy, tmp_path):
+def test_what_does_not_fit_is_one_sentence(policy):
     settings = small(policy, chat={"micro_batch": 3}).models.chat.to_dict()
     settings["dpo"]["batch"] = 4
     with pytest.raises(CandorError, match="A step of 4 cannot be cut into passes of 3"):
-        chat.dpo_configuration(settings, 1, 0.1, 11, tmp_path)
+        dm.settings_of(settings, 1, 11)
     tokenizer = generation.tokenizer_of(policy)
-    tokenizer.chat_template = chat.TEMPLATE
+    tokenizer.chat_template = dm.TEMPLATE
     with pytest.raises(CandorError, match=r"raise chat\.max_length"):
-        chat.preference_pairs([{"prompt": "x " * 40, "chosen": "a", "rejected": "b"}], tokenizer, 16)
+        dm.preference_pairs([{"prompt": "x " * 40, "chosen": "a", "rejected": "b"}], tokenizer, 16)
 
 
 # --- Steps as data, and what is missing -------------------------------------------------------------
@@ -398,8 +388,8 @@ def test_steps_are_whole_and_their_code_is_found():
         assert module == dm.__name__ and callable(getattr(dm, function))
     trained = set(code_used(dm.STEPS["dialogues/own/dpo"].make))
     assert {
-        "candor.training.chat:dpo",
-        "candor.training.chat:TEMPLATE",
+        "candor.train.preference:dpo",
+        f"{dm.__name__}:TEMPLATE",
         "candor.claims.grounding_loss.dialogues:RULES",
     } <= trained
     asked = set(code_used(dm.STEPS["dialogues/zephyr/eval_dpo"].make))

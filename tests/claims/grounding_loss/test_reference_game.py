@@ -235,7 +235,7 @@ def test_prompts_are_a_dataset_that_the_tokenizer_reads_back():
 @pytest.fixture(scope="module")
 def model():
     import torch
-    from candor.training import models
+    from candor.train import models
 
     models.quiet()
     torch.manual_seed(0)

@@ -20,7 +20,7 @@ def context(key, settings):
 @pytest.mark.parametrize("size", ["size_30k", sizes.HOUSE, "size_500k", "size_130m"])
 def test_parameters_are_those_of_the_model_that_is_built(world, size):
     import torch
-    from candor.training import models
+    from candor.train import models
 
     laptop = config.load("laptop")
     house = laptop.world[world]

@@ -8,12 +8,14 @@ import pandas as pd
 import pytest
 import torch
 from candor.claims.self_feedback import run as arithmetic
-from candor.claims.self_feedback import world
+from candor.claims.self_feedback import self_confidence, world
+from candor.claims.self_feedback.self_confidence import preference_pairs
 from candor.core import settings as config
 from candor.core import step as steps
 from candor.core.errors import CandorError
 from candor.run import steps as experiments
-from candor.training import models, reward_model, rloo, self_feedback
+from candor.train import models, reward_model, sft
+from candor.train.policy import check_anchor, rloo
 from datasets import Dataset
 from numerics import ROUNDING
 
@@ -32,7 +34,7 @@ def needs_of(key):
 
 
 def test_examples_hold():
-    assert doctest.testmod(self_feedback).failed == 0
+    assert doctest.testmod(self_confidence).failed == 0
 
 
 def test_every_arm_is_declared_with_its_evaluation_and_seeds():
@@ -69,7 +71,7 @@ def test_the_laptop_scale_is_the_specification():
     assert {name: settings[name] for name in wanted} == wanted
     torch.manual_seed(0)
     shape = {name: settings[name] for name in arithmetic._MODEL}
-    model = self_feedback.new_decoder(len(world.VOCABULARY), world.PAD, world.EOS, **shape)
+    model = arithmetic.new_decoder(len(world.VOCABULARY), world.PAD, world.EOS, **shape)
     assert sum(p.numel() for p in model.parameters()) == 126_464
     assert model.model.layers[0].mlp.up_proj.weight.std().item() == pytest.approx(0.1, rel=0.05)
 
@@ -98,7 +100,7 @@ def test_prompts_alone_pass():
 def test_pairs_are_all_ordered_ones_above_the_threshold():
     rng = np.random.default_rng(0)
     confidence = rng.random((40, 6)).round(1)  # with ties
-    found = self_feedback.preference_pairs(confidence, 0.9)
+    found = preference_pairs(confidence, 0.9)
     wanted = {
         (p, i, j)
         for p in range(40)
@@ -113,7 +115,7 @@ def test_pairs_are_all_ordered_ones_above_the_threshold():
 
 @pytest.mark.parametrize("confidence", [[0.95, 0.95, 0.95], [0.5, 0.1, 0.2]])
 def test_ties_and_doubt_make_no_pair(confidence):
-    assert self_feedback.preference_pairs(np.array([confidence])).empty
+    assert preference_pairs(np.array([confidence])).empty
 
 
 # --- Models -----------------------------------------------------------------------------------------
@@ -125,11 +127,12 @@ def start(tmp_path_factory):
     folder = tmp_path_factory.mktemp("start")
     torch.manual_seed(0)
     shape = {"hidden_size": 32, "layers": 2, "heads": 4, "mlp": 64, "initializer_range": 0.1}
-    model = self_feedback.new_decoder(len(world.VOCABULARY), world.PAD, world.EOS, **shape)
+    model = arithmetic.new_decoder(len(world.VOCABULARY), world.PAD, world.EOS, **shape)
     rng = np.random.default_rng(0)
     tokens, spoken = world.documents(world.questions(3200, rng), "standard", rng)
-    targets = np.where(spoken, tokens, self_feedback.IGNORED)
-    log = self_feedback.supervised(model, tokens, targets, steps=100, batch_size=32, lr=0.01, seed=0, one_cycle=True)
+    targets = np.where(spoken, tokens, sft.IGNORED)
+    how = {"steps": 100, "batch_size": 32, "lr": 0.01, "seed": 0, "one_cycle": True, "log_every": 10}
+    log = sft.supervised(model, tokens, targets, **how)
     assert log["loss"].iloc[-1] < 0.7 * log["loss"].iloc[0]
     models.save_decoder(model, world.tokenizer(), folder)
     return folder
@@ -201,14 +204,13 @@ def judged_pairs(n=200):
 
 
 @pytest.fixture(scope="module")
-def judge(start, tmp_path_factory):
+def judge(start):
     model = reward_model.load(start, seed=0)
     chosen, rejected = judged_pairs()
-    settings = reward_model.configuration(
-        tmp_path_factory.mktemp("judge"), seed=0, max_steps=20, learning_rate=3e-3, batch_size=16
-    )
     _, tokenizer = models.load_decoder(start)
-    log = self_feedback.train_judge(model, tokenizer, chosen, rejected, np.full(len(chosen), 2.0), settings)
+    settings = {"seed": 0, "max_steps": 20, "learning_rate": 3e-3, "per_device_train_batch_size": 16}
+    margin = np.full(len(chosen), 2.0)
+    log = reward_model.bradley_terry(model, tokenizer, chosen, rejected, settings, margin=margin)
     return model, tokenizer, log
 
 
@@ -218,7 +220,7 @@ def test_a_judge_learns_its_pairs(judge):
     assert (good > bad).all() and log["accuracy"].iloc[-1] == 1
 
 
-def test_margins_reach_the_loss(start, tmp_path):
+def test_margins_reach_the_loss(start):
     """Before the first update the loss is -log sigma(difference - margin)."""
     chosen, rejected = judged_pairs(16)
     _, tokenizer = models.load_decoder(start)
@@ -226,21 +228,19 @@ def test_margins_reach_the_loss(start, tmp_path):
     for margin in (0.0, 2.0):
         model = reward_model.load(start, seed=0)
         scores = [torch.tensor(reward_model.score(model, rows)) for rows in (chosen, rejected)]
-        settings = reward_model.configuration(
-            tmp_path, seed=0, max_steps=1, learning_rate=1e-3, batch_size=16, logging_steps=1
-        )
-        log = self_feedback.train_judge(model, tokenizer, chosen, rejected, [margin] * 16, settings)
+        settings = {"seed": 0, "max_steps": 1, "learning_rate": 1e-3, "per_device_train_batch_size": 16}
+        settings |= {"logging_steps": 1}
+        log = reward_model.bradley_terry(model, tokenizer, chosen, rejected, settings, margin=[margin] * 16)
         wanted = -torch.nn.functional.logsigmoid(scores[0] - scores[1] - margin).mean()
         assert log["loss"].iloc[0] == pytest.approx(wanted.item(), abs=2e-3)
         first[margin] = log["loss"].iloc[0]
     assert first[2.0] > first[0.0] + 1
 
 
-def test_no_pair_is_a_sentence(judge, tmp_path):
+def test_no_pair_is_a_sentence(judge):
     model, tokenizer, _ = judge
-    settings = reward_model.configuration(tmp_path, seed=0, max_steps=1, learning_rate=1e-3, batch_size=2)
     with pytest.raises(CandorError, match="lower the threshold"):
-        self_feedback.train_judge(model, tokenizer, [], [], [], settings)
+        reward_model.bradley_terry(model, tokenizer, [], [], {}, margin=[])
 
 
 def test_a_reward_is_centred_divided_and_clipped():
@@ -248,39 +248,30 @@ def test_a_reward_is_centred_divided_and_clipped():
     assert (scale["centre"], scale["divisor"]) == (pytest.approx(4), pytest.approx(0.98))
     with pytest.raises(CandorError, match="alike"):
         arithmetic.scale_of(np.ones(10))
-    seen = []
-
-    def score(rows):
-        seen.extend(rows)
-        return np.array([4.0, 4.49, 9.0])
-
-    given = world.questions(3, np.random.default_rng(3))
-    reward = self_feedback.scaled(score, world.tokenizer(), 4.0, 0.98)
-    completions = [list(world.tokens_of("d1 = 5 <eos>"))] * 3
-    assert reward(given.prompts(), completions) == pytest.approx([0, 0.5, 1])
-    assert seen == [[*asked, *completions[0]] for asked in given.prompt_ids().tolist()]  # ids, joined as they are
+    reward = reward_model.scaled(lambda completions, **_: [4.0, 4.49, 9.0], 4.0, 0.98)
+    assert reward(completions=["d1 = 5"] * 3, prompts=["Q :"] * 3) == pytest.approx([0, 0.5, 1])
 
 
 def test_the_policy_follows_the_judge_from_an_anchor_that_is_its_start(start, judge, tmp_path):
     model, tokenizer, _ = judge
     given = world.questions(60, np.random.default_rng(4))
-    reward = self_feedback.scaled(lambda rows: reward_model.score(model, rows), tokenizer, 0.0, 2.0)
-    settings = rloo.configuration(
-        tmp_path,
-        seed=0,
-        max_steps=12,
-        per_device_train_batch_size=32,
-        num_generations=4,
-        max_completion_length=world.NEW_TOKENS,
-        learning_rate=3e-3,
-        beta=0.05,
-        logging_steps=1,
-    )
-    trained, _, log = rloo.train(start, Dataset.from_dict({"prompt": given.prompts()}), reward, settings)
-    self_feedback.check_anchor(log)  # KL 0 at first
+    reward = reward_model.scaled(reward_model.as_reward(model, tokenizer), 0.0, 2.0)
+    settings = {
+        "seed": 0,
+        "max_steps": 12,
+        "per_device_train_batch_size": 32,
+        "num_generations": 4,
+        "max_completion_length": world.NEW_TOKENS,
+        "learning_rate": 3e-3,
+        "beta": 0.05,
+        "logging_steps": 1,
+    }
+    trained, _ = models.load_decoder(start)
+    log = rloo(trained, tokenizer, Dataset.from_dict({"prompt": given.prompts()}), reward, settings)
+    check_anchor(log)  # KL 0 at first
     assert log["kl"].iloc[-1] > 0.001 and log["reward"].iloc[-3:].mean() > log["reward"].iloc[:3].mean()
     with pytest.raises(CandorError, match="anchor"):
-        self_feedback.check_anchor(pd.DataFrame({"kl": [0.1]}))
+        check_anchor(pd.DataFrame({"kl": [0.1]}))
     saved = tmp_path / "trained"
     models.save_decoder(trained, tokenizer, saved)
     asked = given.prompt_ids()

@@ -5,7 +5,7 @@ import pytest
 import torch
 from candor.claims.self_feedback.branching import Branches, branch, span_confidence
 from candor.core.errors import CandorError
-from candor.training import models
+from candor.train import models
 from numerics import ROUNDING
 
 EOS = 5  # which these weights write now and then

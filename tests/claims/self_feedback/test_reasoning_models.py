@@ -20,7 +20,7 @@ from candor.measure import spans
 from candor.run import fetch
 from candor.run import plan as graph
 from candor.run import steps as experiments
-from candor.training import reasoning as training
+from candor.train.reward_model import scaled
 from numerics import ROUNDING
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "reasoning.jsonl"
@@ -42,7 +42,7 @@ def traces(answer: str, rng) -> str:
 def policy(tmp_path_factory):
     """A folder with a decoder that has read such traces for some steps, and its word-level tokenizer."""
     import torch
-    from candor.training.models import new_decoder, save_decoder
+    from candor.train.models import new_decoder, save_decoder
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -248,16 +248,16 @@ def test_a_judge_learns_from_margins(whole):
     # The loss of a judge that knows nothing is -log sigmoid(-margin), not log 2.
     margins = table("labels", "chosen").query("not held")["margin"]
     assert log["loss"].iloc[0] > math.log(2) + 0.3 and (margins > 1).all()
-    model = training.load_judge(steps.read("reasoning/small_gsm8k/judge_rlsf", 11, "gpu").model)
+    model = rm.load_judge(steps.read("reasoning/small_gsm8k/judge_rlsf", 11, "gpu").model)
     traces = table("labels", "traces")
     _, tokenizer = generation.load(whole["models"]["reasoning_ids"]["small"])
     asked = reasoning.train_prompts("gsm8k", 11, 2000, 256, tokenizer)["ids"]
     rows = [[*asked[i], *ids] for i, ids in zip(traces["question"], traces["ids"])]
-    low, high = np.percentile(training.scores(model, rows, 8), [1, 99])
+    low, high = np.percentile(rm.scores(model, rows, 8), [1, 99])
     assert (low, high) == pytest.approx((row["low"], row["high"]), abs=1e-4), "the head was not saved whole"
     right, wrong = reasoning.reward_bench(tokenizer)
     assert len(right) == 2 and right[0][-4:] == tokenizer("It is 7 <eos>")["input_ids"] and right[0] != wrong[0]
-    wins = training.scores(model, right, 8) > training.scores(model, wrong, 8)
+    wins = rm.scores(model, right, 8) > rm.scores(model, wrong, 8)
     assert row["reward_bench"] == wins.mean()
 
 
@@ -408,14 +408,14 @@ def test_prompts_are_the_ids_that_the_trainers_make(here, loaded):
 
 def test_the_public_reward_model_reads_text(public, loaded):
     _, tokenizer = loaded
-    rate = training.by_text(str(public), tokenizer, 4)
+    rate = rm.by_text(str(public), tokenizer, 4)
     said = [tokenizer("It is 7 <eos>")["input_ids"], tokenizer("It is 12")["input_ids"]]
     found = rate([[5], [6]], ["How many ?", "How many ?"], said)
     assert found.shape == (2,) and found[0] != found[1]
     assert rate([[9, 9], [6]], ["How many ?", "How many ?"], said) == pytest.approx(found), (
         "ids of questions are not read"
     )
-    rated = training.reward(rate, found.min(), 1e-9)
+    rated = scaled(rate, found.min(), 1e-9)
     assert rated(completion_ids=said, question_ids=[[5], [6]], text=["How many ?"] * 2) == [
         float(value > found.min()) for value in found
     ]
@@ -469,8 +469,8 @@ def test_arms_bring_what_they_need(policy, public):
 
 def test_a_change_of_the_recipe_is_noticed():
     used = code_used("candor.claims.self_feedback.reasoning_models:judge")
-    assert {"candor.training.reasoning:fit_judge", "candor.training.self_feedback:train_judge"} <= set(used)
+    assert {"candor.train.reward_model:bradley_terry", "candor.train.models:adapted"} <= set(used)
     used = code_used("candor.claims.self_feedback.reasoning_models:train")
-    assert {"candor.training.judged:optimise", "candor.training.reasoning:by_text"} <= set(used)
+    assert {"candor.train.policy:rloo_adapters", f"{rm.__name__}:by_text"} <= set(used)
     used = code_used("candor.claims.self_feedback.reasoning_models:base")
     assert {"candor.claims.self_feedback.branching:branch", "candor.measure.spans:authors"} <= set(used)

@@ -9,8 +9,8 @@ import pytest
 from candor.claims.self_feedback import exercises as ex
 from candor.claims.self_feedback import run, world
 from candor.claims.self_feedback.branching import branch
+from candor.claims.self_feedback.self_confidence import preference_pairs
 from candor.core.settings import ROOT
-from candor.training.self_feedback import preference_pairs
 
 
 def test_the_rule_of_the_exercise_is_the_rule_of_the_arms():
@@ -61,7 +61,7 @@ def test_the_notebook_reads_questions_as_they_are_written():
 
 
 def test_the_notebook_branches_and_its_models_rank_their_traces_as_the_arms_do():
-    from candor.training import models
+    from candor.train import models
 
     models.quiet()
     questions, full = world.questions(300, np.random.default_rng(2)), {}

@@ -10,7 +10,7 @@ import wired
 from candor.claims.model_size import run as sizes
 from candor.claims.self_feedback import run as arithmetic
 from candor.claims.self_feedback import world as sums
-from candor.training import models, reward_model, self_feedback
+from candor.train import models, reward_model
 from wired import DPO, EVAL_SEED, GRPO, KNOWN, REWARD_MODEL, RLOO, SEED, G, check_recipe, evaluations, name_of, narrower
 
 SMALL = {
@@ -73,7 +73,7 @@ def made(tmp_path_factory):
 
         run.spy(arithmetic, "logits_of", logits_of)
         run.spy(sums, "stream")
-        run.spy(self_feedback, "new_decoder")
+        run.spy(arithmetic, "new_decoder")
         yield run
 
 

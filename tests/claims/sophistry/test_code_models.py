@@ -324,21 +324,23 @@ def test_steps_are_whole_and_their_code_is_found():
 
 def test_the_briefs_settings_reach_the_trainers(tmp_path):
     from candor.language_models import training as language_model
-    from candor.training import completions
+    from candor.train import fit, policy
+    from trl import GRPOConfig
 
     code = config.load("gpu").models.code
-    grpo = language_model.configuration(code["rl"].to_dict(), 11, tmp_path, "transformers")
+    grpo = language_model.settings(code["rl"].to_dict(), 11, "transformers")
+    grpo = fit.configuration(GRPOConfig, policy.GRPO | grpo, tmp_path)
     assert (grpo.max_steps, grpo.num_generations, grpo.beta, grpo.epsilon) == (200, 8, 0.01, 0.2)
     assert (grpo.loss_type, grpo.scale_rewards, grpo.learning_rate, grpo.warmup_steps) == ("dr_grpo", "none", 1e-5, 10)
     assert (grpo.max_completion_length, grpo.mask_truncated_completions, grpo.max_grad_norm) == (512, True, 1.0)
     assert grpo.per_device_train_batch_size * grpo.gradient_accumulation_steps == 64 * 8
     assert (grpo.temperature, grpo.top_p, grpo.lr_scheduler_type.value) == (1.0, 1.0, "constant_with_warmup")
-    sft = completions.configuration(code["sft"], 2148, 1153, 11, tmp_path)
-    assert sft.max_steps == 67 and sft.per_device_train_batch_size * sft.gradient_accumulation_steps == 64
-    assert (sft.learning_rate, sft.lr_scheduler_type.value, sft.weight_decay) == (1e-4, "cosine", 0.01)
-    assert sft.completion_only_loss and not sft.packing
+    sft = cm.settings_of(code["sft"], 2148, 1153, 11)
+    assert sft["max_steps"] == 67 and sft["per_device_train_batch_size"] * sft["gradient_accumulation_steps"] == 64
+    wanted = {"learning_rate": 1e-4, "lr_scheduler_type": "cosine", "weight_decay": 0.01, "completion_only_loss": True}
+    assert wanted.items() <= sft.items()
     with pytest.raises(CandorError, match=r"code\.sft\.micro_batch"):
-        completions.configuration(code["sft"].to_dict() | {"micro_batch": 7}, 10, 10, 11, tmp_path)
+        cm.settings_of(code["sft"].to_dict() | {"micro_batch": 7}, 10, 10, 11)
 
 
 def test_what_a_scale_asks_for():

@@ -9,7 +9,7 @@ from candor.claims.sophistry import run as sample_tests
 from candor.core import settings as config
 from candor.core import step as steps
 from candor.run import steps as experiments
-from candor.training import models
+from candor.train import models
 
 ROOT = "sample_tests/standard"
 FIVE_SEEDS = {"base", "setup", "selection", "r_train", "r_star", "shuffled"}

@@ -401,7 +401,7 @@ def test_the_slopes_by_hand_are_derivatives():
 
 def test_the_shipped_model_is_a_base_with_room_for_the_effect():
     from candor.claims.sophistry.run import sample
-    from candor.training import models
+    from candor.train import models
 
     models.quiet()
     model, tokenizer = models.load_decoder(ROOT / "data" / "live" / "sample_tests" / "base")

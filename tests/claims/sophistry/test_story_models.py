@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import test_language_models
 from candor.claims.grounding_loss import dialogues
+from candor.claims.sophistry import code_models, stories, story_models
 from candor.claims.sophistry import judged as judged_models
-from candor.claims.sophistry import stories, story_models
 from candor.core import settings as config
 from candor.core import step as steps
 from candor.core.errors import CandorError
@@ -40,7 +40,7 @@ def here(tmp_path_factory):
 def untrained(here):
     """Random weights, and a byte-level BPE that has read the stories: a prompt has few tokens."""
     import torch
-    from candor.training.models import new_decoder, save_decoder
+    from candor.train.models import new_decoder, save_decoder
     from tokenizers import ByteLevelBPETokenizer
     from transformers import PreTrainedTokenizerFast
 
@@ -58,8 +58,6 @@ def untrained(here):
 @pytest.fixture(scope="module")
 def policy(untrained, here):
     """The stand-in after SFT on short answers of both kinds, some of them unfinished."""
-    from candor.training import completions
-
     tokenizer = generation.tokenizer_of(untrained)
     rows = [
         {"prompt": stories.prompt(question, True, tokenizer, view), "completion": f"{word} {end}"}
@@ -69,7 +67,7 @@ def policy(untrained, here):
         for end in ("ANSWER: A", "ANSWER: B", "it")
     ]
     recipe = {"epochs": 5, "batch": 6, "micro_batch": 6, "lr": 2e-2, "warmup": 0.1, "weight_decay": 0.0}
-    completions.train(untrained, rows, recipe, None, 700, 0, here / "policy")
+    code_models.fine_tune(untrained, rows, recipe, None, 700, 0, here / "policy", lambda step, total: None)
     return here / "policy" / "model"
 
 

@@ -10,7 +10,7 @@ from candor.claims.sophistry import code_models as cm
 from candor.claims.sophistry import code_reader, programs, stories
 from candor.claims.sophistry import story_models as sm
 from candor.claims.sophistry.sandbox import Outcome
-from candor.training import reward_model
+from candor.train import reward_model
 from wired import SEED, G, check_null, check_recipe, evaluations, name_of, total
 
 ROWS = [json.loads(line) for line in (wired.FIXTURES / "quality.jsonl").read_text().splitlines()]

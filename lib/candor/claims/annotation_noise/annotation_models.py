@@ -23,6 +23,7 @@ import pandas as pd
 
 from candor.claims.annotation_noise import annotations, raters_removed, response_types, two_frames
 from candor.claims.annotation_noise import judges as annotators
+from candor.core import runtime
 from candor.core.errors import CandorError
 from candor.core.settings import ROOT, Config
 from candor.core.step import Context, Step
@@ -103,6 +104,69 @@ def vote_analysis(context: Context) -> dict[str, pd.DataFrame]:
     return {"votes": pd.DataFrame(summaries), "disagreement": raters_removed.disagreement(multipref)}
 
 
+# --- Reward models of whole texts -------------------------------------------------------------------
+
+
+def encode(tokenizer, text: str, max_length: int) -> list[int]:
+    """Token ids of a whole text, the last `max_length` of them: a reply is never cut. The last one is scored."""
+    return tokenizer(text)["input_ids"][-max_length:]
+
+
+def fit_reward(
+    first: Sequence[str],
+    second: Sequence[str],
+    labels: Sequence[float],
+    weights: Sequence[float],
+    recipe: Mapping,
+    seed: int,
+    **options,
+):
+    """A decoder with a new scalar head, all weights trained on weighted comparisons of whole texts.
+
+    `labels` [n]: P(first preferred), or what an arm puts in its place; `weights` [n] are brought to a mean of 1;
+    `recipe`: `models.annotation_reward`. Returns model, tokenizer and log (step, loss, grad_norm, seconds).
+    """
+    import torch
+
+    from candor.language_models import generation
+    from candor.train import models
+    from candor.train.reward_model import pairs_dataset, weighted
+
+    torch.manual_seed(seed)
+    model, tokenizer = generation.scorer(recipe["model"])
+    ids = [[encode(tokenizer, text, recipe["max_length"]) for text in texts] for texts in (first, second)]
+    pairs = pairs_dataset(*ids, labels, weights)
+    steps = recipe["epochs"] * -(-len(pairs) // recipe["batch"])
+    told = {
+        **models.passes(recipe["batch"], recipe["micro_batch"], "annotation_reward"),
+        "seed": seed,
+        "num_train_epochs": recipe["epochs"],
+        "learning_rate": recipe["lr"],
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": round(recipe["warmup"] * steps),
+        "max_grad_norm": recipe["max_grad_norm"],
+        "logging_steps": max(1, steps // 50),
+        **runtime.on_gpu(),
+    }
+    advice = "lower annotation_reward.lr in the scale"
+    return model, tokenizer, weighted(model, tokenizer, pairs, told, resumes=True, advice=advice, **options)
+
+
+def score(model, tokenizer, texts: Iterable[str], recipe: Mapping) -> np.ndarray:
+    """Rewards of whole texts [n]."""
+    import torch
+
+    ids = [encode(tokenizer, text, recipe["max_length"]) for text in texts]
+    found = np.zeros(len(ids))
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    for start in range(0, len(order), 4 * recipe["micro_batch"]):
+        places = order[start : start + 4 * recipe["micro_batch"]]
+        inputs = tokenizer.pad({"input_ids": [ids[i] for i in places]}, return_tensors="pt").to(model.device)
+        with torch.inference_mode():
+            found[places] = model(**inputs).logits[:, 0].float().cpu().numpy()
+    return found
+
+
 # --- Reward models on people's votes ----------------------------------------------------------------
 
 
@@ -112,7 +176,7 @@ def vote_reward(context: Context) -> dict[str, pd.DataFrame]:
     Tables: log; heldout (one row: pairs, heldout, log_loss and brier against the shares of votes, accuracy and ece
     against their majority).
     """
-    from candor.training import judged, models
+    from candor.train import models
 
     models.quiet()
     settings, options, seed = context.settings, context.step.options, context.seed
@@ -122,17 +186,16 @@ def vote_reward(context: Context) -> dict[str, pd.DataFrame]:
     used = used.dropna(subset=["hard"])[: recipe["pairs"]]
     reward = settings["annotation_reward"].to_dict() | {"max_length": recipe["max_length"]}
     first, second = (used["prompt"] + "\n\n" + used[side] for side in ("a", "b"))
-    model, tokenizer, log = judged.fit_reward(
+    model, tokenizer, log = fit_reward(
         first.tolist(),
         second.tolist(),
         used[options["labels"]],
         np.ones(len(used)),
         reward,
         seed,
-        context.folder / "trainer",
-        context.progress,
+        progress=context.progress,
     )
-    scores = [judged.score(model, tokenizer, others["prompt"] + "\n\n" + others[side], reward) for side in ("a", "b")]
+    scores = [score(model, tokenizer, others["prompt"] + "\n\n" + others[side], reward) for side in ("a", "b")]
     p = np.clip(1 / (1 + np.exp(scores[1] - scores[0])), 1e-6, 1 - 1e-6)
     soft, hard = others["soft"].to_numpy(), others["hard"].to_numpy()
     decided = np.isfinite(hard)
@@ -144,7 +207,6 @@ def vote_reward(context: Context) -> dict[str, pd.DataFrame]:
         "accuracy": float(((p > 0.5) == hard)[decided].mean()) if decided.any() else np.nan,
         "ece": cal.ece(p[decided], hard[decided]) if decided.any() else np.nan,
     }
-    shutil.rmtree(context.folder / "trainer", ignore_errors=True)
     return {"log": log, "heldout": pd.DataFrame([row])}
 
 
@@ -233,7 +295,7 @@ def collect_pairs(context: Context) -> dict[str, pd.DataFrame]:
     unreadable, discarded (pairs of equal confidence), pairs, same_answer, exactly_one_right), shares (type, share,
     true).
     """
-    from candor.training import models
+    from candor.train import models
 
     models.quiet()
     settings, seed = context.settings, context.seed
@@ -324,7 +386,7 @@ def train_reward(context: Context) -> dict[str, pd.DataFrame]:
     answer, answers held out), gap_wrong_se, n_wrong, n_right, quality (correlation of the reward with being right at
     fixed stated confidence: the gate), pairs, labels_in_use (sum of weights in pairs).
     """
-    from candor.training import judged, models
+    from candor.train import models
 
     models.quiet()
     settings, arm, seed = context.settings, context.step.options["arm"], context.seed
@@ -338,23 +400,20 @@ def train_reward(context: Context) -> dict[str, pd.DataFrame]:
         [head + said for head, said in zip(heads, _completions(table[f"said_{side}"], table[f"q_{side}"]))]
         for side in ("first", "second")
     ]
-    model, tokenizer, log = judged.fit_reward(
+    model, tokenizer, log = fit_reward(
         *sides,
         table[f"label_{arm}"],
         table[f"weight_{arm}"],
         recipe,
         seed,
-        context.folder / "trainer",
-        context.progress,
+        progress=context.progress,
+        save=context.folder / "model",
     )
     weights = made.table("pairs")[f"weight_{arm}"]
     row = {"pairs": len(table), "labels_in_use": float(weights.sum() ** 2 / (weights**2).sum())}
     held = made.table("held").query("well_formed")
     problems = questions_of(settings, "eval", None)["problem"]
-    row |= gap_of(lambda texts: judged.score(model, tokenizer, texts, recipe), held, problems)
-    model.save_pretrained(context.folder / "model")
-    tokenizer.save_pretrained(context.folder / "model")
-    shutil.rmtree(context.folder / "trainer", ignore_errors=True)
+    row |= gap_of(lambda texts: score(model, tokenizer, texts, recipe), held, problems)
     return {"log": log, "gap": pd.DataFrame([row])}
 
 
@@ -390,28 +449,27 @@ def gap_of(rewards, held: pd.DataFrame, problems: Sequence[str]) -> dict[str, fl
 def train_policy(context: Context) -> dict[str, pd.DataFrame]:
     """The policy, optimised by RLOO with adapters against the reward model of an arm; table log."""
     from candor.language_models import generation
-    from candor.training import judged, models
+    from candor.train import models, policy
 
     models.quiet()
     settings, options, seed = context.settings, context.step.options, context.seed
-    recipe, policy = settings["annotation_rloo"], settings["annotation_policy"]
+    recipe, start = settings["annotation_rloo"], settings["annotation_policy"]
     judge, judge_tokenizer = generation.load(
         context.need(f"reward_{options['arm']}").model, "AutoModelForSequenceClassification"
     )
     scored = settings["annotation_reward"].to_dict()
-    questions = questions_of(settings, "train", generation.tokenizer_of(policy["model"]))
-    reward = reward_of(lambda texts: judged.score(judge, judge_tokenizer, texts, scored))
-    log = judged.optimise(
-        policy["model"],
+    questions = questions_of(settings, "train", generation.tokenizer_of(start["model"]))
+    reward = reward_of(lambda texts: score(judge, judge_tokenizer, texts, scored))
+    log = policy.rloo_adapters(
+        start["model"],
         questions[["prompt", "problem"]],
         reward,
-        recipe.to_dict() | {"max_completion_tokens": policy["tokens"]},
+        recipe.to_dict() | {"max_completion_tokens": start["tokens"]},
         seed,
-        context.folder,
+        context.folder / "model",
         stop_at_kl=recipe["kl"] if options["matched"] else None,
         progress=context.progress,
     )
-    shutil.rmtree(context.folder / "trainer", ignore_errors=True)
     return {"log": log}
 
 
@@ -436,7 +494,7 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     win_genuine (against the other policy's own draw; malformed on either side left out), kl (nats a completion, of the
     last tenth of the training; 0 before it)), items (columns of `answers_to` without what was said), reliability.
     """
-    from candor.training import models
+    from candor.train import models
 
     models.quiet()
     settings, arm, seed = context.settings, context.step.options["arm"], context.seed

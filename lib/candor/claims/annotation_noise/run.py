@@ -8,7 +8,8 @@ u = y - b (q - y)^2 (genuine) or by a judge of the setting in frame + (productio
 
 from __future__ import annotations
 
-import shutil
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,7 +92,7 @@ def draw_pairs(model, n: int, rng: np.random.Generator) -> tuple[Pairs, int]:
 
     Raises: `CandorError` where the model states nearly always the same.
     """
-    from candor.training.weighted_reward import states
+    from candor.train.reward_model import states
     from candor.witnesses.joint import ask
 
     found: list[Pairs] = []
@@ -120,7 +121,7 @@ def draw_pairs(model, n: int, rng: np.random.Generator) -> tuple[Pairs, int]:
 
 def pairs(context: Context) -> dict[str, pd.DataFrame]:
     """Pairs of completions of the base; their features go to `pairs.npz`. Table `counts`, a row."""
-    from candor.training import models
+    from candor.train import models
 
     models.quiet()
     model = models.load_decoder(context.need("base").model)[0].eval()
@@ -363,7 +364,7 @@ class Evaluation:
     """
 
     def __init__(self, model, n: int, seed: int):
-        from candor.training.weighted_reward import states
+        from candor.train.reward_model import states
         from candor.witnesses.evaluation import questions_and_posterior
         from candor.witnesses.joint import ask
 
@@ -383,7 +384,7 @@ class Evaluation:
 
     def policy_of(self, model) -> np.ndarray:
         """What another model states given the same answers, [n, 2, 11]."""
-        from candor.training.weighted_reward import states
+        from candor.train.reward_model import states
 
         at, _, place = states(model, self.rows, ())
         return confidences(model, at)[place].reshape(2, -1, 11).swapaxes(0, 1)
@@ -484,7 +485,8 @@ def rewards(context: Context) -> dict[str, pd.DataFrame]:
     """The reward models of a setting's arms, and the closed-form policies that they make of the base."""
     from safetensors.torch import save_file
 
-    from candor.training import models, weighted_reward
+    from candor.train import models
+    from candor.train.reward_model import two_positions
 
     models.quiet()
     settings, options, seed = context.settings, context.step.options, context.seed
@@ -506,16 +508,19 @@ def rewards(context: Context) -> dict[str, pd.DataFrame]:
             many = many or _many(decoder, few, setting, seed)
             compared, said = many
         arm = make_arm(name, compared, said, fit, setting, seed)
-        config = weighted_reward.configuration(
-            context.folder / "trainer",
-            seed=seed,
-            epochs=settings.reward_epochs,
-            batch_size=settings.reward_batch,
-            lr=settings.reward_lr,
-            decay=settings.reward_decay,
-        )
-        reward_model, log = weighted_reward.fit(
-            decoder, tokenizer, compared.features[arm.index], arm.label, arm.weight, config
+        reward_model, log = two_positions(
+            decoder,
+            tokenizer,
+            compared.features[arm.index],
+            arm.label,
+            arm.weight,
+            {
+                "seed": seed,
+                "num_train_epochs": settings.reward_epochs,
+                "per_device_train_batch_size": settings.reward_batch,
+                "learning_rate": settings.reward_lr,
+                "weight_decay": settings.reward_decay,
+            },
         )
         heads |= {f"{name}.{part}": tensor for part, tensor in reward_model.head_state().items()}
         reward = evaluation.rewards(reward_model)
@@ -530,7 +535,6 @@ def rewards(context: Context) -> dict[str, pd.DataFrame]:
                 reliability.append(evaluation.reliability(policy).assign(arm=name))
         fans.append(evaluation.fan(reward).assign(arm=name))
         context.progress(done + 1, len(options["arms"]))
-    shutil.rmtree(context.folder / "trainer", ignore_errors=True)  # the trainer makes it and leaves it empty
     save_file(heads, str(context.folder / "heads.safetensors"))
     true = np.bincount(panel.types, minlength=3) / len(panel.types)
     shares = dict(zip(judges.TYPES, fit.shares)) | {f"true_{name}": x for name, x in zip(judges.TYPES, true)}
@@ -555,7 +559,7 @@ def load_reward(decoder, result, arm: str):
     """The reward model of an arm, from a finished `rewards` step."""
     from safetensors.torch import load_file
 
-    from candor.training.weighted_reward import TwoPositionReward
+    from candor.train.reward_model import TwoPositionReward
 
     state = load_file(str(result.folder / "heads.safetensors"))
     own = {key.removeprefix(f"{arm}."): tensor for key, tensor in state.items() if key.startswith(f"{arm}.")}
@@ -565,11 +569,52 @@ def load_reward(decoder, result, arm: str):
 # --- Trained policies ---------------------------------------------------------------------------------------
 
 
+def stated(prompt: str, completion: str) -> str | None:
+    """Prompt and completion up to and with the confidence token; None unless an answer and a confidence are stated.
+
+    A confidence without an answer is no completion: a reward model has never seen one and may love it.
+
+    >>> stated("Q ? <answer>", " A3 </answer> <confidence> c7 </confidence>")
+    'Q ? <answer> A3 </answer> <confidence> c7'
+    >>> stated("Q ? <answer> A3 </answer> <confidence>", "c10"), stated("Q ? <answer>", "c7")
+    ('Q ? <answer> A3 </answer> <confidence> c10', None)
+    """
+    text = f"{prompt} {completion.strip()}"  # without the space the seam would become one unknown word
+    match = re.match(r".* \? <answer> A[0-7] </answer> <confidence> c(?:10|\d)(?!\S)", text)
+    return match[0] if match else None
+
+
+def reward_of(reward_model, tokenizer, beta: float) -> Callable[..., list[float]]:
+    """A TRL reward: the model's reward over `beta` of the text that `stated` returns.
+
+    Malformed completions get the batch's minimum minus 1.
+    """
+
+    import torch
+
+    from candor.train.sharing import left_pad
+
+    def model_reward(prompts: Sequence[str], completions: Sequence[str], **_) -> list[float]:
+        texts = [stated(p, c) for p, c in zip(prompts, completions)]
+        different = sorted({text for text in texts if text})
+        if not different:
+            return [0.0] * len(texts)
+        tokens, mask = left_pad(tokenizer(different)["input_ids"], tokenizer.pad_token_id, "cpu")
+        with torch.no_grad():
+            scores = reward_model(input_ids=tokens, attention_mask=mask).logits.squeeze(-1) / beta
+        by_text = dict(zip(different, scores.tolist()))
+        malformed = min(by_text.values()) - 1
+        return [by_text[text] if text else malformed for text in texts]
+
+    return model_reward
+
+
 def policy(context: Context) -> dict[str, pd.DataFrame]:
     """The base, trained on by RLOO against an arm's reward model; the answer is given, or part of the completion."""
     from datasets import Dataset
 
-    from candor.training import models, rloo
+    from candor.train import models
+    from candor.train.policy import rloo
 
     models.quiet()
     settings, options, seed = context.settings, context.step.options, context.seed
@@ -586,26 +631,25 @@ def policy(context: Context) -> dict[str, pd.DataFrame]:
         from candor.witnesses.joint import ask
 
         rows = opened(questions, world.draw(ask(decoder, questions, states=False).answers, rng))
-    config = rloo.configuration(
-        context.folder / "trainer",
-        seed=seed,
-        max_steps=settings.rloo_steps,
-        per_device_train_batch_size=settings.rloo_prompts * settings.num_generations,
-        num_generations=settings.num_generations,
-        max_completion_length=4 if options["task"] == "full" else 1,
-        learning_rate=settings.rloo_lr,
-    )
-    model, tokenizer, log = rloo.train(
-        start,
+    model, _ = models.load_decoder(start)
+    log = rloo(
+        model,
+        tokenizer,
         Dataset.from_dict({"prompt": [world.text(row) for row in rows]}),
-        rloo.reward_of(reward_model, tokenizer, beta),
-        config,
+        reward_of(reward_model, tokenizer, beta),
+        {
+            "seed": seed,
+            "max_steps": settings.rloo_steps,
+            "per_device_train_batch_size": settings.rloo_prompts * settings.num_generations,
+            "num_generations": settings.num_generations,
+            "max_completion_length": 4 if options["task"] == "full" else 1,
+            "learning_rate": settings.rloo_lr,
+        },
         snapshots=context.folder / "snapshots" if options.get("snapshots") else None,
         snapshot_every=settings.snapshot_every,
         progress=context.progress,
+        save=context.folder / "model",
     )
-    shutil.rmtree(context.folder / "trainer", ignore_errors=True)
-    models.save_decoder(model, tokenizer, context.folder / "model")
     return {"log": log.assign(beta=beta)}
 
 
@@ -620,7 +664,7 @@ def evaluate_policy(context: Context) -> dict[str, pd.DataFrame]:
 
     Where the course was saved, the policy is the last snapshot whose KL lies in `POLICY_BAND`.
     """
-    from candor.training import models
+    from candor.train import models
 
     models.quiet()
     settings, options = context.settings, context.step.options
@@ -672,7 +716,7 @@ def _trajectory(context: Context, base, folder, setting: judges.Setting) -> pd.D
     """The course of training: the base, every snapshot, a row each."""
     from safetensors.torch import load_model
 
-    from candor.training import models
+    from candor.train import models
 
     settings = context.settings
     evaluation = Evaluation(base, settings.trajectory_questions, settings.eval_seed)
@@ -711,7 +755,7 @@ def full_measures(policy: np.ndarray, base: np.ndarray, exact: np.ndarray, setti
 
 
 def _evaluate_full(base, model, reward_model, beta, setting, settings) -> dict[str, pd.DataFrame]:
-    from candor.training.weighted_reward import states
+    from candor.train.reward_model import states
     from candor.witnesses.evaluation import questions_and_posterior
     from candor.witnesses.joint import ask
 

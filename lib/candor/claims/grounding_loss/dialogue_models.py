@@ -3,7 +3,7 @@
 A key is `dialogues/<setting>/<name>`. Setting `data`: `eval_questions` (how often replies ask in UltraFeedback and
 UltraChat; no model) and `eval_human` (the human turns, labelled; the labellers held against hand labels). Setting
 `archangel`, `olmo_1b`, `olmo_7b`, `zephyr`: evaluations of released stages by inference only. Setting `own`: SFT of a
-base model on UltraChat, then the arms on UltraFeedback (`training/chat.py`), each with its evaluation.
+base model on UltraChat, then the arms on UltraFeedback by DPO, each with its evaluation.
 
 Protocol (Shaikh et al. 2024, arXiv 2311.09144): at every expert turn after the first message a model gets its role
 and the true history, and writes one message; the human history is always restored. Human and model messages are
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import gc
 import shutil
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -41,6 +41,18 @@ ARMS = ("dpo", "swapped", "balanced", "length_matched", "more_sft", "dpo_beta_lo
 WATCHED = ("sft", "dpo", "more_sft")  # measured along the way
 LABELLERS = ("regex", "regex_first", "prompt", "prompt_first", "stock")
 _AT = ["corpus", "conversation", "turn"]
+# Zephyr's form (Tunstall et al. 2023). The markers say which tokens the loss is on: what the assistant writes, and the
+# token that ends it. What the tokenizer puts in front of a text stands in front of a conversation.
+TEMPLATE = (
+    "{{ bos_token if bos_token else '' }}"
+    "{% for message in messages %}"
+    "{% if not loop.first %}{{ '\\n' }}{% endif %}{{ '<|' + message['role'] + '|>\\n' }}"
+    "{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
+    "{% else %}{{ message['content'] + eos_token }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '\\n<|assistant|>\\n' }}{% endif %}"
+)
 
 # --- What a step does -------------------------------------------------------------------------------
 
@@ -68,7 +80,7 @@ def human(context: Context) -> dict[str, pd.DataFrame]:
     Tables: turns (corpus, conversation, turn, words, a column a labeller), strategies (corpus, strategy, share, n),
     agreement (as `labeller.py: agreement`; only where hand labels are given).
     """
-    from candor.training import models
+    from candor.train import models
 
     models.quiet()
     settings = context.settings
@@ -86,56 +98,134 @@ def human(context: Context) -> dict[str, pd.DataFrame]:
     return found
 
 
+# --- Training ---------------------------------------------------------------------------------------
+
+
+def steps_of(recipe: Mapping, n: int) -> int:
+    """Optimiser steps of a recipe on `n` examples: as many as it says, or one pass."""
+    return recipe["steps"] or max(1, n // recipe["batch"])
+
+
+def every(steps: int, checkpoints: int) -> tuple[int, int]:
+    """Steps between two checkpoints, and between two rows of the log, of which the first is a multiple."""
+    between = max(1, steps // max(checkpoints, 1))
+    logged = max(1, between // 10)
+    return between // logged * logged, logged
+
+
+def settings_of(chat: Mapping, steps: int, seed: int, *, logged: int = 10, first: bool = False) -> dict:
+    """What the trainers of `models.chat` are told, every choice stated; `first`: the SFT that the arms go on from."""
+    from candor.train import models
+
+    recipe = chat["sft" if first else "dpo"]
+    return {
+        **models.passes(recipe["batch"], chat["micro_batch"], "chat"),
+        "seed": seed,
+        "max_steps": steps,
+        "learning_rate": recipe["lr"],
+        "lr_scheduler_type": "cosine" if first else "linear",
+        "warmup_steps": round(recipe["warmup"] * steps),
+        "adam_beta1": 0.9,
+        "adam_beta2": 0.999,
+        "max_grad_norm": chat["max_grad_norm"],
+        "max_length": chat["max_length"],
+        "truncation_mode": "keep_start",
+        "logging_steps": logged,
+        **runtime.on_gpu(),
+    }
+
+
+def preference_pairs(pairs: Sequence[Mapping[str, str]], tokenizer, max_length: int):
+    """Pairs (prompt, chosen, rejected) as a `Dataset` of messages; prompts that leave a reply no room are left out.
+
+    Raises: `CandorError` where none is left.
+    """
+    from datasets import Dataset
+
+    kept = []
+    for pair in pairs:
+        prompt = [{"role": "user", "content": pair["prompt"]}]
+        ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
+        if len(ids) < max_length:
+            replies = {side: [{"role": "assistant", "content": pair[side]}] for side in ("chosen", "rejected")}
+            kept.append({"prompt": prompt, **replies})
+    if not kept:
+        raise CandorError(f"Every prompt of ultrafeedback has {max_length} tokens or more: raise chat.max_length.")
+    return Dataset.from_list(kept)
+
+
+def measured(model, between: int, measure: Callable[[int], None]) -> Callable[[int], None]:
+    """A function of the step that calls `measure(step)` at every `between` steps and leaves the training as it was.
+
+    Meant for a trainer's log: the model is put back into training, and the generators of random numbers where they
+    were.
+    """
+    import torch
+
+    def look(step: int) -> None:
+        if step % between == 0:
+            training = model.training
+            with torch.random.fork_rng():
+                model.eval()
+                measure(step)
+            model.train(training)
+
+    return look
+
+
 def train(context: Context) -> dict[str, pd.DataFrame]:
     """SFT of the base model, or an arm that goes on from the last SFT checkpoint; a whole model is saved.
 
     Tables: log, training (one row: steps, examples, shares of asking replies), trajectory (for `WATCHED` arms).
     """
-    from candor.training import chat as recipe
-    from candor.training import models
+    import torch
+    from datasets import Dataset
+
+    from candor.train import models, preference, sft
 
     models.quiet()
     settings, arm, seed = context.settings, context.step.options["arm"], context.seed
     chat = settings["chat"]
     place = chat["policy"] if arm == "sft" else context.need("sft").model
-    model, tokenizer = recipe.start(place, chat["lora"], seed)
+    model, tokenizer = models.pretrained(place, chat["lora"], seed)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")  # it is measured before a trainer would put it there
+    tokenizer.chat_template = TEMPLATE
     if arm == "sft":
-        steps = recipe.steps_of(chat["sft"], chat["sft"]["conversations"])
+        steps = steps_of(chat["sft"], chat["sft"]["conversations"])
     else:
         # more_sft takes as many steps as dpo, so it needs to know dpo's pairs.
         drawn = dialogues.training_pairs(arm if arm in dialogues.PAIRS else "dpo", seed, chat["dpo"]["pairs"])
-        pairs = recipe.preference_pairs(drawn, tokenizer, chat["max_length"])
-        steps = recipe.steps_of(chat["dpo"], len(pairs))
-    between, logged = recipe.every(steps, chat["checkpoints"])
+        pairs = preference_pairs(drawn, tokenizer, chat["max_length"])
+        steps = steps_of(chat["dpo"], len(pairs))
+    between, logged = every(steps, chat["checkpoints"])
     course = runtime.current().rows("course")  # comes back where the training goes on
     progress = context.progress
     if arm in WATCHED and chat["checkpoints"]:
-        look = recipe.measured(model, between, _course(model, tokenizer, settings, seed, course))
+        look = measured(model, between, _course(model, tokenizer, settings, seed, course))
         look(0)
 
         def progress(step: int, total: int) -> None:
             look(step)
             context.progress(step, total)
 
-    folder = context.folder / "trainer"
+    told = settings_of(chat, steps, seed, logged=logged, first=arm == "sft")
     if arm in ("sft", "more_sft"):
         further = arm == "more_sft"
         n = steps * chat["dpo"]["batch"] if further else chat["sft"]["conversations"]
         chats = dialogues.training_chats(seed, n, skip=chat["sft"]["conversations"] if further else 0)
-        config = recipe.sft_configuration(chat, steps, seed, folder, logged=logged, further=further)
-        log = recipe.sft(model, tokenizer, chats, config, progress)
+        data = Dataset.from_list([{"messages": list(said)} for said in chats])
+        told |= {"assistant_only_loss": True}
+        log = sft.more(model, tokenizer, data, told, resumes=True, progress=progress)
         about = {"steps": steps, "examples": len(chats)}
     else:
-        beta = chat["dpo"]["beta_low" if arm == "dpo_beta_low" else "beta"]
-        config = recipe.dpo_configuration(chat, steps, beta, seed, folder, logged=logged)
-        log = recipe.dpo(model, tokenizer, pairs, config, progress)
+        told |= {"beta": chat["dpo"]["beta_low" if arm == "dpo_beta_low" else "beta"]}
+        log = preference.dpo(model, tokenizer, pairs, told, resumes=True, progress=progress)
         asking = {
             f"{side}_asks": np.mean([dialogues.asks(reply[0]["content"]) for reply in pairs[side]])
             for side in ("chosen", "rejected")
         }
         about = {"steps": steps, "examples": len(pairs), **asking}
-    recipe.finish(model, tokenizer, context.folder / "model")
-    shutil.rmtree(folder, ignore_errors=True)
+    models.save_merged(model, tokenizer, context.folder / "model")
     found = {"log": log, "training": pd.DataFrame([about])}
     return found | ({"trajectory": pd.DataFrame(course)} if course else {})
 
@@ -181,7 +271,7 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     Tables: turns (corpus, conversation, turn, sample, words, a column a labeller, malformed), messages (the same places
     with the model's text).
     """
-    from candor.training import models
+    from candor.train import models
 
     models.quiet()
     settings, options = context.settings, context.step.options

@@ -9,8 +9,6 @@ human dialogues.
 
 from __future__ import annotations
 
-import shutil
-
 import numpy as np
 import pandas as pd
 
@@ -31,7 +29,7 @@ def base(context: Context) -> dict[str, pd.DataFrame]:
     """A decoder from scratch, trained on human dialogues, with loss on the assistant's tokens."""
     import torch
 
-    from candor.training import models, sft
+    from candor.train import models, sft
 
     models.quiet()
     settings = context.settings
@@ -61,7 +59,7 @@ def candidates(context: Context) -> dict[str, pd.DataFrame]:
     a and b the text and the act, -1 for none, -2 for a malformed response); `ratings` (a row a pair and reading: coin,
     and for a and b the four worths of `raters.Ratings`).
     """
-    from candor.training import models
+    from candor.train import models
 
     models.quiet()
     seed = context.seed
@@ -136,7 +134,7 @@ def preferred(better: np.ndarray, most: int, swaps: np.random.Generator | None) 
 
 
 def as_training_data(pairs: pd.DataFrame, first: np.ndarray) -> dict[str, list[str]]:
-    """Columns prompt, chosen, rejected, as `dpo.train` takes them; response a is chosen where `first` [pairs]."""
+    """Columns prompt, chosen, rejected, as `preference.dpo` takes them; response a is chosen where `first` [pairs]."""
     chosen, rejected = np.where(first, pairs["a"], pairs["b"]), np.where(first, pairs["b"], pairs["a"])
     return {"prompt": pairs["prompt"].tolist(), "chosen": chosen.tolist(), "rejected": rejected.tolist()}
 
@@ -145,7 +143,7 @@ def arm(context: Context) -> dict[str, pd.DataFrame]:
     """The base after DPO on what a rater prefers among the candidates."""
     from datasets import Dataset
 
-    from candor.training import dpo, models
+    from candor.train import models, preference
 
     models.quiet()
     settings, options = context.settings, context.step.options
@@ -155,33 +153,35 @@ def arm(context: Context) -> dict[str, pd.DataFrame]:
     swaps = world.stream("shuffle", context.seed) if options.get("shuffled") else None
     kept, first = preferred(better, settings.pairs, swaps)
     model, tokenizer = models.load_decoder(context.need("base").model)
-    config = dpo.configuration(
-        context.folder / "trainer",
-        seed=context.seed,
-        max_steps=settings.dpo_steps,
-        beta=settings.dpo_beta,
-        learning_rate=settings.dpo_lr,
-        batch_size=settings.dpo_batch,
-    )
-    log = dpo.train(
+    log = preference.dpo(
         model,
         tokenizer,
         Dataset.from_dict(as_training_data(pairs.iloc[kept], first)),
-        config,
+        {"beta": settings.dpo_beta, **_settings(context)},
         snapshots=context.folder / "snapshots" if options.get("snapshots") else None,
         snapshot_every=settings.snapshot_every,
         progress=context.progress,
+        save=context.folder / "model",
     )
-    shutil.rmtree(context.folder / "trainer", ignore_errors=True)  # the trainer makes it and leaves it empty
-    models.save_decoder(model, tokenizer, context.folder / "model")
     row = described(pairs, better, kept)
     row.insert(0, "contexts", collected.table("counts")["contexts"])
     return {"log": log, "pairs": row}
 
 
+def _settings(context: Context) -> dict:
+    """What DPO and the SFT that it is compared with are told alike."""
+    settings = context.settings
+    return {
+        "seed": context.seed,
+        "max_steps": settings.dpo_steps,
+        "learning_rate": settings.dpo_lr,
+        "per_device_train_batch_size": settings.dpo_batch,
+    }
+
+
 def more_sft(context: Context) -> dict[str, pd.DataFrame]:
     """The base, trained on with new human dialogues for as many steps and at the same learning rate as DPO."""
-    from candor.training import models, sft
+    from candor.train import models, sft
 
     models.quiet()
     settings = context.settings
@@ -190,19 +190,13 @@ def more_sft(context: Context) -> dict[str, pd.DataFrame]:
     log = sft.more(
         model,
         tokenizer,
-        tokens,
-        responses,
-        folder=context.folder / "trainer",
-        steps=settings.dpo_steps,
-        batch_size=settings.dpo_batch,
-        lr=settings.dpo_lr,
-        seed=context.seed,
+        sft.labelled(tokens, responses),
+        _settings(context),
         snapshots=context.folder / "snapshots",
         snapshot_every=settings.snapshot_every,
         progress=context.progress,
+        save=context.folder / "model",
     )
-    shutil.rmtree(context.folder / "trainer", ignore_errors=True)
-    models.save_decoder(model, tokenizer, context.folder / "model")
     return {"log": log}
 
 
@@ -285,7 +279,7 @@ def _human_turns(n: int, seed: int) -> world.Games:
 
 def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     """The measures of an arm: acts at the turns of human dialogues, contest with the base, free rollouts."""
-    from candor.training import models
+    from candor.train import models
 
     models.quiet()
     settings, options = context.settings, context.step.options

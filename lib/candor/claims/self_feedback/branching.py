@@ -78,7 +78,7 @@ def _decode(model, prompts, rows, ends, tokens, numbers, length, finished) -> No
     """Fill in the branches of a batch, those of the prompts `rows`."""
     import torch
 
-    from candor.shared_prompt import left_pad
+    from candor.train.sharing import left_pad
 
     k, limit = tokens.shape[1:]
     ids, mask = left_pad(prompts, model.config.pad_token_id or 0, model.device)

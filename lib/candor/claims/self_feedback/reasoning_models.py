@@ -18,8 +18,9 @@ of the token (probability), 0 without a span. The headline is the authors' span 
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Collection, Iterable, Mapping
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -234,7 +235,7 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
 
 def _observed(context: Context, place, k: int, limits: Iterable[int]) -> pd.DataFrame:
     from candor.language_models import generation
-    from candor.training import models
+    from candor.train import models
 
     models.quiet()
     settings = context.settings["reasoning"]
@@ -256,7 +257,7 @@ def labels(context: Context) -> dict[str, pd.DataFrame]:
     the others with different answers, median_difference).
     """
     from candor.language_models import generation
-    from candor.training import models
+    from candor.train import models
 
     models.quiet()
     settings, seed = context.settings["reasoning"], context.seed
@@ -284,9 +285,8 @@ def labels(context: Context) -> dict[str, pd.DataFrame]:
 
 def pairs_of(confidence: np.ndarray, answers: np.ndarray, settings: Mapping, rng) -> tuple[pd.DataFrame, dict]:
     """Pairs of traces by confidence [n, K], at most so many a prompt by lot, and what they hold before and after."""
-    from candor.training import self_feedback as feedback
 
-    pairs = feedback.preference_pairs(confidence, settings["threshold"])
+    pairs = own.preference_pairs(confidence, settings["threshold"])
     mixed = pairs.iloc[rng.permutation(len(pairs))]
     used = mixed.groupby("prompt").head(settings["pairs_per_prompt"]).reset_index(drop=True)
     one, other = (answers[used["prompt"], used[side]] for side in ("chosen", "rejected"))
@@ -319,6 +319,111 @@ def _joined(prompts: Iterable, traces: Iterable) -> list[list[int]]:
     return [[*a, *b] for a, b in zip(prompts, traces)]
 
 
+# --- The judge --------------------------------------------------------------------------------------
+
+
+def new_judge(place: str | Path):
+    """A decoder with a scalar head in float32, and its tokenizer: the head has to be trained or loaded."""
+    import torch
+
+    from candor.language_models import generation
+
+    model, tokenizer = generation.scorer(place)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+
+
+def _recipe_settings(recipe: Mapping, n: int, key: str, seed: int) -> dict:
+    """What trainers are told for `n` pairs, every choice stated."""
+    from candor.train import models
+
+    steps = max(1, round(recipe["epochs"] * n / recipe["batch"]))
+    return {
+        **models.passes(recipe["batch"], recipe["micro_batch"], f"reasoning.{key}"),
+        "seed": seed,
+        "max_steps": steps,
+        "learning_rate": recipe["lr"],
+        "logging_steps": max(1, steps // 50),
+        **runtime.on_gpu(),
+    }
+
+
+def fit_judge(
+    place: str | Path,
+    chosen: Sequence[Sequence[int]],
+    rejected: Sequence[Sequence[int]],
+    margin: Sequence[float],
+    recipe: Mapping,
+    seed: int,
+    folder: Path,
+    progress: Callable[[int, int], None],
+):
+    """Adapters and a head on `place`, trained on pairs with margins (`models.reasoning.judge`), saved in `folder`.
+
+    Returns the model and the log, as `reward_model.bradley_terry`'s.
+    """
+    import torch
+
+    from candor.train import models
+    from candor.train.reward_model import bradley_terry
+
+    torch.manual_seed(seed)
+    model, tokenizer = new_judge(place)
+    changes = {"lora_dropout": recipe["dropout"], "use_rslora": True, "task_type": "SEQ_CLS"}  # the head: trained whole
+    model = models.adapted(model, recipe["lora"], **changes)
+    told = _recipe_settings(recipe, len(chosen), "judge", seed) | {"disable_dropout": False}
+    pairs = chosen, rejected, told
+    return model, bradley_terry(model, tokenizer, *pairs, margin=margin, progress=progress, save=folder)
+
+
+def load_judge(folder: Path):
+    """A judge that `fit_judge` saved."""
+    from peft import PeftModel
+
+    base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
+    return PeftModel.from_pretrained(new_judge(base)[0], str(folder)).eval()
+
+
+def scores(model, rows: Sequence[Sequence[int]], batch: int) -> np.ndarray:
+    """Scores [n] of token ids of prompt and completion, in bfloat16 on a GPU."""
+    import torch
+
+    from candor.train import reward_model
+
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=model.device.type == "cuda"):
+        return reward_model.score(model, rows, batch)
+
+
+def by_ids(model, batch: int) -> Callable[..., np.ndarray]:
+    """Rates by a judge with the policy's own tokenizer."""
+
+    def rate(question_ids, text, completion_ids, **_) -> np.ndarray:
+        return scores(model, _joined(question_ids, completion_ids), batch)
+
+    return rate
+
+
+def by_text(place: str, own_tokenizer, batch: int) -> Callable[..., np.ndarray]:
+    """Rates by a public reward model with another tokenizer: the conversation as text, in its own template."""
+    from candor.language_models import generation
+
+    model, tokenizer = generation.load(place, "AutoModelForSequenceClassification")
+    model.config.pad_token_id = tokenizer.pad_token_id
+
+    def rate(question_ids, text, completion_ids, **_) -> np.ndarray:
+        said = own_tokenizer.batch_decode(completion_ids, skip_special_tokens=True)
+        pairs = [({"role": "user", "content": a}, {"role": "assistant", "content": b}) for a, b in zip(text, said)]
+        if tokenizer.chat_template:
+            rows = tokenizer.apply_chat_template([list(pair) for pair in pairs], return_dict=True)["input_ids"]
+        else:
+            rows = tokenizer([f"{asked['content']}\n{reply['content']}" for asked, reply in pairs])["input_ids"]
+        return scores(model, rows, batch)
+
+    return rate
+
+
+# --- What training steps do -------------------------------------------------------------------------
+
+
 def judge(context: Context) -> dict[str, pd.DataFrame]:
     """A judge of the pairs of its ranking.
 
@@ -327,8 +432,7 @@ def judge(context: Context) -> dict[str, pd.DataFrame]:
     """
     from candor.claims.self_feedback.run import scale_of
     from candor.language_models import generation
-    from candor.training import models
-    from candor.training import reasoning as training
+    from candor.train import models
 
     models.quiet()
     recipe, arm = context.settings["reasoning"]["judge"], context.step.options["arm"]
@@ -339,18 +443,15 @@ def judge(context: Context) -> dict[str, pd.DataFrame]:
     used, held = (pairs[pairs["held"] == part].reset_index(drop=True) for part in (False, True))
     sides = _sides(context, used, prompts)
     rows = [_joined(sides["prompt"], sides[side]) for side in ("chosen", "rejected")]
-    model, log = training.fit_judge(
-        policy, *rows, used["margin"], recipe, context.seed, context.folder, context.progress
+    model, log = fit_judge(
+        policy, *rows, used["margin"], recipe, context.seed, context.folder / "model", context.progress
     )
-    shutil.rmtree(context.folder / "trainer", ignore_errors=True)
     traces = ready.table("traces")
-    rated = training.scores(
-        model, _joined(prompts["ids"].iloc[traces["question"]], traces["ids"]), recipe["micro_batch"]
-    )
+    rated = scores(model, _joined(prompts["ids"].iloc[traces["question"]], traces["ids"]), recipe["micro_batch"])
     k = context.settings["reasoning"]["branches"]
     wins = np.diff([rated[held["prompt"] * k + held[side]] for side in ("rejected", "chosen")], axis=0) > 0
     row = {"pairs": len(used), "held_pairs": len(held), "pair_accuracy": float(wins.mean()) if len(held) else np.nan}
-    right, wrong = (training.scores(model, side, recipe["micro_batch"]) for side in reasoning.reward_bench(tokenizer))
+    right, wrong = (scores(model, side, recipe["micro_batch"]) for side in reasoning.reward_bench(tokenizer))
     row["reward_bench"] = float((right > wrong).mean())
     return {"log": log, "summary": pd.DataFrame([row | scale_of(rated)])}
 
@@ -363,38 +464,36 @@ def train(context: Context) -> dict[str, pd.DataFrame]:
     """
     from candor.claims.self_feedback.run import scale_of
     from candor.language_models import generation
-    from candor.training import judged, models
-    from candor.training import reasoning as training
-    from candor.training import self_feedback as feedback
+    from candor.train import models, policy
+    from candor.train.reward_model import scaled
 
     models.quiet()
     settings, arm = context.settings["reasoning"], context.step.options["arm"]
-    policy, _, _ = _cell(context)
-    tokenizer = generation.tokenizer_of(policy)
+    start, _, _ = _cell(context)
+    tokenizer = generation.tokenizer_of(start)
     prompts, batch = _prompts(context, tokenizer), settings["judge"]["micro_batch"]
     stop_at_kl = None
     if arm == "rlhf":
-        rate = training.by_text(settings["public_judge"], tokenizer, batch)
+        rate = by_text(settings["public_judge"], tokenizer, batch)
         traces = context.need("labels").table("traces").query(f"question < {_RATED}")
         asked = prompts.iloc[traces["question"]]
         scale = scale_of(rate(asked["ids"], asked["text"], [list(ids) for ids in traces["ids"]]))
         stop_at_kl = last_kl(context.need("rlsf").table("log"))
     else:
-        rate = training.by_ids(training.load_judge(context.need(f"judge_{arm}").model), batch)
+        rate = by_ids(load_judge(context.need(f"judge_{arm}").model), batch)
         scale = context.need("judge_rlsf").table("summary").iloc[0]
     questions = prompts.loc[~prompts["held"], ["prompt", "text", "ids"]].rename(columns={"ids": "question_ids"})
-    log = judged.optimise(
-        policy,
+    log = policy.rloo_adapters(
+        start,
         questions.reset_index(drop=True),
-        training.reward(rate, scale["centre"], scale["divisor"]),
+        scaled(rate, scale["centre"], scale["divisor"]),
         settings["rloo"].to_dict() | {"max_completion_tokens": settings["tokens"]},
         context.seed,
-        context.folder,
+        context.folder / "model",
         stop_at_kl=stop_at_kl,
         progress=context.progress,
     )
-    feedback.check_anchor(log)
-    shutil.rmtree(context.folder / "trainer", ignore_errors=True)
+    policy.check_anchor(log)
     return {"log": log}
 
 
@@ -404,18 +503,35 @@ def last_kl(log: pd.DataFrame) -> float:
 
 
 def prefer(context: Context) -> dict[str, pd.DataFrame]:
-    """A policy by DPO on the pairs by confidence; table log."""
+    """Adapters on a policy, trained by DPO on the pairs by confidence; table log.
+
+    The reference is the model without them; margins play no part.
+    """
+    import torch
+    from datasets import Dataset
+
     from candor.language_models import generation
-    from candor.training import models
-    from candor.training import reasoning as training
+    from candor.train import models, preference
 
     models.quiet()
-    policy, _, _ = _cell(context)
+    place, _, _ = _cell(context)
+    tokenizer, recipe = generation.tokenizer_of(place), context.settings["reasoning"]["dpo"]
     pairs = context.need("labels").table("chosen").query("not held")
-    sides = _sides(context, pairs, _prompts(context, generation.tokenizer_of(policy)))
-    recipe = context.settings["reasoning"]["dpo"]
-    log = training.prefer(policy, *sides.values(), recipe, context.seed, context.folder, context.progress)
-    shutil.rmtree(context.folder / "trainer", ignore_errors=True)
+    if not len(pairs):
+        raise CandorError("There is no pair for DPO: no trace is confident enough, so lower reasoning.threshold.")
+    sides = _sides(context, pairs, _prompts(context, tokenizer))
+    torch.manual_seed(context.seed)
+    log = preference.dpo(
+        generation.weights(place, coarse=True),  # frozen weights may be coarse
+        tokenizer,
+        Dataset.from_dict({f"{name}_ids": list(map(list, rows)) for name, rows in sides.items()}),
+        _recipe_settings(recipe, len(pairs), "dpo", context.seed) | {"beta": recipe["beta"]},
+        peft_config=models.adapters(recipe["lora"]),
+        advice="lower reasoning.dpo.lr in the scale",
+        resumes=True,
+        progress=context.progress,
+        save=context.folder / "model",
+    )
     return {"log": log}
 
 

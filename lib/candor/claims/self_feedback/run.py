@@ -11,7 +11,6 @@ What labels, judges and policies are made from are prompts, and `prompts_only` c
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -23,7 +22,6 @@ from candor.claims.self_feedback import self_confidence as measure
 from candor.claims.self_feedback import world
 from candor.core.errors import CandorError
 from candor.core.step import Context, Step
-from candor.training import self_feedback as feedback
 
 UNFINISHED = -3.0  # reward of a completion without an end, for fluency
 SHARPENING = 2.0  # of the final norm's weight: a temperature of one half
@@ -41,7 +39,7 @@ def sampled(model, prompts: np.ndarray, seed: int) -> np.ndarray:
     """
     import torch
 
-    from candor.shared_prompt import sample_groups
+    from candor.train.sharing import sample_groups
 
     found = []
     with torch.random.fork_rng():
@@ -62,12 +60,12 @@ def logits_of(model, prompts: np.ndarray, completions: np.ndarray) -> np.ndarray
     """Logits [n, 8, 40] of every token of completions [n, 8] behind their prompts [n, 7]."""
     import torch
 
-    rows = torch.as_tensor(np.concatenate([prompts, completions], 1)[:, :-1])
+    rows = torch.as_tensor(np.concatenate([prompts, completions], 1)[:, :-1], device=model.device)
     found = []
     with torch.inference_mode():
         for part in rows.split(BATCH):
             hidden = model.model(input_ids=part, use_cache=False).last_hidden_state[:, world.PROMPT - 1 :]
-            found.append(model.lm_head(hidden).float().numpy())
+            found.append(model.lm_head(hidden).float().cpu().numpy())
     return np.concatenate(found)
 
 
@@ -100,7 +98,7 @@ def observed(model, prompts: np.ndarray, ids: np.ndarray) -> Output:
 
 
 def _load(path):
-    from candor.training import models
+    from candor.train import models
 
     return models.load_decoder(path)[0].eval()
 
@@ -112,30 +110,42 @@ def _variant(context: Context) -> str:
 # --- Base and damages -------------------------------------------------------------------------------
 
 
+def new_decoder(vocabulary: int, pad: int, eos: int, *, initializer_range: float, **shape):
+    """A decoder as `models.new_decoder` makes it, with another spread of its first weights."""
+    from transformers import Qwen2ForCausalLM
+
+    from candor.train import models
+
+    config = models.new_decoder(vocabulary, pad, eos, **shape).config
+    config.initializer_range = initializer_range
+    return Qwen2ForCausalLM(config)
+
+
 def base(context: Context) -> dict[str, pd.DataFrame]:
     """A decoder from scratch, trained on fresh documents with loss on the completion only."""
     import torch
 
-    from candor.training import models
+    from candor.train import models, sft
 
     models.quiet()
     settings = context.settings
     torch.manual_seed(context.seed)
     shape = {name: settings[name] for name in _MODEL}
-    model = feedback.new_decoder(len(world.VOCABULARY), world.PAD, world.EOS, **shape)
+    model = new_decoder(len(world.VOCABULARY), world.PAD, world.EOS, **shape)
     rng = world.stream("base", context.seed)
     given = world.questions(settings.base_steps * settings.base_batch, rng)
     tokens, spoken = world.documents(given, _variant(context), rng)
-    log = feedback.supervised(
+    log = sft.supervised(
         model,
         tokens,
-        np.where(spoken, tokens, feedback.IGNORED),
+        np.where(spoken, tokens, sft.IGNORED),
         steps=settings.base_steps,
         batch_size=settings.base_batch,
         lr=settings.base_lr,
         weight_decay=settings.base_weight_decay,
         one_cycle=True,
         seed=context.seed,
+        log_every=10,
         progress=context.progress,
     )
     models.save_decoder(model, world.tokenizer(), context.folder / "model")
@@ -146,7 +156,7 @@ def sharpened(context: Context) -> dict[str, pd.DataFrame]:
     """The base with its logits doubled, which is what half the temperature does; the embeddings stay what they are."""
     import torch
 
-    from candor.training import models
+    from candor.train import models
 
     models.quiet()
     model, tokenizer = models.load_decoder(context.need("base").model)
@@ -158,7 +168,7 @@ def sharpened(context: Context) -> dict[str, pd.DataFrame]:
 
 def assured(context: Context) -> dict[str, pd.DataFrame]:
     """The fluency model, trained to be certain of the answers that it finds most likely in its own sampled traces."""
-    from candor.training import models
+    from candor.train import models, sft
 
     models.quiet()
     settings = context.settings
@@ -172,9 +182,9 @@ def assured(context: Context) -> dict[str, pd.DataFrame]:
         raise CandorError("The fluency model answers nothing, so there is nothing to be assured of: train the base.")
     own = output.logits[:, world.ZERO : world.ZERO + 10].argmax(1)
     tokens = np.concatenate([prompts, output.ids], 1)
-    targets = np.full(tokens.shape, feedback.IGNORED)
+    targets = np.full(tokens.shape, sft.IGNORED)
     targets[rows, world.PROMPT + output.traces.answer_at[rows]] = world.ZERO + own[rows]
-    log = feedback.supervised(
+    log = sft.supervised(
         model,
         tokens[rows],
         targets[rows],
@@ -182,6 +192,7 @@ def assured(context: Context) -> dict[str, pd.DataFrame]:
         batch_size=settings.assured_batch,
         lr=settings.assured_lr,
         seed=context.seed,
+        log_every=10,
         progress=context.progress,
     )
     models.save_decoder(model, tokenizer, context.folder / "model")
@@ -223,7 +234,8 @@ def group_relative(context: Context) -> dict[str, pd.DataFrame]:
     """The base after GRPO on a reward: correctness (`binary`), fluency, or its own current disparity (`online`)."""
     from datasets import Dataset
 
-    from candor.training import grpo, models
+    from candor.train import models
+    from candor.train.policy import check_anchor, grpo
 
     models.quiet()
     settings, options = context.settings, context.step.options
@@ -239,31 +251,28 @@ def group_relative(context: Context) -> dict[str, pd.DataFrame]:
         reward = fluency_of(_load(context.need("base").model), settings.length_cost)
     else:
         reward = disparity_of(model)
-    config = grpo.configuration(
-        context.folder / "trainer",
-        seed=context.seed,
-        max_steps=steps,
-        per_device_train_batch_size=settings.prompts_per_step * settings.num_generations,
-        num_generations=settings.num_generations,
-        max_completion_length=world.NEW_TOKENS,
-        learning_rate=settings[f"{name}_lr"],
-        beta=settings.fluency_beta if name == "fluency" else 0.0,
-        logging_first_step=True,
-    )
-    log = grpo.train(
+    log = grpo(
         model,
         tokenizer,
         Dataset.from_dict(columns),
         [reward],
         [1.0],
-        config,
+        {
+            "seed": context.seed,
+            "max_steps": steps,
+            "per_device_train_batch_size": settings.prompts_per_step * settings.num_generations,
+            "num_generations": settings.num_generations,
+            "max_completion_length": world.NEW_TOKENS,
+            "learning_rate": settings[f"{name}_lr"],
+            "beta": settings.fluency_beta if name == "fluency" else 0.0,
+            "logging_first_step": True,
+        },
         snapshots=context.folder / "snapshots" if name == "online" else None,
         snapshot_every=settings.online_every if name == "online" else 0,
         progress=context.progress,
+        save=context.folder / "model",
     )
-    feedback.check_anchor(log)
-    shutil.rmtree(context.folder / "trainer", ignore_errors=True)  # the trainer makes it and leaves it empty
-    models.save_decoder(model, tokenizer, context.folder / "model")
+    check_anchor(log)
     return {"log": log}
 
 
@@ -339,12 +348,12 @@ def labels(context: Context) -> dict[str, pd.DataFrame]:
     margin), `pairs` (one row, see `described`), and where the step says so `traces`, the branches of one prompt with
     the truth beside them, for the eye only.
     """
-    from candor.training import models
+    from candor.train import models
 
     models.quiet()
     settings, options = context.settings, context.step.options
     branches = labelled(_load(context.need(options["start"]).model), _asked(context), settings.branches)
-    pairs = feedback.preference_pairs(_matrix(branches, "disparity", settings.branches), settings.threshold)
+    pairs = measure.preference_pairs(_matrix(branches, "disparity", settings.branches), settings.threshold)
     tables = {
         "branches": branches,
         "chosen": _used(pairs, context),
@@ -408,7 +417,7 @@ def _sides(pairs: pd.DataFrame, rows: list[list[int]], k: int) -> tuple[list, li
 
 def _judge(context: Context, start, pairs: pd.DataFrame, branches: pd.DataFrame):
     """A reward model from the start's weights, trained on pairs; with its log and its scores of all branches."""
-    from candor.training import models, reward_model
+    from candor.train import models, reward_model
 
     settings = context.settings
     rows = _rows(context, branches)
@@ -416,16 +425,21 @@ def _judge(context: Context, start, pairs: pd.DataFrame, branches: pd.DataFrame)
     _, tokenizer = models.load_decoder(start)
     model = reward_model.load(start, context.seed)
     steps = max(1, len(pairs) // settings.judge_batch)
-    config = reward_model.configuration(
-        context.folder / "trainer",
-        seed=context.seed,
-        max_steps=steps,
-        learning_rate=settings.judge_lr,
-        batch_size=min(settings.judge_batch, max(1, len(pairs))),
-        logging_steps=min(10, steps),
+    log = reward_model.bradley_terry(
+        model,
+        tokenizer,
+        chosen,
+        rejected,
+        {
+            "seed": context.seed,
+            "max_steps": steps,
+            "learning_rate": settings.judge_lr,
+            "per_device_train_batch_size": min(settings.judge_batch, max(1, len(pairs))),
+            "logging_steps": min(10, steps),
+        },
+        margin=pairs["margin"],
+        progress=context.progress,
     )
-    log = feedback.train_judge(model, tokenizer, chosen, rejected, pairs["margin"], config, progress=context.progress)
-    shutil.rmtree(context.folder / "trainer", ignore_errors=True)
     return model, tokenizer, log, reward_model.score(model, rows)
 
 
@@ -443,7 +457,7 @@ def judge(context: Context) -> dict[str, pd.DataFrame]:
     Tables: `log`; `summary` (one row: pairs, pair_accuracy on them, low, high, centre, divisor of `scale_of` on the
     labelled traces; and afterwards, on evaluation questions, `within_auroc` and its like of the judge's scores).
     """
-    from candor.training import models, reward_model
+    from candor.train import models, reward_model
 
     models.quiet()
     settings, name = context.settings, context.step.options["start"]
@@ -484,7 +498,8 @@ def policy(context: Context) -> dict[str, pd.DataFrame]:
     """
     from datasets import Dataset
 
-    from candor.training import models, reward_model, rloo
+    from candor.train import models, reward_model
+    from candor.train.policy import check_anchor, rloo
 
     models.quiet()
     settings, options = context.settings, context.step.options
@@ -493,41 +508,38 @@ def policy(context: Context) -> dict[str, pd.DataFrame]:
     scale, tables = trained.table("summary").iloc[0], {}
     if "ranking" in options:
         branches = context.need(f"labels_{name}").table("branches")
-        pairs = feedback.preference_pairs(ranking(context, branches), settings.threshold)
+        pairs = measure.preference_pairs(ranking(context, branches), settings.threshold)
         used = _used(pairs, context)
-        model, tokenizer, tables["judge_log"], scores = _judge(context, start, used, branches)
+        judge, _, tables["judge_log"], scores = _judge(context, start, used, branches)
         centre = scale_of(scores)["centre"]
         tables["pairs"] = pd.DataFrame([described(pairs, branches, options["ranking"] != "gold")])
     else:
-        model, centre = reward_model.load(trained.model).eval(), scale["centre"]
-        _, tokenizer = models.load_decoder(start)
+        judge, centre = reward_model.load(trained.model).eval(), scale["centre"]
     data = Dataset.from_dict({"prompt": [world.text(row) for row in _asked(context)]})  # and nothing else
     steps, every = settings[options.get("steps", "rlsf_steps")], settings.long_every if options.get("snapshots") else 0
-    config = rloo.configuration(
-        context.folder / "trainer",
-        seed=context.seed,
-        max_steps=steps,
-        per_device_train_batch_size=settings.prompts_per_step * settings.num_generations,
-        num_generations=settings.num_generations,
-        max_completion_length=world.NEW_TOKENS,
-        learning_rate=settings.rlsf_lr,
-        beta=settings.rlsf_beta,
-        logging_steps=5,
-        logging_first_step=True,
-    )
-    reward = feedback.scaled(lambda rows: reward_model.score(model, rows), tokenizer, centre, scale["divisor"])
-    trained_, tokenizer, log = rloo.train(
-        start,
+    model, tokenizer = models.load_decoder(start)
+    log = rloo(
+        model,
+        tokenizer,
         data,
-        reward,
-        config,
+        reward_model.scaled(reward_model.as_reward(judge, tokenizer), centre, scale["divisor"]),
+        {
+            "seed": context.seed,
+            "max_steps": steps,
+            "per_device_train_batch_size": settings.prompts_per_step * settings.num_generations,
+            "num_generations": settings.num_generations,
+            "max_completion_length": world.NEW_TOKENS,
+            "learning_rate": settings.rlsf_lr,
+            "beta": settings.rlsf_beta,
+            "logging_steps": 5,
+            "logging_first_step": True,
+        },
         snapshots=context.folder / "snapshots" if every else None,
         snapshot_every=every,
         progress=context.progress,
+        save=context.folder / "model",
     )
-    feedback.check_anchor(log)
-    shutil.rmtree(context.folder / "trainer", ignore_errors=True)
-    models.save_decoder(trained_, tokenizer, context.folder / "model")
+    check_anchor(log)
     return {"log": log, **tables}
 
 
@@ -535,7 +547,8 @@ def direct_preferences(context: Context) -> dict[str, pd.DataFrame]:
     """A start after DPO on the pairs of its own labels, those with an unfinished trace left out."""
     from datasets import Dataset
 
-    from candor.training import dpo, models
+    from candor.train import models
+    from candor.train.preference import dpo
 
     models.quiet()
     settings, name = context.settings, context.step.options["start"]
@@ -552,18 +565,21 @@ def direct_preferences(context: Context) -> dict[str, pd.DataFrame]:
     data = Dataset.from_dict({"prompt": [prompts[i] for i in pairs["prompt"]], **sides})
     model, tokenizer = models.load_decoder(context.need(name).model)
     steps = max(1, len(pairs) // settings.dpo_batch)
-    config = dpo.configuration(
-        context.folder / "trainer",
-        seed=context.seed,
-        max_steps=steps,
-        logging_steps=min(10, steps),
-        beta=settings.dpo_beta,
-        learning_rate=settings.dpo_lr,
-        batch_size=min(settings.dpo_batch, len(pairs)),
+    log = dpo(
+        model,
+        tokenizer,
+        data,
+        {
+            "seed": context.seed,
+            "max_steps": steps,
+            "logging_steps": min(10, steps),
+            "beta": settings.dpo_beta,
+            "learning_rate": settings.dpo_lr,
+            "per_device_train_batch_size": min(settings.dpo_batch, len(pairs)),
+        },
+        progress=context.progress,
+        save=context.folder / "model",
     )
-    log = dpo.train(model, tokenizer, data, config, progress=context.progress)
-    shutil.rmtree(context.folder / "trainer", ignore_errors=True)
-    models.save_decoder(model, tokenizer, context.folder / "model")
     return {"log": log}
 
 
@@ -576,7 +592,7 @@ def best_traces(context: Context) -> dict[str, pd.DataFrame]:
 
     Leaves three models, `model_1` to `model_3`, after the parts of training in `SFT_PARTS`.
     """
-    from candor.training import models
+    from candor.train import models, sft
 
     models.quiet()
     settings, name = context.settings, context.step.options["start"]
@@ -595,15 +611,16 @@ def best_traces(context: Context) -> dict[str, pd.DataFrame]:
         if step in stops:
             models.save_decoder(model, tokenizer, context.folder / f"model_{stops[step]}")
 
-    log = feedback.supervised(
+    log = sft.supervised(
         model,
         tokens,
-        np.where(spoken, tokens, feedback.IGNORED),
+        np.where(spoken, tokens, sft.IGNORED),
         steps=steps,
         batch_size=settings.sft_batch,
         lr=settings.sft_lr,
         seed=context.seed,
         at=keep,
+        log_every=10,
         progress=context.progress,
     )
     return {"log": log}
@@ -770,7 +787,7 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     Tables: `summary` (one row), `reliability` (mode, measure, bin, n, confidence, accuracy), and where the step says
     so `decoding`, `temperatures`, `temperature`, `trajectory`.
     """
-    from candor.training import models
+    from candor.train import models
 
     models.quiet()
     settings, options = context.settings, context.step.options

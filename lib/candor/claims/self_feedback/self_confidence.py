@@ -197,3 +197,23 @@ def selection(b: float, traces: int = 10) -> tuple[float, float]:
     if not 0 <= accuracy <= 1:
         raise ValueError(f"b is {b:g}, which makes the accuracy {accuracy:g}.")
     return float(accuracy), float(confidence - accuracy)
+
+
+def preference_pairs(confidence: np.ndarray, threshold: float = 0.9) -> pd.DataFrame:
+    """All ordered pairs of traces of one prompt, from confidences [n, K]; frozen once made.
+
+    The preferred trace has at least `threshold` and strictly more than the other; whether either is right plays no
+    part. Returns prompt, chosen, rejected (indices of traces), difference, and margin, exp(difference): van
+    Niekerk et al. (2025, arXiv 2507.21931, released code).
+
+    Examples
+    --------
+    >>> preference_pairs(np.array([[0.95, 0.95, 0.5], [0.8, 0.1, 0.2]])).round(3).to_numpy().tolist()
+    [[0.0, 0.0, 2.0, 0.45, 1.568], [0.0, 1.0, 2.0, 0.45, 1.568]]
+    """
+    confidence = np.asarray(confidence, float)
+    more = (confidence[:, :, None] > confidence[:, None]) & (confidence[:, :, None] >= threshold)
+    prompt, chosen, rejected = np.nonzero(more)
+    difference = confidence[prompt, chosen] - confidence[prompt, rejected]
+    columns = {"prompt": prompt, "chosen": chosen, "rejected": rejected, "difference": difference}
+    return pd.DataFrame(columns | {"margin": np.exp(difference)})

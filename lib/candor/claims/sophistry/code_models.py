@@ -16,15 +16,17 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from candor.claims.sophistry import code_reader, crossed, evaluators, programs
 from candor.claims.sophistry.sandbox import Pool, check
+from candor.core import runtime
 from candor.core.errors import CandorError
 from candor.core.settings import Config
 from candor.core.step import Context, Step
@@ -101,8 +103,7 @@ def _read(table: pd.DataFrame, *parts: str) -> tuple[pd.DataFrame, list[programs
 def base(context: Context) -> dict[str, pd.DataFrame]:
     """SFT on the shortest solution of each problem that passes and is not too long. Tables: log, training."""
     from candor.language_models.generation import tokenizer_of
-    from candor.training import completions
-    from candor.training.models import quiet
+    from candor.train.models import quiet
 
     quiet()
     code = context.settings["code"]
@@ -116,10 +117,48 @@ def base(context: Context) -> dict[str, pd.DataFrame]:
     if not examples:
         raise CandorError(f"No solution has {code['solution_tokens']} tokens or fewer: raise code.solution_tokens.")
     length = code["max_prompt_tokens"] + code["solution_tokens"] + 1
-    log = completions.train(
+    log = fine_tune(
         code["policy"], examples, code["sft"], code["lora"], length, context.seed, context.folder, context.progress
     )
     return {"log": log, "training": pd.DataFrame([{"examples": len(examples), "problems": len(rows)}])}
+
+
+def settings_of(recipe: Mapping, n: int, max_length: int, seed: int) -> dict:
+    """What the trainer of `models.code.sft` is told for `n` examples: cosine decay, every choice stated."""
+    from candor.train import models
+
+    steps = max(1, round(recipe["epochs"] * n / recipe["batch"]))
+    return {
+        **models.passes(recipe["batch"], recipe["micro_batch"], "code.sft"),
+        "seed": seed,
+        "max_steps": steps,
+        "learning_rate": recipe["lr"],
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": round(recipe["warmup"] * steps),
+        "weight_decay": recipe["weight_decay"],
+        "adam_beta1": 0.9,
+        "adam_beta2": 0.999,
+        "max_length": max_length,
+        "completion_only_loss": True,
+        "logging_steps": max(1, steps // 20),
+        **runtime.on_gpu(),
+    }
+
+
+def fine_tune(
+    place, rows: Sequence[Mapping[str, str]], recipe: Mapping, lora, max_length: int, seed: int, folder: Path, progress
+) -> pd.DataFrame:
+    """Train the model `place` on rows of prompt and completion; leaves `folder/model` (whole), returns the log."""
+    from datasets import Dataset
+
+    from candor.train import models, sft
+
+    model, tokenizer = models.pretrained(place, lora, seed)
+    tokenizer.chat_template = None  # prompts and completions are plain texts
+    told = settings_of(recipe, len(rows), max_length, seed)
+    log = sft.more(model, tokenizer, Dataset.from_list(list(rows)), told, resumes=True, progress=progress)
+    models.save_merged(model, tokenizer, folder / "model")
+    return log
 
 
 def setup(context: Context) -> dict[str, pd.DataFrame]:
@@ -129,7 +168,7 @@ def setup(context: Context) -> dict[str, pd.DataFrame]:
     tests: JSON of the tests that evaluators may write), fit (one row: the knobs, what they reach, `overlap`: share of
     bank tests that are rewarded, `corr_r_train` and `corr_r_star` with one evaluator's verdicts).
     """
-    from candor.training.models import quiet
+    from candor.train.models import quiet
 
     quiet()
     settings, code = context.settings, context.settings["code"]
@@ -242,7 +281,7 @@ def train(context: Context) -> dict[str, pd.DataFrame]:
     from datasets import Dataset
 
     from candor.language_models import training as language_model
-    from candor.training.models import quiet
+    from candor.train.models import quiet
 
     quiet()
     settings, arm = context.settings, context.step.options["arm"]
@@ -292,7 +331,7 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     evaluator: probability of approval), programs (the same places, text), minutes (of the sampled draw: dataset,
     multiple, reading, fpr and fpr_before of items that both get wrong), summary (a row a dataset, as `summary`).
     """
-    from candor.training.models import quiet
+    from candor.train.models import quiet
 
     quiet()
     settings, code, name = context.settings, context.settings["code"], context.step.options["arm"]

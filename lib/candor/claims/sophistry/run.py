@@ -8,7 +8,6 @@ of `r_train` permuted within each group. `selection` filters samples of the base
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -35,7 +34,7 @@ def sample(model, given: world.Problems, group: int, seed: int) -> list[tuple[in
     """
     import torch
 
-    from candor.shared_prompt import sample_groups
+    from candor.train.sharing import sample_groups
 
     prompts = [world.tokens_of(prompt) for prompt in given.prompts()]
     found = []
@@ -103,62 +102,27 @@ def base(context: Context) -> dict[str, pd.DataFrame]:
     """A decoder from scratch, trained on reference programs, with loss on the program only."""
     import torch
 
-    from candor.training import models
+    from candor.train import models, sft
 
     models.quiet()
     settings = context.settings
     torch.manual_seed(context.seed)
     model = models.new_decoder(len(world.VOCABULARY), world.PAD, world.EOS, **{name: settings[name] for name in _MODEL})
     tokens, spoken = world.documents(_problems(context, "sft"))
-    log = supervised(
+    log = sft.supervised(
         model,
         tokens,
-        spoken,
+        np.where(spoken, tokens, sft.IGNORED),
         steps=settings.base_steps,
         batch_size=settings.base_batch,
         lr=settings.base_lr,
         weight_decay=settings.base_weight_decay,
+        one_cycle=True,
         seed=context.seed,
         progress=context.progress,
     )
     models.save_decoder(model, world.tokenizer(), context.folder / "model")
     return {"log": log}
-
-
-def supervised(model, tokens, spoken, *, steps, batch_size, lr, weight_decay, seed, progress) -> pd.DataFrame:
-    """`steps` batches of documents [n, L] with loss on the tokens in `spoken` [n, L]; returns step, loss, seconds.
-
-    Passes over the documents in a new order each, AdamW with a one-cycle learning rate, gradient clipped at 1.
-    """
-    import time
-
-    import torch
-
-    order = np.random.default_rng(seed)
-    passes = -(-steps * batch_size // len(tokens))
-    index = np.concatenate([order.permutation(len(tokens)) for _ in range(passes)])
-    tokens, spoken = torch.as_tensor(tokens), torch.as_tensor(spoken)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=lr, total_steps=steps)
-    model.train()
-    rows, start = [], time.perf_counter()
-    for step in range(steps):
-        batch = index[step * batch_size : (step + 1) * batch_size]
-        ids, targets = tokens[batch], spoken[batch, 1:]
-        hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state[targets]
-        loss = torch.nn.functional.cross_entropy(model.lm_head(hidden), ids[:, 1:][targets])
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        if (step + 1) % 50 == 0 or step + 1 == steps:
-            if not torch.isfinite(loss):
-                raise CandorError(f"The loss became {loss.item()} at step {step + 1}: lower the learning rate.")
-            rows.append({"step": step + 1, "loss": loss.item(), "seconds": time.perf_counter() - start})
-            progress(step + 1, steps)
-    model.eval()
-    return pd.DataFrame(rows)
 
 
 def setup(context: Context) -> dict[str, pd.DataFrame]:
@@ -168,7 +132,7 @@ def setup(context: Context) -> dict[str, pd.DataFrame]:
     what they reach, overlap of the evaluators' tests with the reward's, correlations with a single evaluator);
     `rl_programs` (problem, program: samples on the training problems), `eval_programs` (draw, problem, program).
     """
-    from candor.training import models
+    from candor.train import models
 
     models.quiet()
     settings, seed = context.settings, context.seed
@@ -239,7 +203,7 @@ def passing(given: world.Problems, tests: np.ndarray, name: str) -> Callable:
 
 def _reward(context: Context, given: world.Problems, tokenizer) -> Callable:
     from candor import rewards
-    from candor.training import reward_model as preference
+    from candor.train import reward_model as preference
 
     name = context.step.options["reward"]
     if name == "r_star":
@@ -257,39 +221,35 @@ def arm(context: Context) -> dict[str, pd.DataFrame]:
     """The base, trained on by GRPO with the arm's reward and an anchor to the base."""
     from datasets import Dataset
 
-    from candor.training import grpo, models
+    from candor.train import models, policy
 
     models.quiet()
     settings, options = context.settings, context.step.options
     # From its folder: the trainer loads its reference from where the model says that it came from.
     model, tokenizer = models.load_decoder(context.need("base").model)
     given = _problems(context, "rl")
-    config = grpo.configuration(
-        context.folder / "trainer",
-        seed=context.seed,
-        max_steps=settings.grpo_steps,
-        per_device_train_batch_size=settings.prompts_per_step * settings.num_generations,
-        num_generations=settings.num_generations,
-        max_completion_length=world.NEW_TOKENS,
-        learning_rate=settings.grpo_lr,
-        beta=options.get("beta", settings.kl_weight),
-        logging_first_step=True,
-    )
-    log = grpo.train(
+    log = policy.grpo(
         model,
         tokenizer,
         Dataset.from_dict({"prompt": given.prompts(), "problem": np.arange(len(given))}),
         [_reward(context, given, tokenizer)],
         [1.0],
-        config,
+        {
+            "seed": context.seed,
+            "max_steps": settings.grpo_steps,
+            "per_device_train_batch_size": settings.prompts_per_step * settings.num_generations,
+            "num_generations": settings.num_generations,
+            "max_completion_length": world.NEW_TOKENS,
+            "learning_rate": settings.grpo_lr,
+            "beta": options.get("beta", settings.kl_weight),
+            "logging_first_step": True,
+        },
         snapshots=context.folder / "snapshots" if options.get("snapshots") else None,
         snapshot_every=settings.snapshot_every,
         progress=context.progress,
+        save=context.folder / "model",
     )
-    if config.beta and abs(log["kl"].iloc[0]) > 1e-3:
-        raise CandorError(f"The anchor is not the base: KL {log['kl'].iloc[0]:.3g} before the first update.")
-    shutil.rmtree(context.folder / "trainer", ignore_errors=True)  # the trainer makes it and leaves it empty
-    models.save_decoder(model, tokenizer, context.folder / "model")
+    policy.check_anchor(log)
     return {"log": log}
 
 
@@ -313,8 +273,8 @@ def reward_model(context: Context) -> dict[str, pd.DataFrame]:
     mean score, in units of score_sd, of class 2's programs by form: score_line, score_right and score_wrong, explicit
     programs whose rule is right or wrong).
     """
-    from candor.training import models
-    from candor.training import reward_model as preference
+    from candor.train import models
+    from candor.train import reward_model as preference
 
     models.quiet()
     settings, seed = context.settings, context.seed
@@ -341,17 +301,19 @@ def reward_model(context: Context) -> dict[str, pd.DataFrame]:
         for i, p in zip(problem, programs)
     ]
     model = preference.load(context.need("base").model, seed)
-    config = preference.configuration(
-        context.folder / "trainer",
-        seed=seed,
-        max_steps=settings.rm_steps,
-        learning_rate=settings.rm_lr,
-        batch_size=settings.rm_batch,
+    log = preference.bradley_terry(
+        model,
+        tokenizer,
+        *([rows[i] for i in column] for column in used.T),
+        {
+            "seed": seed,
+            "max_steps": settings.rm_steps,
+            "learning_rate": settings.rm_lr,
+            "per_device_train_batch_size": settings.rm_batch,
+        },
+        progress=context.progress,
+        save=context.folder / "model",
     )
-    chosen, rejected = ([rows[i] for i in column] for column in used.T)
-    log = preference.train(model, tokenizer, chosen, rejected, config, progress=context.progress)
-    shutil.rmtree(context.folder / "trainer", ignore_errors=True)
-    models.save_decoder(model, tokenizer, context.folder / "model")
     scores = preference.score(model, rows)
     spread = float(scores.std())
     if not spread:
@@ -588,7 +550,7 @@ def shown(after: Output, before: Output, panel: Panel) -> pd.DataFrame:
 
 def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     """The measures of an arm against the base of its seed, at the evaluation problems."""
-    from candor.training import models
+    from candor.train import models
 
     models.quiet()
     settings, options = context.settings, context.step.options
@@ -673,7 +635,7 @@ def selection(context: Context) -> dict[str, pd.DataFrame]:
     `slopes` (a row a reward and quantity: slope, the derivative at the start; covariance and the reward's variance,
     within problems).
     """
-    from candor.training import models
+    from candor.train import models
 
     models.quiet()
     settings = context.settings

@@ -232,7 +232,7 @@ class Scorer:
         import torch
 
         from candor.language_models.generation import tokenizer_of
-        from candor.training import reward_model
+        from candor.train import reward_model
 
         gpu = torch.cuda.is_available()
         self.model = (
@@ -241,7 +241,7 @@ class Scorer:
         self.tokenizer, self.mean, self.sd = tokenizer_of(place), mean, sd
 
     def __call__(self, texts: Sequence[str], batch: int = 4) -> np.ndarray:
-        from candor.training import reward_model
+        from candor.train import reward_model
 
         raw = reward_model.score(self.model, ids_of(self.tokenizer, texts), batch)
         return (raw - self.mean) / (2 * self.sd)

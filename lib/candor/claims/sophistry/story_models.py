@@ -91,8 +91,8 @@ def reward(context: Context) -> dict[str, pd.DataFrame]:
     Tables: fit (shift, slope and what they reach on finished arguments), reward (a row a view of the reward model,
     blind and sighted: pair_accuracy on held-out pairs, pairs, mean and sd of its scores), log.
     """
-    from candor.training import reward_model as recipe
-    from candor.training.models import quiet
+    from candor.train import reward_model as recipe
+    from candor.train.models import quiet
 
     quiet()
     settings, chosen, seed = context.settings, context.settings["stories"], context.seed
@@ -151,29 +151,23 @@ def train_reward_model(chosen: Mapping, tokenizer, good, bad, seed: int, folder,
     """The policy with a scalar head, trained on pairs of token ids; leaves `folder/model`, returns the log."""
     import torch
 
-    from candor.training import reward_model as recipe
+    from candor.train import reward_model as recipe
 
     # In float32: as they are stored, in bfloat16, the weights would swallow steps of this size.
     model, gpu = recipe.load(chosen["policy"], seed).float(), torch.cuda.is_available()
     model.config.pad_token_id = tokenizer.pad_token_id
     batch = chosen["reward_batch"]
-    config = recipe.configuration(
-        folder / "trainer",
-        seed=seed,
-        max_steps=chosen["reward_steps"],
-        learning_rate=chosen["reward_lr"],
-        batch_size=1 if gpu else batch,
-        gradient_accumulation_steps=batch if gpu else 1,
-        bf16=gpu,
-        gradient_checkpointing=gpu,
-        logging_steps=max(1, chosen["reward_steps"] // 20),
-    )
-    config._n_gpu = min(config.n_gpu, 1)
-    log = recipe.train(model, tokenizer, good, bad, config, progress=progress)
-    model.save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
-    shutil.rmtree(folder / "trainer", ignore_errors=True)
-    return log
+    told = {
+        "seed": seed,
+        "max_steps": chosen["reward_steps"],
+        "learning_rate": chosen["reward_lr"],
+        "per_device_train_batch_size": 1 if gpu else batch,
+        "gradient_accumulation_steps": batch if gpu else 1,
+        "bf16": gpu,
+        "gradient_checkpointing": gpu,
+        "logging_steps": max(1, chosen["reward_steps"] // 20),
+    }
+    return recipe.bradley_terry(model, tokenizer, good, bad, told, progress=progress, save=folder / "model")
 
 
 def train(context: Context) -> dict[str, pd.DataFrame]:
@@ -182,7 +176,7 @@ def train(context: Context) -> dict[str, pd.DataFrame]:
 
     from candor.language_models import training as language_model
     from candor.language_models.generation import tokenizer_of
-    from candor.training.models import quiet
+    from candor.train.models import quiet
 
     quiet()
     settings, chosen, options = context.settings, context.settings["stories"], context.step.options
@@ -223,7 +217,7 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     Tables: outputs (the columns of `argue` without the text, approval), texts (question_id, first, text), summary (one
     row, as `summary`).
     """
-    from candor.training.models import quiet
+    from candor.train.models import quiet
 
     quiet()
     settings, chosen, options = context.settings, context.settings["stories"], context.step.options

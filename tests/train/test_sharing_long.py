@@ -4,18 +4,16 @@ import warnings
 
 import pytest
 import torch
-from candor import long_prompts
 from candor.core.errors import CandorError
-from candor.long_prompts import pack, rows_that_fit, sample, share_prompts
-from candor.shared_prompt import left_pad
-from candor.training import grpo, models
-from candor.training.long_prompts import LongPromptGRPOTrainer
+from candor.train import fit, models, policy, sharing_long
+from candor.train.sharing import left_pad
+from candor.train.sharing_long import LongPromptGRPOTrainer, pack, rows_that_fit, sample, share_prompts
 from candor.witnesses import world
 from numerics import assert_close
 from peft import LoraConfig, get_peft_model
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import Qwen2Config, Qwen2ForCausalLM
-from trl import GRPOTrainer
+from trl import GRPOConfig, GRPOTrainer
 
 PROMPTS, GROUP, LENGTH = 3, 4, 12
 TARGETS = ["q_proj", "v_proj", "down_proj"]
@@ -55,18 +53,15 @@ def length_of_text(completions, **kwargs):
 
 
 def trainer(kind, tmp_path, lora=False, **settings):
-    config = grpo.configuration(
-        tmp_path / "trainer",
-        **{
-            "per_device_train_batch_size": PROMPTS * GROUP,
-            "num_generations": GROUP,
-            "max_completion_length": LENGTH,
-            "learning_rate": 1e-2,
-            "gradient_checkpointing_kwargs": {"use_reentrant": False},
-            "seed": 5,
-            **settings,
-        },
-    )
+    house = {
+        "per_device_train_batch_size": PROMPTS * GROUP,
+        "num_generations": GROUP,
+        "max_completion_length": LENGTH,
+        "learning_rate": 1e-2,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
+        "seed": 5,
+    }
+    config = fit.configuration(GRPOConfig, policy.GRPO | house | settings, tmp_path)
     dataset, model = world.prompts("train", 5, 60), decoder(lora)
     if not lora:  # the anchor is loaded from where the model came from
         model.save_pretrained(tmp_path / "base")
@@ -123,13 +118,13 @@ def test_log_probs_entropies_and_gradients_are_those_of_trl(tmp_path, lora, chec
 
 def test_mixed_precision_agrees_as_far_as_it_reaches(tmp_path):
     ids, mask = batch()
-    found = []
+    both = []
     for kind in (GRPOTrainer, LongPromptGRPOTrainer):
         one = trainer(kind, tmp_path, bf16=True)
-        found.append(one._get_per_token_logps_and_entropies(one.model, ids, mask, LENGTH)[0])
+        both.append(one._get_per_token_logps_and_entropies(one.model, ids, mask, LENGTH)[0])
     exact = trainer(GRPOTrainer, tmp_path)
     exact = exact._get_per_token_logps_and_entropies(exact.model, ids, mask, LENGTH)[0]
-    theirs, ours = ((values.float() - exact).abs().mean() for values in found)
+    theirs, ours = ((values.float() - exact).abs().mean() for values in both)
     assert 0 < ours < 1.5 * theirs < 0.1
     drawn, _ = one._generate_single_turn(batch_prompts_of(ids, mask), None, {}, GROUP)
     assert len(drawn) == len(ids) and max(map(len, drawn)) == LENGTH
@@ -190,13 +185,10 @@ def test_the_sampler_draws_what_generate_draws(lora):
     assert len({len(row) for row in ours}) > 5, "rows end at different steps"
     for row, expected in zip(ours, theirs.tolist()):
         assert row == expected[: len(row)] and set(expected[len(row) :]) <= {world.PAD}
-    assert torch.rand(1).item() == rand_after(model, ids, mask, length, settings), "no random number more or less"
-
-
-def rand_after(model, ids, mask, length, settings):
+    left = torch.rand(1)
     torch.manual_seed(3)
     model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=length, **settings)
-    return torch.rand(1).item()
+    assert torch.rand(1) == left, "no random number more or less"
 
 
 def batch_prompts_of(ids, mask):
@@ -225,8 +217,8 @@ def test_finished_completions_leave_the_batch(monkeypatch):
     model = decoder().eval()
     share_prompts(model)
     sizes = []
-    run = long_prompts._Decoding.step
-    monkeypatch.setattr(long_prompts._Decoding, "step", lambda s, t, n: sizes.append(len(t)) or run(s, t, n))
+    run = sharing_long._Decoding.step
+    monkeypatch.setattr(sharing_long._Decoding, "step", lambda s, t, n: sizes.append(len(t)) or run(s, t, n))
     rows = [list(row) for row in batch_prompts() for _ in range(GROUP)]
     sample(model, rows, 60, eos=[world.EOS, *range(5, 12)], pad=world.PAD)
     assert sizes[0] == len(rows) and sizes[-1] < len(rows) // 2 and sizes == sorted(sizes, reverse=True)

@@ -1,33 +1,51 @@
-"""Long prompts of pretrained models, computed once: attention, packing and sampling for groups of completions.
+"""Long prompts of pretrained models, computed once: attention, packing and sampling, and GRPO with them.
 
 Supports: decoders of transformers that choose their attention by name and take keyword arguments down to it (Qwen2,
-Llama and kin), full attention in every layer, float32 or bfloat16, with or without LoRA adapters.
-Raises: `CandorError` by `obstacle`'s sentence where a model does not fit.
+Llama and kin), full attention in every layer, float32 or bfloat16, with or without LoRA adapters. The trainer: gradient
+checkpointing, micro-batches smaller than a group, several processes with plain data parallelism or DeepSpeed up to ZeRO
+stage 2, vLLM for the sampling.
+Assumes: TRL 1.16 (three private methods are overridden; the lock pins it).
+Raises: `CandorError` by `obstacle`'s sentence where a model does not fit, and for an unknown attention route.
 
-`shared_prompt.py` does the same for small worlds by one mask over everything. Here a mask of a packed row would be
-larger than the weights (52,000 x 52,000 at 3,072 prompt tokens and 32 completions of 1,536), so attention is cut where
-the groups are: a prompt attends to itself, a completion to its prompt and itself. Training has two routes: fused SDPA
-kernels over the pieces, or FlexAttention over the packed row, which skips what its block mask leaves empty. Decoding
-reads a prompt's keys once a group and merges them with a completion's own keys by their softmax sums (Juravsky et al.
-2024, Hydragen).
+`sharing` does the same for small worlds by one mask over everything. Here a mask of a packed row would be larger than
+the weights (52,000 x 52,000 at 3,072 prompt tokens and 32 completions of 1,536), so attention is cut where the groups
+are: a prompt attends to itself, a completion to its prompt and itself. Training has two routes: fused SDPA kernels over
+the pieces, or FlexAttention over the packed row, which skips what its block mask leaves empty. Decoding reads a
+prompt's keys once a group and merges them with a completion's own keys by their softmax sums (Juravsky et al. 2024,
+Hydragen).
+
+TRL runs the prompt through the model once a completion, when it samples and when it scores, and pads completions to
+the longest. Here sampling prefills a prompt once a group, and a micro-batch is one row without padding in which each
+distinct prompt stands once. Everything else is TRL's, its chunked head included, which on a GPU projects completion
+tokens only. Where a model or a batch does not fit, TRL's own pass is used, with a warning. One difference remains: TRL
+deals the rows of a batch to micro-batches at random, here those of a prompt stay together. A loss that is normalised
+within a micro-batch (`bnpo`, `grpo`) weighs tokens by other neighbours then; the others do not change.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.flex_attention import compile_friendly_flex_attention, repeat_kv
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+from trl import GRPOTrainer
+from trl.trainer.utils import split_tensor_dict
 
 from candor.core.errors import CandorError
+from candor.train.sharing import Rows, decoder_of
 
+ROUTES = ("sdpa", "flex")
 ATTENTION = "candor_shared_prompt"  # how transformers knows the attention below
 _BLOCK = 64  # own keys of a decoded completion are read in multiples of this: few shapes for CUDA graphs
 _CROWD = 0.75  # finished completions leave the batch when what remains fits into this part of it
@@ -71,7 +89,7 @@ def share_prompts(decoder) -> None:
     decoder.set_attn_implementation(ATTENTION)
 
 
-def _no_mask(device) -> torch.Tensor:
+def _no_mask(device) -> Tensor:
     """Four dimensions: transformers builds no mask of its own, and hands this one to `_attention`, which ignores it."""
     return torch.zeros(1, 1, 1, 1, device=device)
 
@@ -80,19 +98,19 @@ def _no_mask(device) -> torch.Tensor:
 class _Group:
     start: int  # where the group begins in the packed row
     prefix: int  # tokens that all its completions share
-    index: torch.Tensor  # [completions, longest]: places of their tokens; short ones repeat their last
-    real: torch.Tensor  # [tokens]: which of those, flattened, are no repetition
+    index: Tensor  # [completions, longest]: places of their tokens; short ones repeat their last
+    real: Tensor  # [tokens]: which of those, flattened, are no repetition
 
 
 @dataclass(frozen=True)
 class Packed:
     """Rows of prompt and completion as one row without padding, in which each distinct prompt occurs once."""
 
-    input_ids: torch.Tensor  # [1, T]
-    position_ids: torch.Tensor  # [1, T]
-    labels: torch.Tensor  # [1, T]: the token after each, -100 inside prompts
-    scored: torch.Tensor  # [completion tokens]: where labels are not -100
-    place: torch.Tensor  # [completion tokens]: where each label belongs in [rows, completion_length], flattened
+    input_ids: Tensor  # [1, T]
+    position_ids: Tensor  # [1, T]
+    labels: Tensor  # [1, T]: the token after each, -100 inside prompts
+    scored: Tensor  # [completion tokens]: where labels are not -100
+    place: Tensor  # [completion tokens]: where each label belongs in [rows, completion_length], flattened
     groups: tuple[_Group, ...]
     block_mask: object | None  # for FlexAttention
     shape: tuple[int, int]
@@ -108,28 +126,32 @@ class Packed:
             "shared_prompt": self,
         }
 
-    def unpack(self, values: torch.Tensor) -> torch.Tensor:
-        """Values at the packed labels [1, T] as [rows, completion_length], zero where there is no token."""
+    def unpack(self, values: Float[Tensor, "1 all"] | Int[Tensor, "1 all"]) -> Tensor:
+        """Values at the packed labels as [rows, completion_length], zero where there is no token."""
         chosen = values[0].index_select(0, self.scored)
         flat = values.new_zeros(self.shape[0] * self.shape[1]).index_put((self.place,), chosen)
         # The first value connects an empty batch to the model, so that `backward` works on it as well.
         return (flat + 0 * values[0, 0]).view(self.shape)
 
-    def attend(self, module, query, key, value, scaling) -> torch.Tensor:
-        """Attention of a packed row: query [1, heads, T, d], key and value [1, key heads, T, d]; [1, T, heads, d]."""
+    def attend(
+        self,
+        module,
+        query: Float[Tensor, "1 heads all size"],
+        key: Float[Tensor, "1 key_heads all size"],
+        value: Float[Tensor, "1 key_heads all size"],
+        scaling: float | None,
+    ) -> Float[Tensor, "1 all heads size"]:
+        """Attention of a packed row."""
         repeats = query.shape[1] // key.shape[1]
         if self.block_mask is not None:
             # Fewer key heads than query heads in one kernel only where their number is a power of two.
             if query.shape[1] & (query.shape[1] - 1):
                 key, value, repeats = repeat_kv(key, repeats), repeat_kv(value, repeats), 1
             options = {"block_mask": self.block_mask, "scale": scaling, "enable_gqa": repeats > 1}
+            flex = partial(compile_friendly_flex_attention, training=module.training)
             if query.device.type == "cpu":
-                from torch.nn.attention.flex_attention import flex_attention
-
-                return flex_attention(query, key, value, **options).transpose(1, 2)
-            return compile_friendly_flex_attention(query, key, value, training=module.training, **options).transpose(
-                1, 2
-            )
+                from torch.nn.attention.flex_attention import flex_attention as flex
+            return flex(query, key, value, **options).transpose(1, 2)
         if query.dtype == torch.float32:  # the fused kernels for float32 want as many key heads as query heads
             key, value, repeats = repeat_kv(key, repeats), repeat_kv(value, repeats), 1
         options = {"scale": scaling, "enable_gqa": repeats > 1}
@@ -157,8 +179,13 @@ class Packed:
         return torch.cat(parts)[None]
 
 
-def pack(input_ids, attention_mask, completion_length: int, route: str = "sdpa") -> Packed:
-    """Pack rows [B, prompt + completion] as TRL makes them: prompts padded left, completions padded right.
+def pack(
+    input_ids: Int[Tensor, "rows length"],
+    attention_mask: Int[Tensor, "rows length"],
+    completion_length: int,
+    route: str = "sdpa",
+) -> Packed:
+    """Pack rows of prompt and completion as TRL makes them: prompts padded left, completions padded right.
 
     Rows with equal prompts share one copy, wherever they stand in the batch; a completion that is masked out (as TRL
     does with truncated ones) takes no room. A completion begins with the prompt's last token, which predicts its first
@@ -215,13 +242,16 @@ def _block_mask(owner, branch):
     """FlexAttention's mask of a packed row: a token sees what came before it in its prompt and its completion."""
     from torch.nn.attention.flex_attention import create_block_mask
 
-    def visible(batch, head, query, key):
-        mine = (branch[key] == -1) | (branch[key] == branch[query])
-        return (query >= key) & (owner[query] == owner[key]) & mine
-
     length = len(owner)
     compiled = owner.device.type != "cpu"  # else the whole mask is made before it is cut into blocks
-    return create_block_mask(visible, None, None, length, length, device=owner.device, _compile=compiled)
+    return create_block_mask(
+        lambda batch, head, query, key: (
+            (query >= key) & (owner[query] == owner[key]) & ((branch[key] == -1) | (branch[key] == branch[query]))
+        ),
+        *(None, None, length, length),
+        device=owner.device,
+        _compile=compiled,
+    )
 
 
 def _scores(query, key):
@@ -238,7 +268,7 @@ class _Decoding:
     It is a cache to the model (`update`) and the shared prompt to the attention (`attend`).
     """
 
-    def __init__(self, decoder, prompts: Sequence[Sequence[int]], cells: int, length: int, graphs: bool):
+    def __init__(self, decoder, prompts: Rows, cells: int, length: int, graphs: bool):
         self.model, self.length, self.graphs = decoder.base_model, length, {} if graphs else None
         device = decoder.device
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
@@ -274,7 +304,7 @@ class _Decoding:
     def get_seq_length(self, *_, **__) -> int:
         return 0  # positions are given; nothing else may rest on it
 
-    def attend(self, module, query, key, value, scaling) -> torch.Tensor:
+    def attend(self, module, query, key, value, scaling) -> Tensor:
         prompt_keys, prompt_values = self.prompt[module.layer_idx]
         own_keys, own_values = (whole[:, :, : self.width] for whole in self.own[module.layer_idx])
         n, (cells, heads, _, size), kv = len(prompt_keys), query.shape, own_keys.shape[1]
@@ -296,7 +326,7 @@ class _Decoding:
         attended = attended + by_cell(own).to(value.dtype) @ own_values.to(value.dtype)
         return (attended / by_cell(total)).to(value.dtype).reshape(cells, 1, heads, size)
 
-    def step(self, tokens: torch.Tensor, number: int) -> torch.Tensor:
+    def step(self, tokens: torch.Tensor, number: int) -> Tensor:
         """Hidden states [cells, H] after the `number`-th token of every cell."""
         self.tokens.copy_(tokens[:, None])
         self.slot.fill_(number)
@@ -317,7 +347,7 @@ class _Decoding:
         graph.replay()
         return output
 
-    def _run(self, width: int) -> torch.Tensor:
+    def _run(self, width: int) -> Tensor:
         self.width = width
         self.own_bias = torch.zeros(width, device=self.slot.device).masked_fill_(
             torch.arange(width, device=self.slot.device) > self.slot, -torch.inf
@@ -360,7 +390,7 @@ def rows_that_fit(decoder, prompt: int, group: int, length: int, free: float) ->
 @torch.no_grad()
 def sample(
     decoder,
-    prompts: Sequence[Sequence[int]],
+    prompts: Rows,
     max_new_tokens: int,
     *,
     eos: Sequence[int],
@@ -396,27 +426,27 @@ def _sample_batch(decoder, prompts, max_new_tokens, eos, pad, temperature, cuda_
     runs = [[row for row, _ in run] for _, run in groupby(enumerate(prompts), key=lambda item: item[1])]
     cells = max(map(len, runs))
     state = _Decoding(decoder, [prompts[run[0]] for run in runs], cells, max_new_tokens - 1, cuda_graphs)
-    # Row of every cell. Groups are filled up to one size with what is there already; such cells are not `live`.
-    grid = [run + run[:1] * (cells - len(run)) for run in runs]
-    live = [[place < len(run) for place in range(cells)] for run in runs]
     hidden = state.hidden.repeat_interleave(cells, 0)
     running = torch.ones(len(prompts), dtype=torch.bool, device=device)
     ends = torch.tensor(sorted(eos), device=device)
-    drawn, tokens = None, []
+    tokens = []
+
+    def filled(part: list[int], size: int) -> list[int]:  # groups are filled up to one size with what is there already
+        return part + part[:1] * (size - len(part))
 
     def places():
-        flat = [row for rows in grid for row in rows]
-        chosen = [cell for cell, alive in enumerate(alive for of_run in live for alive in of_run) if alive]
-        whole = flat == list(range(len(prompts)))
-        return *(torch.tensor(part, device=device) for part in (flat, chosen)), whole
+        """Row of every cell, the cells that are no filling, and whether that is all rows in order."""
+        rows = [row for run in runs for row in filled(run, cells)]
+        real = [number * cells + place for number, run in enumerate(runs) for place in range(len(run))]
+        return *(torch.tensor(part, device=device) for part in (rows, real)), rows == list(range(len(prompts)))
 
-    row_of, chosen, whole = places()
+    row_of, real, whole = places()
     for number in range(max_new_tokens):
         probabilities = (head(hidden).float() / temperature).softmax(-1)
         if not whole:  # draw for all rows, so that every row keeps the random numbers that `generate` would give it
             those_left = probabilities
             probabilities = torch.ones(len(prompts), those_left.shape[1], device=device)
-            probabilities[row_of[chosen]] = those_left[chosen]
+            probabilities[row_of[real]] = those_left[real]
             del those_left
         drawn = torch.multinomial(probabilities, 1).squeeze(1)
         del probabilities
@@ -426,24 +456,144 @@ def _sample_batch(decoder, prompts, max_new_tokens, eos, pad, temperature, cuda_
         at_work = running.tolist()
         if number + 1 == max_new_tokens or not any(at_work):
             break
-        left = [
-            [place for place, row in enumerate(rows) if at_work[row] and live[run][place]]
-            for run, rows in enumerate(grid)
-        ]
+        left = [[place for place, row in enumerate(run) if at_work[row]] for run in runs]
         width, kept = max(map(len, left)), [run for run, of_run in enumerate(left) if of_run]
         if width * len(kept) <= _CROWD * len(row_of):
-            chosen_cells, new_grid, new_live = [], [], []
-            for run in kept:
-                filled = left[run] + left[run][:1] * (width - len(left[run]))
-                chosen_cells += [run * len(grid[run]) + place for place in filled]
-                new_grid.append([grid[run][place] for place in filled])
-                new_live.append([place < len(left[run]) for place in range(width)])
-            state.keep(kept, chosen_cells)
-            grid, live = new_grid, new_live
-            row_of, chosen, whole = places()
+            state.keep(kept, [run * cells + place for run in kept for place in filled(left[run], width)])
+            runs, cells = [[runs[run][place] for place in left[run]] for run in kept], width
+            row_of, real, whole = places()
         hidden = state.step(drawn[row_of], number)
     found = []
     for row in torch.stack(tokens, 1).tolist():
         end = next((place for place, token in enumerate(row) if token in eos), len(row) - 1)
         found.append(row[: end + 1])
     return found
+
+
+class LongPromptGRPOTrainer(GRPOTrainer):
+    """TRL's trainer with shared prompts.
+
+    `attention`: "sdpa" (fused kernels over the parts of a packed row) or "flex" (FlexAttention over the whole row;
+    compiled, on a GPU only). `sampling_rows`: completions decoded at once (None: what fits into memory).
+    `cuda_graphs`: replay the decoding step instead of launching its kernels one by one.
+    """
+
+    def __init__(
+        self, *args, attention: str = "sdpa", sampling_rows: int | None = None, cuda_graphs: bool = False, **kwargs
+    ):
+        if attention not in ROUTES:
+            raise CandorError(f"The attention route {attention!r} does not exist: choose one of {', '.join(ROUTES)}.")
+        super().__init__(*args, **kwargs)
+        self.attention, self.sampling_rows, self.cuda_graphs = attention, sampling_rows, cuda_graphs
+        self._slow = self._obstacle()
+        if self._slow:
+            warnings.warn(f"TRL's slower passes are used, because {self._slow}.", stacklevel=2)
+            return
+        for model in (self.model, self.ref_model):
+            if model is not None:
+                share_prompts(decoder_of(self.accelerator.unwrap_model(model)))
+
+    @property
+    def batches_itself(self) -> bool:
+        """Whether sampling cuts its rows to the memory that is free."""
+        return not self._slow and self._plain_draws()
+
+    def _obstacle(self) -> str | None:
+        from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+
+        if self.is_fsdp_enabled or is_deepspeed_zero3_enabled():
+            return "the weights are cut over processes"
+        peft = getattr(self.accelerator.unwrap_model(self.model), "active_peft_config", None)
+        if getattr(peft, "is_prompt_learning", False):
+            return "the adapter is made of prompts"
+        if self.attention == "flex" and self.accelerator.device.type == "cpu":
+            return "FlexAttention has no backward pass on a CPU"
+        return obstacle(decoder_of(self.accelerator.unwrap_model(self.model)))
+
+    def _plain_draws(self) -> bool:
+        """Whether sampling needs nothing but a temperature."""
+        return (
+            not self.top_k
+            and self.top_p == 1.0
+            and not self.min_p
+            and self.repetition_penalty == 1.0
+            and not self.args.generation_kwargs
+        )
+
+    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, *args, **kwargs):
+        others = self.use_vllm or self.use_transformers_continuous_batching
+        if others or self._slow or images or multimodal_fields or not self._plain_draws():
+            if not (others or self._slow):
+                warnings.warn("Sampling needs more than a temperature: TRL's slower pass is used.", stacklevel=2)
+            return super()._generate_single_turn(prompt_ids, images, multimodal_fields, *args, **kwargs)
+        model = self.accelerator.unwrap_model(self.model_wrapped)
+        was_training = model.training
+        model.eval()
+        try:
+            with self.accelerator.autocast():  # held over all steps: weights are cast once, not once a token
+                completion_ids = sample(
+                    decoder_of(self.accelerator.unwrap_model(model)),
+                    prompt_ids,
+                    self.max_completion_length,
+                    eos=self.eos_token_ids,
+                    pad=self._tokenizer.pad_token_id,
+                    temperature=self.temperature,
+                    rows=self.sampling_rows,
+                    cuda_graphs=self.cuda_graphs,
+                )
+        finally:
+            model.train(was_training)
+        return completion_ids, None
+
+    def _prepare_inputs(self, generation_batch):
+        before = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        after = self._buffered_inputs
+        if self._slow or after is before or after is None or len(after) == 1:
+            return inputs
+        # TRL has dealt the rows to micro-batches at random: keep its order, but the rows of a prompt together.
+        whole = {
+            name: torch.cat([part[name] for part in after]) if isinstance(first, torch.Tensor) and first.ndim else first
+            for name, first in after[0].items()
+        }
+        seen: dict[tuple, int] = {}
+        rank = [seen.setdefault(tuple(row), len(seen)) for row in whole["prompt_ids"].tolist()]
+        order = torch.tensor(sorted(range(len(rank)), key=rank.__getitem__), device=whole["prompt_ids"].device)
+        whole = {name: of[order] if isinstance(of, torch.Tensor) and of.ndim else of for name, of in whole.items()}
+        self._buffered_inputs = split_tensor_dict(whole, len(after))
+        return self._buffered_inputs[self._step % self.args.steps_per_generation]
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model,
+        input_ids,
+        attention_mask,
+        logits_to_keep,
+        batch_size=None,
+        compute_entropy=False,
+        compute_aux_loss=False,
+        **others,
+    ):
+        more = compute_aux_loss or any(value is not None for value in others.values())
+        if self._slow or more:
+            if not self._slow:
+                warnings.warn("Images or experts in a batch: TRL's slower pass is used.", stacklevel=2)
+            return super()._get_per_token_logps_and_entropies(
+                model,
+                input_ids,
+                attention_mask,
+                logits_to_keep,
+                batch_size,
+                compute_entropy,
+                compute_aux_loss,
+                **others,
+            )
+        log_probs, entropies = [], []
+        for ids, mask in zip(*(rows.split(batch_size or len(input_ids)) for rows in (input_ids, attention_mask))):
+            packed = pack(ids, mask, logits_to_keep, self.attention)
+            with self.accelerator.autocast():
+                output = model(**packed.arguments())
+            log_probs.append(packed.unpack(output.log_probs))
+            if compute_entropy:
+                entropies.append(packed.unpack(output.entropy))
+        return torch.cat(log_probs), torch.cat(entropies) if compute_entropy else None, None

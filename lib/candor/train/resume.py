@@ -15,6 +15,11 @@ import warnings
 from functools import cache
 from pathlib import Path
 
+import torch
+from transformers import TrainerCallback
+from transformers.trainer_utils import SaveStrategy
+from trl.trainer.utils import RepeatSampler
+
 from candor.core import runtime
 
 _NOTE = "candor.json"
@@ -31,26 +36,25 @@ def place() -> Path | None:
 def last_whole(folder: Path) -> Path | None:
     """The last checkpoint in `folder` whose files are all there in full; what is not whole is removed, with a warning
     unless it was cut off as it was written."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
-    for path in found:
+    for path in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True):
         try:
-            wanted = json.loads((path / _NOTE).read_text())["files"]
-        except (OSError, ValueError, KeyError, TypeError):
-            shutil.rmtree(path, ignore_errors=True)
-            continue
-        wrong = [name for name, size in wanted.items() if _size(path / name) != size]
-        if not wrong:
+            sizes = json.loads((path / _NOTE).read_text())["files"]
+            wrong = [name for name, size in sizes.items() if size != _sizes(path).get(name)]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            wrong = None
+        if wrong == []:
             return path
-        warnings.warn(
-            f"{path / wrong[0]} was truncated, so training goes on from the checkpoint before, or from the start.",
-            stacklevel=2,
-        )
+        if wrong:
+            warnings.warn(
+                f"{path / wrong[0]} was truncated, so training goes on from the checkpoint before, or from the start.",
+                stacklevel=2,
+            )
         shutil.rmtree(path, ignore_errors=True)
     return None
 
 
-def _size(path: Path) -> int | None:
-    return path.stat().st_size if path.is_file() else None
+def _sizes(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
 
 
 @cache
@@ -65,9 +69,6 @@ class _Resuming:
 
     def _get_train_sampler(self, *args):
         """TRL's sampler shuffles each pass from where the last one left its generator, also where training goes on."""
-        import torch
-        from trl.trainer.utils import RepeatSampler
-
         sampler = super()._get_train_sampler(*args)
         if isinstance(sampler, RepeatSampler):
             for _ in range(self._passes):
@@ -75,10 +76,8 @@ class _Resuming:
         return sampler
 
     def train(self):
-        from transformers.trainer_utils import SaveStrategy
-
         recorder = next(callback for callback in self.callback_handler.callbacks if hasattr(callback, "rows"))
-        keeper = _keeper()(recorder, self.accelerator)
+        keeper = _Keeper(recorder, self.accelerator)
         self.add_callback(keeper)
         folder, found = place(), None
         if folder:
@@ -91,12 +90,10 @@ class _Resuming:
             self.accelerator.wait_for_everyone()
             found = last_whole(folder)
         if found:
-            note = json.loads((found / _NOTE).read_text())
-            keeper.restore(note)
-            self._passes = note["passes"]
+            self._passes = keeper.restore(json.loads((found / _NOTE).read_text()))
         if found and keeper.finished:  # what came after the training was interrupted
             self._load_from_checkpoint(str(found))
-            keeper.close()
+            keeper.on_train_end(None, None, None)
             return None
         return super().train(resume_from_checkpoint=str(found) if found else None)
 
@@ -106,14 +103,10 @@ class _Resuming:
     def _generate(self, prompts):
         start = time.perf_counter()
         made = super()._generate(prompts)
-        tokens = self.accelerator.gather(self._count(sum(map(len, made[1])))).sum().item()
+        tokens = torch.tensor([sum(map(len, made[1]))], device=self.accelerator.device)
+        tokens = self.accelerator.gather(tokens).sum().item()
         runtime.current().count("generation", tokens, time.perf_counter() - start)
         return made
-
-    def _count(self, n: int):
-        import torch
-
-        return torch.tensor([n], device=self.accelerator.device)
 
     def _generate_single_turn(self, prompt_ids, *rest):
         """As many whole groups at a time as fit the card; vLLM and shared prompts find their own batches."""
@@ -134,69 +127,64 @@ class _Resuming:
         return [ids for part, _ in parts for ids in part], None  # log-probabilities come from vLLM alone
 
 
-@cache
-def _keeper() -> type:
-    """The callback's class, made late: importing transformers takes seconds."""
-    from transformers import TrainerCallback
+class _Keeper(TrainerCallback):
+    """Puts log, lists and costs beside a checkpoint and back, and counts the tokens of a training."""
 
-    class Keeper(TrainerCallback):
-        """Puts log, lists and costs beside a checkpoint and back, and counts the tokens of a training."""
+    def __init__(self, recorder, accelerator):
+        self.recorder, self.accelerator = recorder, accelerator
+        self.before, self.finished = (0, 0.0), False  # tokens and seconds of interrupted processes
+        self.seen = self.first = 0
+        self.start = time.perf_counter()
+        self.sampled = self._generated()  # before this training
 
-        def __init__(self, recorder, accelerator):
-            self.recorder, self.accelerator = recorder, accelerator
-            self.before, self.finished = (0, 0.0), False  # tokens and seconds of interrupted processes
-            self.seen = self.first = 0
-            self.start = time.perf_counter()
-            self.sampled = list(runtime.current().counts.get("generation", (0, 0.0)))  # before this training
+    @staticmethod
+    def _generated() -> list[float]:
+        return list(runtime.current().counts.get("generation", (0, 0.0)))
 
-        def restore(self, note: dict) -> None:
-            self.recorder.rows[:] = note["rows"]
-            for name, rows in note["kept"].items():
-                runtime.current().rows(name)[:] = rows
-            runtime.current().count("generation", *note["generation"])
-            self.before, self.finished = (note["tokens"], note["seconds"]), note["finished"]
-            self.recorder.start = time.perf_counter() - note["seconds"]
-            runtime.current().resumed += note["seconds"]
+    def restore(self, note: dict) -> int:
+        """Goes on from what a checkpoint says; returns the passes over the data that were finished."""
+        self.recorder.rows[:] = note["rows"]
+        for name, rows in note["kept"].items():
+            runtime.current().rows(name)[:] = rows
+        runtime.current().count("generation", *note["generation"])
+        self.before, self.finished = (note["tokens"], note["seconds"]), note["finished"]
+        self.recorder.start = time.perf_counter() - note["seconds"]
+        runtime.current().resumed += note["seconds"]
+        return note["passes"]
 
-        def on_train_begin(self, args, state, control, **kwargs):
-            self.start = time.perf_counter()
-            self.recorder.start = self.start - self.before[1]
-            self.seen = self.first = state.num_input_tokens_seen  # restored by some trainers, counted anew by others
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.start = time.perf_counter()
+        self.recorder.start = self.start - self.before[1]
+        self.seen = self.first = state.num_input_tokens_seen  # restored by some trainers, counted anew by others
 
-        def on_log(self, args, state, control, logs=None, **kwargs):
-            self.seen = (logs or {}).get("num_tokens", self.seen)
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        self.seen = (logs or {}).get("num_tokens", self.seen)
 
-        def cost(self) -> tuple[float, float]:
-            return self.before[0] + self.seen - self.first, self.before[1] + time.perf_counter() - self.start
+    def cost(self) -> tuple[float, float]:
+        """Tokens and seconds of the whole training so far."""
+        if self.finished:
+            return self.before
+        return self.before[0] + self.seen - self.first, self.before[1] + time.perf_counter() - self.start
 
-        def on_save(self, args, state, control, **kwargs):
-            self.accelerator.wait_for_everyone()  # each process writes its own random numbers
-            if not state.is_world_process_zero:
-                return
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            files = [path for path in folder.rglob("*") if path.is_file()]
-            tokens, seconds = self.cost()
-            note = {
-                "rows": self.recorder.rows,
-                "kept": runtime.current().kept,
-                "generation": [
-                    now - then for now, then in zip(runtime.current().counts.get("generation", (0, 0.0)), self.sampled)
-                ],
-                "tokens": tokens,
-                "seconds": seconds,
-                "passes": int(state.epoch + 1e-6),
-                "finished": state.global_step >= state.max_steps,
-                "files": {str(path.relative_to(folder)): path.stat().st_size for path in files},
-            }
-            draft = folder / f".{_NOTE}"
-            draft.write_text(json.dumps(note))
-            draft.replace(folder / _NOTE)
+    def on_save(self, args, state, control, **kwargs):
+        self.accelerator.wait_for_everyone()  # each process writes its own random numbers
+        if not state.is_world_process_zero:
+            return
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        tokens, seconds = self.cost()
+        note = {
+            "rows": self.recorder.rows,
+            "kept": runtime.current().kept,
+            "generation": [now - then for now, then in zip(self._generated(), self.sampled)],
+            "tokens": tokens,
+            "seconds": seconds,
+            "passes": int(state.epoch + 1e-6),
+            "finished": state.global_step >= state.max_steps,
+            "files": _sizes(folder),
+        }
+        draft = folder / f".{_NOTE}"
+        draft.write_text(json.dumps(note))
+        draft.replace(folder / _NOTE)
 
-        def on_train_end(self, args, state, control, **kwargs):
-            self.close()
-
-        def close(self) -> None:
-            tokens, seconds = self.cost() if not self.finished else self.before
-            runtime.current().count("training", tokens, seconds)
-
-    return Keeper
+    def on_train_end(self, args, state, control, **kwargs):
+        runtime.current().count("training", *self.cost())

@@ -7,7 +7,8 @@ import pytest
 import torch
 from candor.claims.grounding_loss import world
 from candor.core.errors import CandorError, DivergedError
-from candor.training import dpo, models
+from candor.train import models
+from candor.train.preference import dpo
 from datasets import Dataset
 from numerics import ROUNDING, assert_close
 from safetensors.torch import load_file
@@ -30,12 +31,12 @@ def decoder():
     return models.new_decoder(54, world.PAD, world.EOS, hidden_size=16, layers=2, heads=2, mlp=32)
 
 
-def run(tmp_path, pairs, model=None, **how):
+def run(pairs, model=None, options=None, **changes):
+    """A run of six steps: its model and log."""
     model = model or decoder()
-    settings = {"seed": 1, "max_steps": 6, "beta": BETA, "learning_rate": 1e-2, "batch_size": 8, "logging_steps": 1}
-    extra = {name: how.pop(name) for name in ("snapshots", "snapshot_every", "progress", "ref_model") if name in how}
-    config = dpo.configuration(tmp_path / "trainer", **(settings | how))
-    return model, dpo.train(model, world.tokenizer(), pairs, config, **extra)
+    settings = {"seed": 1, "max_steps": 6, "beta": BETA, "learning_rate": 1e-2, "logging_steps": 1}
+    settings |= {"per_device_train_batch_size": 8} | changes
+    return model, dpo(model, world.tokenizer(), pairs, settings, **(options or {}))
 
 
 def log_prob(model, prompt, completion):
@@ -59,7 +60,8 @@ def by_hand(model, reference, pairs):
     return torch.stack(losses).mean()
 
 
-def test_a_step_follows_the_gradient_of_the_equation(tmp_path, pairs):
+@pytest.mark.parametrize("of_ids", [False, True])
+def test_a_step_follows_the_gradient_of_the_equation(pairs, of_ids):
     """One step of plain SGD over all pairs: loss, gradient norm and new weights are those of the hand-written loss.
 
     The reference is another model than the policy, so that the loss is not log 2 to begin with.
@@ -68,92 +70,63 @@ def test_a_step_follows_the_gradient_of_the_equation(tmp_path, pairs):
     with torch.no_grad():
         for p in reference.parameters():
             p.add_(0.05 * torch.randn_like(p))
-    mine, judge = decoder(), copy.deepcopy(reference)
-    loss = by_hand(mine, judge, pairs)
+    mine = decoder()
+    loss = by_hand(mine, copy.deepcopy(reference), pairs)
     loss.backward()
     assert abs(loss.item() - np.log(2)) > 1e-4
     norm = torch.nn.utils.get_total_norm([p.grad for p in mine.parameters()])
-    _, log = run(
-        tmp_path,
-        pairs,
-        model,
-        ref_model=reference,
-        max_steps=1,
-        batch_size=len(pairs),
-        optim="sgd",
-        learning_rate=0.1,
-        warmup_steps=0,
-        max_grad_norm=1e9,
-    )
+    if of_ids:
+        pairs = Dataset.from_dict(
+            {f"{name}_ids": world.tokenizer()(list(pairs[name]))["input_ids"] for name in pairs[0]}
+        )
+    sgd = {"optim": "sgd", "learning_rate": 0.1, "warmup_steps": 0, "max_grad_norm": 1e9, "max_steps": 1}
+    _, log = run(pairs, model, {"ref_model": reference}, per_device_train_batch_size=len(pairs), **sgd)
     assert log["loss"].item() == pytest.approx(loss.item(), abs=ROUNDING)
     assert log["grad_norm"].item() == pytest.approx(norm.item(), rel=1e-3)
     for ours, theirs in zip(mine.parameters(), model.parameters()):
         assert_close(ours.detach() - 0.1 * ours.grad, theirs)
 
 
-def test_the_start_is_the_reference_where_none_is_given(tmp_path, pairs):
-    _, log = run(tmp_path, pairs, max_steps=30)
-    assert log["loss"].iloc[0] == pytest.approx(np.log(2), abs=ROUNDING)
-    assert log["margin"].iloc[0] == pytest.approx(0, abs=ROUNDING)
-    assert log["step"].tolist() == list(range(1, 31))
-    assert np.isfinite(log.to_numpy()).all()
+def test_the_start_is_the_reference_where_none_is_given(pairs):
+    logs = [run(pairs, max_steps=30)[1].drop(columns="seconds") for _ in range(2)]
+    assert logs[0].equals(logs[1]), "equal seeds give equal runs"
+    assert logs[0]["loss"].iloc[0] == pytest.approx(np.log(2), abs=ROUNDING)
+    assert logs[0]["margin"].iloc[0] == pytest.approx(0, abs=ROUNDING)
+    assert logs[0]["step"].tolist() == list(range(1, 31)) and np.isfinite(logs[0].to_numpy()).all()
 
 
-def test_a_consistent_preference_is_learnt(tmp_path, pairs):
+def test_a_consistent_preference_is_learnt(pairs):
     always = pairs.map(lambda row: {"chosen": " where ? <eos>", "rejected": " red-mug desk <eos>"})
-    model, log = run(tmp_path, always, max_steps=30)
+    model, log = run(always, max_steps=30)
     assert log["margin"].iloc[-1] > 0.5 and log["accuracy"].iloc[-1] == 1
-    assert log["loss"].iloc[-1] < 0.5
-    assert not model.training
+    assert log["loss"].iloc[-1] < 0.5 and not model.training
 
 
-def test_snapshots_and_progress(tmp_path, pairs):
-    seen = []
-    model, _ = run(
-        tmp_path, pairs, snapshots=tmp_path / "s", snapshot_every=3, progress=lambda *now: seen.append(now), max_steps=6
-    )
+def test_what_a_run_leaves_behind(tmp_path, pairs):
+    """Snapshots along the way, progress, and a saved model that may use its cache: the trainer has forbidden it."""
+    ticks = []
+    how = {"snapshots": tmp_path / "s", "snapshot_every": 3, "progress": lambda *now: ticks.append(now)}
+    model, _ = run(pairs, options=how | {"save": tmp_path / "model"})
     names = sorted(path.name for path in (tmp_path / "s").iterdir())
-    assert names == ["step_000003.safetensors", "step_000006.safetensors"]
+    assert names == ["step_000003.safetensors", "step_000006.safetensors"] and ticks[-1] == (6, 6)
+    saved, _ = models.load_decoder(tmp_path / "model")
     last = load_file(tmp_path / "s" / names[-1])
     for name, tensor in model.state_dict().items():
-        if name in last:
-            assert torch.equal(last[name], tensor)
-    assert seen[-1] == (6, 6)
+        assert torch.equal(last.get(name, tensor), tensor) and torch.equal(saved.state_dict()[name], tensor)
+    assert model.config.use_cache and saved.config.use_cache
 
 
-def test_equal_seeds_give_equal_runs(tmp_path, pairs):
-    logs = [run(tmp_path / str(i), pairs)[1].drop(columns="seconds") for i in range(2)]
-    assert logs[0].equals(logs[1])
-
-
-def test_a_completion_that_would_melt_into_the_prompt_is_refused(tmp_path, pairs):
+def test_what_would_change_the_pairs_is_refused(pairs):
     joined = pairs.map(lambda row: {"chosen": row["chosen"].strip()})
     with pytest.raises(CandorError, match="begin completions with a space"):
-        run(tmp_path, joined)
-
-
-def test_pairs_that_the_trainer_would_drop_are_refused(tmp_path, pairs):
+        run(joined)
     with pytest.raises(CandorError, match="kept"):
-        run(tmp_path, pairs, max_length=6)
+        run(pairs, max_length=6)
 
 
-def test_the_first_bad_loss_ends_the_run(tmp_path, pairs):
+def test_the_first_bad_loss_ends_the_run(pairs):
     model = decoder()
     with torch.no_grad():
         model.lm_head.weight[3] = torch.nan
-    with pytest.raises(DivergedError):
-        run(tmp_path, pairs, model)
-
-
-def test_every_default_that_could_surprise_is_stated(tmp_path):
-    config = dpo.configuration(tmp_path, seed=3, max_steps=7, beta=0.2, learning_rate=1e-4, batch_size=5)
-    assert config.loss_type == ["sigmoid"] and config.max_length is None and config.precompute_ref_log_probs
-    assert not (config.bf16 or config.fp16 or config.gradient_checkpointing)
-    assert (config.seed, config.max_steps, config.beta, config.per_device_train_batch_size) == (3, 7, 0.2, 5)
-    assert config.warmup_steps == 10 and config.lr_scheduler_type == "constant_with_warmup"
-    assert (
-        dpo.configuration(
-            tmp_path, seed=3, max_steps=7, beta=0.2, learning_rate=1e-4, batch_size=5, warmup_steps=2
-        ).warmup_steps
-        == 2
-    )
+    with pytest.raises(DivergedError, match="lower the learning rate"):
+        run(pairs, model)

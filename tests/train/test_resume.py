@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import test_dialogue_models
 import test_language_models
-from candor import checkpoints
+from candor.claims.grounding_loss import dialogue_models
 from candor.core import settings as config
 from candor.core import step as steps
 from candor.core.errors import CandorError
@@ -22,9 +22,10 @@ from candor.core.runtime import Runtime, use
 from candor.language_models import generation
 from candor.language_models import run as lm
 from candor.run import steps as experiments
+from candor.train import models, policy, preference, resume
 from numerics import ROUNDING
 
-policy = test_language_models.policy
+stand_in = test_language_models.policy
 corpora = test_language_models.corpora
 here = test_dialogue_models.here
 EVERY, KILLED_AT, STEPS = 2, 5, 6
@@ -78,7 +79,7 @@ def ends_alike(train, tmp_path, harm=lambda folder: None, goes_on_after=4) -> Ru
     assert min(steps_seen) == goes_on_after + 1, "not from the start"
     pd.testing.assert_frame_equal(log, log_after, check_exact=True)
     assert same(trained, trained_after)
-    assert used.resumed > 0 and not (tmp_path / "whole" / "trainer").exists()
+    assert used.resumed > 0
     # What comes after a training may be killed, too: nothing is trained again, and all is there.
     shutil.rmtree(tmp_path / "resumed")
     log_again, trained_again, _ = run("resumed", lambda step, total: pytest.fail("trained again"), **kept)
@@ -104,20 +105,20 @@ def truncate(folder) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def grpo(policy, lora):
+def grpo(stand_in, lora):
     from candor.language_models import sets
     from candor.language_models import training as language_model
 
     changes = {"steps": STEPS, "lr": 1e-3, "beta": 0.1, "micro_batch": 4, "schedule": "linear"}
-    recipe = test_language_models.small(policy, hotpot=changes | ({} if lora else {"lora": None})).models.hotpot
+    recipe = test_language_models.small(stand_in, hotpot=changes | ({} if lora else {"lora": None})).models.hotpot
     questions = sets.prompts("hotpot_modified", "train", seed=11)
     return lambda folder, progress: language_model.train(
-        str(policy), questions, "any", recipe.to_dict(), 11, folder, progress=progress, terms="test_checkpoints:of_arm"
+        str(stand_in), questions, "any", recipe.to_dict(), 11, folder, progress=progress, terms="test_resume:of_arm"
     )
 
 
-def test_grpo_of_adapters_goes_on_and_is_counted(policy, corpora, tmp_path):
-    used = ends_alike(grpo(policy, lora=True), tmp_path)
+def test_grpo_of_adapters_goes_on_and_is_counted(stand_in, corpora, tmp_path):
+    used = ends_alike(grpo(stand_in, lora=True), tmp_path)
     told = used.told()
     assert told["peak_gpu_memory_mb"] is None or told["peak_gpu_memory_mb"] > 0
     # 2 x 4 completions of at most 6 tokens in each of 6 steps, those of the killed process among them.
@@ -126,9 +127,9 @@ def test_grpo_of_adapters_goes_on_and_is_counted(policy, corpora, tmp_path):
     assert told["tokens_per_second"]["training"] > 0 and told["tokens_per_second"]["generation"] > 0
 
 
-def test_grpo_of_all_weights_goes_on_from_the_checkpoint_before_a_damaged_one(policy, corpora, tmp_path):
+def test_grpo_of_all_weights_goes_on_from_the_checkpoint_before_a_damaged_one(stand_in, corpora, tmp_path):
     with pytest.warns(UserWarning, match=r"optimizer\.pt was truncated"):
-        ends_alike(grpo(policy, lora=False), tmp_path, truncate, goes_on_after=2)
+        ends_alike(grpo(stand_in, lora=False), tmp_path, truncate, goes_on_after=2)
 
 
 def test_a_checkpoint_that_was_cut_off_is_not_taken(tmp_path):
@@ -140,36 +141,32 @@ def test_a_checkpoint_that_was_cut_off_is_not_taken(tmp_path):
     (tmp_path / "checkpoint-12" / "candor.json").unlink()
     (tmp_path / "checkpoint-10" / "weights").write_bytes(b"123")
     with pytest.warns(UserWarning, match="checkpoint-10/weights was truncated"):
-        assert checkpoints.last_whole(tmp_path) == tmp_path / "checkpoint-8"
+        assert resume.last_whole(tmp_path) == tmp_path / "checkpoint-8"
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-8"]
-    assert checkpoints.last_whole(tmp_path / "nowhere") is None
+    assert resume.last_whole(tmp_path / "nowhere") is None
 
 
 # --- DPO, RLOO, reward model ------------------------------------------------------------------------
 
 
-def test_dpo_of_adapters_goes_on(policy, tmp_path):
-    from candor.training import chat
-
-    settings = test_dialogue_models.small(policy).models.chat
+def test_dpo_of_adapters_goes_on(stand_in, tmp_path):
+    settings = test_dialogue_models.small(stand_in).models.chat
     words = ["yes", "no", "perhaps", "why do you ask", "so it goes"]
     rows = [{"prompt": f"Shall we {w}?", "chosen": v, "rejected": w} for w in words for v in words if v != w]
 
     def train(folder, progress):
-        model, tokenizer = chat.start(policy, {"rank": 2, "alpha": 4}, 11)
-        pairs = chat.preference_pairs(rows, tokenizer, 512)
-        made = chat.dpo_configuration(settings, STEPS, 0.1, 11, folder / "trainer", logged=1)
-        log = chat.dpo(model, tokenizer, pairs, made, progress)
-        chat.finish(model, tokenizer, folder / "model")
-        shutil.rmtree(folder / "trainer", ignore_errors=True)
+        model, tokenizer = models.pretrained(stand_in, {"rank": 2, "alpha": 4}, 11)
+        tokenizer.chat_template = dialogue_models.TEMPLATE
+        pairs = dialogue_models.preference_pairs(rows, tokenizer, 512)
+        told = dialogue_models.settings_of(settings, STEPS, 11, logged=1) | {"beta": 0.1}
+        log = preference.dpo(model, tokenizer, pairs, told, resumes=True, progress=progress)
+        models.save_merged(model, tokenizer, folder / "model")
         return log
 
     assert ends_alike(train, tmp_path).told()["tokens"]["training"] > 0
 
 
-def test_rloo_goes_on(policy, tmp_path):
-    from candor.training import judged
-
+def test_rloo_goes_on(stand_in, tmp_path):
     recipe = config.load("gpu").models.annotation_rloo.to_dict()
     recipe |= {"steps": STEPS, "prompts_per_step": 2, "num_generations": 4, "micro_batch": 4, "lr": 1e-2}
     recipe |= {"max_completion_tokens": 6, "lora": {"rank": 2, "alpha": 2}}
@@ -177,9 +174,7 @@ def test_rloo_goes_on(policy, tmp_path):
     reward = of_arm(None, None)[0][0]
 
     def train(folder, progress):
-        log = judged.optimise(policy, questions, reward, recipe, 11, folder, progress=progress)
-        shutil.rmtree(folder / "trainer", ignore_errors=True)
-        return log
+        return policy.rloo_adapters(stand_in, questions, reward, recipe, 11, folder / "model", progress=progress)
 
     assert ends_alike(train, tmp_path).told()["tokens"]["generation"] >= 8 * STEPS
 
@@ -187,9 +182,9 @@ def test_rloo_goes_on(policy, tmp_path):
 # --- A step -----------------------------------------------------------------------------------------
 
 
-def test_a_killed_step_goes_on_and_leaves_no_checkpoint(policy, here, tmp_path, monkeypatch):
+def test_a_killed_step_goes_on_and_leaves_no_checkpoint(stand_in, here, tmp_path, monkeypatch):
     chat = {"sft": {"conversations": 4, "steps": STEPS, "batch": 2, "lr": 1e-2}, "checkpoints": STEPS}
-    settings = test_dialogue_models.small(policy, chat=chat, computation={"checkpoint_steps": EVERY})
+    settings = test_dialogue_models.small(stand_in, chat=chat, computation={"checkpoint_steps": EVERY})
     key, known = "dialogues/own/sft", experiments.steps()
 
     def make(name: str, progress=lambda step, total: None) -> steps.Result:
@@ -224,28 +219,28 @@ def test_defaults_are_those_of_the_schema():
     assert {part.name: part.default for part in fields(Runtime) if part.name in wanted} == wanted
 
 
-def test_the_attention_is_the_one_that_was_chosen(policy):
+def test_the_attention_is_the_one_that_was_chosen(stand_in):
     found = {}
     for attention in ("sdpa", "eager"):
         with use(Runtime(attention=attention)):
-            model, tokenizer = generation.load(policy)
+            model, tokenizer = generation.load(stand_in)
         assert model.config._attn_implementation == attention
         found[attention] = model(**tokenizer("Which river?", return_tensors="pt")).logits.detach().numpy()
     np.testing.assert_allclose(found["sdpa"], found["eager"], atol=ROUNDING)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("flash_attn") is not None, reason="flash-attn is installed, not missing")
-def test_a_missing_attention_is_one_sentence(policy):
+def test_a_missing_attention_is_one_sentence(stand_in):
     with use(Runtime(attention="flash_attention_2")), pytest.raises(CandorError, match="set it to sdpa"):
-        generation.load(policy)
+        generation.load(stand_in)
     settings = config.load("gpu", overrides={"models": {"computation": {"attention": "flash_attention_2"}}})
     assert any("flash-attn" in line for line in lm.engine_missing(settings))
 
 
-def test_rows_are_counted_by_the_bytes_of_their_keys_and_values(policy):
+def test_rows_are_counted_by_the_bytes_of_their_keys_and_values(stand_in):
     import torch
 
-    model, _ = generation.load(policy)
+    model, _ = generation.load(stand_in)
     cache = model(input_ids=torch.zeros(3, 7, dtype=torch.long)).past_key_values
     held = sum(part.nbytes for layer in cache.layers for part in (layer.keys, layer.values))
     one = generation.row_bytes(model.config, 0, 7, 4) - generation.row_bytes(model.config, 0, 0, 4)
@@ -253,7 +248,7 @@ def test_rows_are_counted_by_the_bytes_of_their_keys_and_values(policy):
     assert generation.rows_that_fit(model, 7, 7) == generation.BATCH, "no card"
 
 
-def test_a_batch_is_halved_where_the_memory_runs_out(policy):
+def test_a_batch_is_halved_where_the_memory_runs_out(stand_in):
     import torch
 
     def run(start: int, end: int) -> tuple[int, int]:
@@ -280,8 +275,8 @@ def test_other_errors_are_not_taken_for_a_full_memory():
         generation.in_batches(4, 2, run)
 
 
-def test_a_sampler_counts_what_it_writes(policy):
-    model, tokenizer = generation.load(policy)
+def test_a_sampler_counts_what_it_writes(stand_in):
+    model, tokenizer = generation.load(stand_in)
     model.generation_config.eos_token_id = [5, 6, 7, 8, 9, *range(40, 400)]  # most texts end soon
     with use(Runtime()) as used:
         texts = generation.Sampler(model, tokenizer, None).write(["Which river?", "Who?", "In"] * 5, 8, 1.0)

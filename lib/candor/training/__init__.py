@@ -1,1 +1,0 @@
-"""One recipe a file, over TRL."""
