@@ -8,11 +8,8 @@ Assumes: TRL 1.16.
 from __future__ import annotations
 
 import math
-import os
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -113,15 +110,14 @@ def fit(
     """
     recorder, uses_cache = Recorder(columns, advice, progress, snapshots, snapshot_every), model.config.use_cache
     with TemporaryDirectory() as folder:
-        with _quiet():
-            trainer = (resume.resuming(trainer_class) if resumes else trainer_class)(
-                model=model,
-                args=configuration(kind, settings, folder),
-                train_dataset=dataset,
-                processing_class=tokenizer,
-                callbacks=[recorder, *callbacks(recorder)],
-                **parts,
-            )
+        trainer = (resume.resuming(trainer_class) if resumes else trainer_class)(
+            model=model,
+            args=configuration(kind, settings, folder),
+            train_dataset=dataset,
+            processing_class=tokenizer,
+            callbacks=[recorder, *callbacks(recorder)],
+            **parts,
+        )
         ready(trainer)
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
@@ -136,15 +132,3 @@ def fit(
         trainer.model.save_pretrained(save)
         tokenizer.save_pretrained(save)
     return pd.DataFrame(recorder.rows)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No bar of DPO's pass of the reference, no warning about flags of generation that are ours."""
-    before, os.environ["TQDM_DISABLE"] = os.environ.get("TQDM_DISABLE"), "1"
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*generation flags.*")
-            yield
-    finally:
-        os.environ.pop("TQDM_DISABLE") if before is None else os.environ.update(TQDM_DISABLE=before)

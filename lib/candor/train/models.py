@@ -11,6 +11,7 @@ from candor.core.errors import CandorError
 def quiet() -> None:
     """One thread a process, and no chatter from the libraries: the graph runs one process a core."""
     import logging
+    import os
     import warnings
 
     import datasets
@@ -22,6 +23,7 @@ def quiet() -> None:
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
     logging.getLogger("accelerate").setLevel(logging.ERROR)
+    os.environ["TQDM_DISABLE"] = "1"  # DPO's bar of the reference's pass
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
     warnings.filterwarnings("ignore", message=".*checkpointing.*is deprecated", category=FutureWarning)
 
@@ -91,7 +93,7 @@ def adapters(lora: Mapping, **changes):
     """The configuration of `adapted`'s adapters: without dropout unless `changes` say otherwise."""
     from peft import LoraConfig
 
-    house = {"lora_dropout": 0.0, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+    house: dict = {"lora_dropout": 0.0, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
     return LoraConfig(r=lora["rank"], lora_alpha=lora["alpha"], **(house | changes))
 
 

@@ -59,6 +59,16 @@ RLOO = POLICY | {
 }
 
 
+def _named(*logged: str) -> dict[str, str]:
+    """Columns of the log: what TRL logs under these names, by the last part of each."""
+    return {name: name.split("/")[-1] for name in logged}
+
+
+LENGTHS = "completions/clipped_ratio", "completions/mean_length"
+GRPO_LOG = _named("reward", "frac_reward_zero_std", "entropy", *LENGTHS, "grad_norm", "kl")
+RLOO_LOG = _named("reward", "reward_std", "kl", "entropy", LENGTHS[1], "grad_norm")
+
+
 # --- Prompts computed once ----------------------------------------------------------------------------
 
 
@@ -156,16 +166,7 @@ def grpo(
     clipped_ratio, mean_length, grad_norm, kl (with an anchor), the mean of each reward, seconds since the start.
     """
     terms = [checked(reward) for reward in rewards]
-    columns = {
-        "reward": "reward",
-        "frac_reward_zero_std": "frac_reward_zero_std",
-        "entropy": "entropy",
-        "completions/clipped_ratio": "clipped_ratio",
-        "completions/mean_length": "mean_length",
-        "grad_norm": "grad_norm",
-        "kl": "kl",
-        **{f"rewards/{term.__name__}/mean": term.__name__ for term in terms},
-    }
+    columns = GRPO_LOG | {f"rewards/{term.__name__}/mean": term.__name__ for term in terms}
     options = {"advice": "lower the learning rate or the reward", "columns": columns, "reward_funcs": terms} | options
     settings = GRPO | settings | {"reward_weights": list(weights)}
     return fit(trainer_class, GRPOConfig, settings, model, tokenizer, dataset, **options)
@@ -186,15 +187,7 @@ def rloo(
     Returns the log, a row every `logging_steps` steps: step, loss, reward (over beta), reward_std, kl (mean log ratio
     to the start of a token), entropy, mean_length, grad_norm, seconds.
     """
-    columns = {
-        "reward": "reward",
-        "reward_std": "reward_std",
-        "kl": "kl",
-        "entropy": "entropy",
-        "completions/mean_length": "mean_length",
-        "grad_norm": "grad_norm",
-    }
-    options = {"columns": columns, "reward_funcs": [checked(reward)], "ready": check_reference} | options
+    options = {"columns": RLOO_LOG, "reward_funcs": [checked(reward)], "ready": check_reference} | options
     return fit(trainer_class, RLOOConfig, RLOO | settings, model, tokenizer, dataset, **options)
 
 

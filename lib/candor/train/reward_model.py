@@ -70,13 +70,7 @@ def bradley_terry(
     columns = {"chosen_ids": list(map(list, chosen)), "rejected_ids": list(map(list, rejected))}
     if margin is not None:
         columns["margin"] = [float(m) for m in margin]
-
-    def ready(trainer) -> None:
-        if margin is not None and "margin" not in trainer.train_dataset.column_names:
-            raise CandorError("The trainer dropped the margins of the pairs: install the TRL of the lock.")
-
-    pairs = Dataset.from_dict(columns)
-    return _fit(RewardTrainer, settings, model, tokenizer, pairs, ready=ready, **options)
+    return _fit(RewardTrainer, settings, model, tokenizer, Dataset.from_dict(columns), **options)
 
 
 def _fit(trainer_class: type, settings: Mapping, model, tokenizer, pairs: Dataset, **options) -> pd.DataFrame:

@@ -142,19 +142,17 @@ class Packed:
         scaling: float | None,
     ) -> Float[Tensor, "1 all heads size"]:
         """Attention of a packed row."""
-        repeats = query.shape[1] // key.shape[1]
+        repeats, heads = query.shape[1] // key.shape[1], query.shape[1]
+        # FlexAttention wants as many key heads as query heads where their number is no power of two, the fused kernels
+        # where they compute in float32.
+        if query.dtype == torch.float32 if self.block_mask is None else heads & (heads - 1):
+            key, value, repeats = repeat_kv(key, repeats), repeat_kv(value, repeats), 1
+        options = {"scale": scaling, "enable_gqa": repeats > 1}
         if self.block_mask is not None:
-            # Fewer key heads than query heads in one kernel only where their number is a power of two.
-            if query.shape[1] & (query.shape[1] - 1):
-                key, value, repeats = repeat_kv(key, repeats), repeat_kv(value, repeats), 1
-            options = {"block_mask": self.block_mask, "scale": scaling, "enable_gqa": repeats > 1}
             flex = partial(compile_friendly_flex_attention, training=module.training)
             if query.device.type == "cpu":
                 from torch.nn.attention.flex_attention import flex_attention as flex
-            return flex(query, key, value, **options).transpose(1, 2)
-        if query.dtype == torch.float32:  # the fused kernels for float32 want as many key heads as query heads
-            key, value, repeats = repeat_kv(key, repeats), repeat_kv(value, repeats), 1
-        options = {"scale": scaling, "enable_gqa": repeats > 1}
+            return flex(query, key, value, block_mask=self.block_mask, **options).transpose(1, 2)
         parts = []
         for group in self.groups:
             if group.prefix:
@@ -199,16 +197,12 @@ def pack(
     for row, answer in enumerate(answers):
         if len(answer):
             rows_of.setdefault(prompts[row], []).append(row)
-    tokens, positions, labels, place, owner, branch, groups = [], [], [], [], [], [], []
-    total = 0
+    parts, place, groups, total = [], [], [], 0
 
-    def add(of_tokens, first_position, of_labels, prompt, completion):
-        count = len(of_tokens)
-        tokens.append(of_tokens)
-        positions.append(torch.arange(first_position, first_position + count))
-        labels.append(of_labels)
-        owner.append(torch.full((count,), prompt))
-        branch.append(torch.full((count,), completion))
+    def add(tokens, first: int, labels, prompt: int, completion: int) -> None:
+        count = len(tokens)
+        of = torch.full((count,), prompt), torch.full((count,), completion)
+        parts.append((tokens, torch.arange(first, first + count), labels, *of))
 
     for number, (prompt, rows) in enumerate(rows_of.items()):
         prefix = len(prompt) - 1
@@ -229,13 +223,11 @@ def pack(
         nothing = torch.zeros(0, dtype=torch.long)
         groups.append(_Group(0, 1, nothing[None, :0].T, nothing))
         place.append(nothing)
-    block_mask = None
-    if route == "flex":
-        block_mask = _block_mask(torch.cat(owner).to(device), torch.cat(branch).to(device))
-    scored = (torch.cat(labels) != -100).nonzero()[:, 0].to(device)
-    packed = (torch.cat(part).to(device)[None] for part in (tokens, positions, labels))
-    shape = (len(ids), completion_length)
-    return Packed(*packed, scored, torch.cat(place).to(device), tuple(groups), block_mask, shape)
+    tokens, positions, labels, owner, branch = (torch.cat(part).to(device) for part in zip(*parts))
+    block_mask = _block_mask(owner, branch) if route == "flex" else None
+    scored, shape = (labels != -100).nonzero()[:, 0], (len(ids), completion_length)
+    row = tokens[None], positions[None], labels[None]
+    return Packed(*row, scored, torch.cat(place).to(device), tuple(groups), block_mask, shape)
 
 
 def _block_mask(owner, branch):
@@ -512,13 +504,8 @@ class LongPromptGRPOTrainer(GRPOTrainer):
 
     def _plain_draws(self) -> bool:
         """Whether sampling needs nothing but a temperature."""
-        return (
-            not self.top_k
-            and self.top_p == 1.0
-            and not self.min_p
-            and self.repetition_penalty == 1.0
-            and not self.args.generation_kwargs
-        )
+        others = self.top_k or 0, self.top_p, self.min_p or 0, self.repetition_penalty, self.args.generation_kwargs
+        return others in ((0, 1, 0, 1, None), (0, 1, 0, 1, {}))
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, *args, **kwargs):
         others = self.use_vllm or self.use_transformers_continuous_batching
@@ -564,29 +551,14 @@ class LongPromptGRPOTrainer(GRPOTrainer):
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     def _get_per_token_logps_and_entropies(
-        self,
-        model,
-        input_ids,
-        attention_mask,
-        logits_to_keep,
-        batch_size=None,
-        compute_entropy=False,
-        compute_aux_loss=False,
-        **others,
+        self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **others
     ):
-        more = compute_aux_loss or any(value is not None for value in others.values())
+        more = any(value is not None and value is not False for value in others.values())
         if self._slow or more:
             if not self._slow:
                 warnings.warn("Images or experts in a batch: TRL's slower pass is used.", stacklevel=2)
             return super()._get_per_token_logps_and_entropies(
-                model,
-                input_ids,
-                attention_mask,
-                logits_to_keep,
-                batch_size,
-                compute_entropy,
-                compute_aux_loss,
-                **others,
+                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **others
             )
         log_probs, entropies = [], []
         for ids, mask in zip(*(rows.split(batch_size or len(input_ids)) for rows in (input_ids, attention_mask))):
