@@ -1,15 +1,10 @@
 """A training that is killed and goes on ends as if it had never been killed; on the stand-in of the models path."""
 
-import importlib.util
 import json
 import os
-import resource
 import shutil
 import signal
-from dataclasses import fields
-from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import test_dialogue_models
@@ -17,13 +12,9 @@ import test_language_models
 from candor.claims.grounding_loss import dialogue_models
 from candor.core import settings as config
 from candor.core import step as steps
-from candor.core.errors import CandorError
 from candor.core.runtime import Runtime, use
-from candor.language_models import generation
-from candor.language_models import run as lm
 from candor.run import steps as experiments
 from candor.train import models, policy, preference, resume
-from numerics import ROUNDING
 
 stand_in = test_language_models.policy
 corpora = test_language_models.corpora
@@ -209,78 +200,3 @@ def test_a_killed_step_goes_on_and_leaves_no_checkpoint(stand_in, here, tmp_path
         after.run["computation"] == settings.models.computation.to_dict()
         and whole.run["tokens_per_second"]["training"] > 0
     )
-
-
-# --- How it is computed -----------------------------------------------------------------------------
-
-
-def test_defaults_are_those_of_the_schema():
-    wanted = config.load("gpu").models.computation.to_dict()
-    assert {part.name: part.default for part in fields(Runtime) if part.name in wanted} == wanted
-
-
-def test_the_attention_is_the_one_that_was_chosen(stand_in):
-    found = {}
-    for attention in ("sdpa", "eager"):
-        with use(Runtime(attention=attention)):
-            model, tokenizer = generation.load(stand_in)
-        assert model.config._attn_implementation == attention
-        found[attention] = model(**tokenizer("Which river?", return_tensors="pt")).logits.detach().numpy()
-    np.testing.assert_allclose(found["sdpa"], found["eager"], atol=ROUNDING)
-
-
-@pytest.mark.skipif(importlib.util.find_spec("flash_attn") is not None, reason="flash-attn is installed, not missing")
-def test_a_missing_attention_is_one_sentence(stand_in):
-    with use(Runtime(attention="flash_attention_2")), pytest.raises(CandorError, match="set it to sdpa"):
-        generation.load(stand_in)
-    settings = config.load("gpu", overrides={"models": {"computation": {"attention": "flash_attention_2"}}})
-    assert any("flash-attn" in line for line in lm.engine_missing(settings))
-
-
-def test_rows_are_counted_by_the_bytes_of_their_keys_and_values(stand_in):
-    import torch
-
-    model, _ = generation.load(stand_in)
-    cache = model(input_ids=torch.zeros(3, 7, dtype=torch.long)).past_key_values
-    held = sum(part.nbytes for layer in cache.layers for part in (layer.keys, layer.values))
-    one = generation.row_bytes(model.config, 0, 7, 4) - generation.row_bytes(model.config, 0, 0, 4)
-    assert held == 3 * one
-    assert generation.rows_that_fit(model, 7, 7) == generation.BATCH, "no card"
-
-
-def test_a_batch_is_halved_where_the_memory_runs_out(stand_in):
-    import torch
-
-    def run(start: int, end: int) -> tuple[int, int]:
-        torch.empty((end - start) * 2**30, dtype=torch.uint8)  # a row is a gigabyte of address space
-        return start, end
-
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + int(3.5 * 2**30), before[1]))
-    try:
-        with pytest.warns(UserWarning, match="going on with 2 texts together"):
-            assert generation.in_batches(9, 8, run) == [(0, 2), (2, 4), (4, 6), (6, 8), (8, 9)]
-        with pytest.raises(CandorError, match="does not hold 4 text"):
-            generation.in_batches(9, 8, run, least=4)
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
-
-
-def test_other_errors_are_not_taken_for_a_full_memory():
-    def run(start, end):
-        raise RuntimeError("shapes do not fit")
-
-    with pytest.raises(RuntimeError, match="shapes"):
-        generation.in_batches(4, 2, run)
-
-
-def test_a_sampler_counts_what_it_writes(stand_in):
-    model, tokenizer = generation.load(stand_in)
-    model.generation_config.eos_token_id = [5, 6, 7, 8, 9, *range(40, 400)]  # most texts end soon
-    with use(Runtime()) as used:
-        texts = generation.Sampler(model, tokenizer, None).write(["Which river?", "Who?", "In"] * 5, 8, 1.0)
-    tokens, seconds = used.counts["generation"]
-    assert 15 <= tokens < 15 * 8 and seconds > 0, "up to the end of each"
-    assert used.told()["tokens_per_second"] == {"generation": round(tokens / seconds, 1)}
-    assert sum(whole for _, whole in texts) >= 5
