@@ -146,7 +146,7 @@ def test_a_name_that_leads_nowhere_is_an_error(library):
 
 # --- The real code ------------------------------------------------------------------------------------
 
-GRPO, WORLD, RUN = "training/grpo.py", "witnesses/world.py", "witnesses/run.py"
+FIT, WORLD, RUN = "train/fit.py", "witnesses/world.py", "witnesses/run.py"
 
 
 @pytest.fixture(scope="module")
@@ -190,13 +190,13 @@ WITHOUT_MEANING = [
     (WORLD, "    belief = np.exp(log", "    # Bayes' rule\n    belief = np.exp(log"),
     (WORLD, "truthful", "honest"),
     (WORLD, "probabilities: np.ndarray, rng", "probabilities: object, rng"),
-    (GRPO, "raise DivergedError(", "raise DivergedError('x' + "),
+    (FIT, "raise DivergedError(", "raise DivergedError('x' + "),
     (
         RUN,
         '    "rolled_brier_score"',
         '    "new_score": lambda group, seed: rewards.score("new"),\n    "rolled_brier_score"',
     ),
-    (RUN, "import grpo, models", "import models, grpo"),
+    (RUN, "import models, policy", "import policy, models"),
     ("rewards.py", "costs as much as", "is worth as little as"),
     ("rewards.py", "must share one prompt", "have one prompt"),
     ("core/step.py", "import re\n", "import re\n\nNEW = 1\n"),

@@ -128,6 +128,11 @@ def test_targets_are_taught_and_nothing_else():
     assert log["loss"].item() == pytest.approx(loss, abs=ROUNDING)
 
 
+def test_every_pass_takes_all_rows_in_a_new_order():
+    first, again = np.concatenate(sft._batches(12, 6, 4, seed=0)).reshape(2, 12)
+    assert sorted(first) == sorted(again) == list(range(12)) and (first != again).any() and (np.diff(first) < 0).any()
+
+
 def test_base_training_passes_over_the_dialogues_again_and_learns():
     model = speaker()
     log = sft.train_responses(model, *dialogues(), steps=60, batch_size=32, lr=2e-2, seed=0, log_every=20)
