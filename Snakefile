@@ -25,7 +25,7 @@ BATCHES = PLAN.batches(RUN.batch)
 SCALE = PLAN.scale
 ENVIRONMENT = str(Path(workflow.basedir, "environment.yml")).replace("{", "{{").replace("}", "}}")
 NOTEBOOKS = [path.stem for path in graph.notebooks(PLAN.claims)] if PLAN.shown else []
-FIGURES = {c: {f: graph.figure_digest(c, f) for f in load(c).plots.FIGURES} for c in PLAN.claims}
+FIGURES = {c: {f: graph.figure_digest(c, f) for f in load(c).figures.FIGURES} for c in PLAN.claims}
 
 
 def marker(name, seed):
@@ -188,7 +188,7 @@ rule figures:
             subcategory=lambda wildcards: load(wildcards.claim).claim.title,
             caption="lib/candor/report/figure.rst",
             labels=lambda wildcards: {
-                "figure": load(wildcards.claim).plots.FIGURES[wildcards.figure].caption.split(". ")[0]
+                "figure": load(wildcards.claim).figures.FIGURES[wildcards.figure].caption.split(". ")[0]
             },
         ),
     log:
@@ -199,7 +199,7 @@ rule figures:
         ENVIRONMENT
     params:
         digests=lambda wildcards: FIGURES[wildcards.claim],
-        captions=lambda wildcards: {name: plot.caption for name, plot in load(wildcards.claim).plots.FIGURES.items()},
+        captions=lambda wildcards: {name: plot.caption for name, plot in load(wildcards.claim).figures.FIGURES.items()},
         scale=SCALE,
     threads: 1
     resources:

@@ -3,6 +3,7 @@
 import ast
 import csv
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -230,3 +231,9 @@ def test_ci_runs_the_tests():
 def test_no_two_files_differ_in_case_alone():
     names = [str(path.relative_to(ROOT)).casefold() for path in tracked()]
     assert len(names) == len(set(names)), "macOS and Windows keep one of them"
+
+
+def test_architecture_names_every_module_with_what_it_says_of_itself():
+    spec = importlib.util.spec_from_file_location("architecture", ROOT / "tools" / "architecture.py")
+    spec.loader.exec_module(tool := importlib.util.module_from_spec(spec))
+    assert tool.split()[1] == tool.modules(), "run `python tools/architecture.py`"

@@ -188,7 +188,7 @@ def test_density_panel_counts_every_question():
 @pytest.mark.parametrize("claim", [*claims.NAMES, *claims.STUDIES])
 def test_committed_figures_are_those_of_this_code_and_this_reference(claim):
     files = json.loads((graph.reference([claim]) / claim / "provenance.json").read_text())["files"]
-    plots = claims.load(claim).plots.FIGURES
+    plots = claims.load(claim).figures.FIGURES
     kept = ROOT / "figures" / claim
     assert {path.name for path in kept.iterdir()} == {f"{n}.{kind}" for n in plots for kind in ("svg", "png", "json")}
     for name, plot in plots.items():

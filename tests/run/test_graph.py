@@ -89,7 +89,7 @@ def test_one_claim_needs_less_than_all():
 
 
 def test_digests_follow_the_code_they_stand_for():
-    plots = {claim: list(claims.load(claim).plots.FIGURES) for claim in claims.NAMES}
+    plots = {claim: list(claims.load(claim).figures.FIGURES) for claim in claims.NAMES}
     digests = [graph.figure_digest(claim, name) for claim, names in plots.items() for name in names]
     assert len(set(digests)) == len(digests)
     plan = graph.plan("smoke")
@@ -245,7 +245,7 @@ def test_the_ledger_is_complete_and_gives_no_verdict(finished):
 def test_figures_notebooks_and_report_are_there(finished):
     checkout, _ = finished
     for name in claims.NAMES:
-        for figure in claims.load(name).plots.FIGURES:
+        for figure in claims.load(name).figures.FIGURES:
             assert {p.suffix for p in (checkout.results / "figures" / name).glob(f"{figure}.*")} == {
                 *(".svg", ".png", ".json")
             }
@@ -255,7 +255,7 @@ def test_figures_notebooks_and_report_are_there(finished):
     page = (checkout.results / "report.html").read_text()
     first = html.unescape(page.partition("var workflow_desc = ")[2].partition("\n")[0])
     for name in claims.NAMES:
-        assert all(f"{figure}.svg" in page for figure in claims.load(name).plots.FIGURES)
+        assert all(f"{figure}.svg" in page for figure in claims.load(name).figures.FIGURES)
         assert claims.load(name).claim.title in first
     assert "ledger.csv" in page and "07_verdict" in page
 
@@ -287,7 +287,8 @@ def test_an_edited_figure_redraws_itself_and_trains_nothing(finished):
     checkout, _ = finished
     before, drawn = checkout.finished(), checkout.results / "figures" / "binary_reward"
     times = {path: path.stat().st_mtime_ns for path in drawn.glob("*.svg")}
-    checkout.edit("lib/candor/claims/binary_reward/plots.py", "def payoff(tables: Tables)", "def payoff(tables: dict)")
+    payoff = "lib/candor/claims/binary_reward/figures.py"
+    checkout.edit(payoff, "canvas(width=5.2, height=3.1)", "canvas(width=5.3, height=3.1)")
     todo = checkout.would_run()
     assert todo["figures"] == 1
     assert not {"steps", "tables", "ledger"} & set(todo)
@@ -295,7 +296,7 @@ def test_an_edited_figure_redraws_itself_and_trains_nothing(finished):
     assert code == 0 and output.splitlines() == [str(drawn / "payoff.svg")]
     assert {p for p, then in times.items() if p.stat().st_mtime_ns != then} == {drawn / "payoff.svg"}
     assert checkout.finished() == before
-    checkout.edit("lib/candor/claims/binary_reward/plots.py", "def payoff(tables: dict)", "def payoff(tables: Tables)")
+    checkout.edit(payoff, "canvas(width=5.3, height=3.1)", "canvas(width=5.2, height=3.1)")
 
 
 @pytest.mark.slow
@@ -517,7 +518,7 @@ def test_twenty_kills(finished, monkeypatch):
 def test_a_figure_that_is_no_more_is_removed(tmp_path, monkeypatch):
     monkeypatch.setenv("CANDOR_RESULTS", str(tmp_path))
     plan = graph.plan("smoke", "sophistry")
-    folder, names = plan.folder / "figures" / "sophistry", list(claims.load("sophistry").plots.FIGURES)
+    folder, names = plan.folder / "figures" / "sophistry", list(claims.load("sophistry").figures.FIGURES)
     folder.mkdir(parents=True)
     for name in (*names, "pie"):
         (folder / f"{name}.svg").write_text("<svg/>")

@@ -60,7 +60,7 @@ def test_an_own_arm_is_trained_and_shown(mine):
     row = tables["summary"].set_index("arm").loc["rlcr_spherical"]
     assert row["seed"] == 11 and 0 <= row["accuracy_greedy"] <= 1
     assert "rlcr_spherical" in set(tables["training"]["arm"])
-    figure = claims.load("brier_fix").plots.FIGURES["seeds"]({"summary": tables["summary"]})
+    figure = claims.load("brier_fix").figures.FIGURES["seeds"]({"summary": tables["summary"]})
     labels = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
     assert any("spherical" in label for label in labels)
 

@@ -68,7 +68,7 @@ def fill(plan):
         store.write_json(plan.folder / MARKER, promised)
     seal(plan.folder / LEDGER, [f"{name}.csv" for name in evidence.LEDGERS])
     evidence.write_tables({"one": pd.DataFrame({"x": [1]})}, plan.folder / "tables" / CLAIM)
-    for name in claims.load(CLAIM).plots.FIGURES:
+    for name in claims.load(CLAIM).figures.FIGURES:
         seal(plan.folder / DRAWN / f"{name}.json", [f"{name}.svg", f"{name}.png"])
     for path in graph.notebooks(plan.claims):
         seal(plan.folder / "notebooks" / f"{path.stem}.json", [f"{path.stem}.html", f"{path.stem}.ipynb"])

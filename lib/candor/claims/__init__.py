@@ -1,11 +1,11 @@
-"""The claims, in order of their numbers: each is a package with criteria, tables, plots and exercises.
+"""The claims, in order of their numbers: each is a package with criteria, tables, figures and exercises.
 
 A study is a package like a claim's, without exercises, about a question of our own; its scale has its name in `claims`.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -22,7 +22,7 @@ STUDIES = ("model_size",)
 
 @dataclass(frozen=True)
 class ClaimModules:
-    """A claim: what was declared, and the modules with its tables, plots and exercises."""
+    """A claim: what was declared, and the modules with its tables, figures and exercises."""
 
     name: str
     claim: Claim
@@ -32,11 +32,8 @@ class ClaimModules:
         return importlib.import_module(f"candor.claims.{self.name}.tables")
 
     @property
-    def plots(self) -> ModuleType:
-        module = f"candor.claims.{self.name}.figures"
-        return importlib.import_module(
-            module if importlib.util.find_spec(module) else f"candor.claims.{self.name}.plots"
-        )
+    def figures(self) -> ModuleType:
+        return importlib.import_module(f"candor.claims.{self.name}.figures")
 
     @property
     def exercises(self) -> ModuleType:

@@ -1,6 +1,6 @@
 """One style for every figure: looks of the arms, panels that claims share, saving with provenance.
 
-A claim's `plots.py` declares `Plot`s; each draws from the claim's tables and nothing else. Colours follow
+A claim's `figures.py` declares `Plot`s; each draws from the claim's tables and nothing else. Colours follow
 Okabe and Ito, safe for colour-blind readers; markers and line styles differ too, so that figures survive
 printing in grey. The same arm looks the same everywhere.
 """

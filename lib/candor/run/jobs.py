@@ -188,7 +188,7 @@ def figures(plan: graph.Plan, claim: str | None = None, figure: str | None = Non
 
 
 def _figures(plan: graph.Plan, claim: str, figure: str | None) -> list[Path]:
-    plots = claims.load(claim).plots.FIGURES
+    plots = claims.load(claim).figures.FIGURES
     if figure and figure not in plots:
         raise CandorError(f"Claim {claim} has no figure {figure!r}: choose one of {', '.join(plots)}.")
     folder = plan.folder / "tables" / claim

@@ -288,7 +288,7 @@ def criteria_digest(claim: str) -> str:
 
 def figure_digest(claim: str, name: str) -> str:
     """Changes when a figure would look different, given the same tables."""
-    plot = claims.load(claim).plots.FIGURES[name]
+    plot = claims.load(claim).figures.FIGURES[name]
     code = fingerprint.digest(
         f"{plot.draw.__module__}:{plot.draw.__qualname__}",
         "candor.declare.figures:style",

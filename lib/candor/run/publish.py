@@ -68,7 +68,7 @@ def promote(plan: graph.Plan, unfinished: bool = False) -> list[Path]:
     for claim in plan.claims:
         if store.unseal(tables / claim / "provenance.json")["made_from"] != plan.tables_digest(claim):
             raise CandorError(f"The tables of {claim} are older than its steps: run `make replicate` first.")
-        for name in claims.load(claim).plots.FIGURES if not unfinished else ():
+        for name in claims.load(claim).figures.FIGURES if not unfinished else ():
             store.unseal(drawn / claim / f"{name}.json")
     for claim in plan.claims:
         for origin, place in ((tables / claim, kept / claim), (drawn / claim, ROOT / "figures" / claim)):

@@ -160,7 +160,7 @@ def outputs(plan: graph.Plan) -> dict[Path, list[Path]]:
     alone = [*(at / "tables" / claim / "provenance.json" for claim in plan.claims), at / "provenance.json"]
     notebooks = graph.notebooks(plan.claims) if plan.shown else []
     pages = [*(at / "notebooks" / f"{path.stem}.html" for path in notebooks), at / "report.html"]
-    drawn = {at / "figures" / claim: claims.load(claim).plots.FIGURES for claim in plan.claims if plan.shown}
+    drawn = {at / "figures" / claim: claims.load(claim).figures.FIGURES for claim in plan.claims if plan.shown}
     return (
         {manifest: [manifest] for manifest in alone}
         | {folder: [folder / f"{name}.json" for name in names] for folder, names in drawn.items()}

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from candor.claims.model_size import run as sizes
 from candor.claims.model_size.criteria import CLAIM, EFFECTS
-from candor.claims.model_size.plots import FIGURES
+from candor.claims.model_size.figures import FIGURES
 from candor.claims.model_size.tables import MEASURES, REWARDED
 from candor.declare import figures, ledger
 

@@ -9,9 +9,11 @@ from matplotlib.figure import Figure
 from candor.claims.model_size import run as sizes
 from candor.claims.model_size.criteria import EFFECTS
 from candor.declare import figures as f
-from candor.declare.figures import Plot
+from candor.declare.figures import Figures
 from candor.declare.ledger import Tables
 from candor.measure.intervals import t_interval
+
+FIGURES = Figures()
 
 _COLORS = {1: f.VERMILION, 5: f.BLUE, 6: f.GREEN}
 
@@ -30,7 +32,15 @@ def _panel(ax, values: pd.DataFrame, color: str) -> None:
         ax.plot(parameters, group.mean(), "o", color=color, markerfacecolor=face, markersize=6, zorder=3)
 
 
+@FIGURES.draws(*sizes.HOMES)
 def effects(tables: Tables) -> Figure:
+    """Nine effects of claims 1, 5 and 6 against the number of parameters; above 0 is the claim's way. Small dots are
+    seeds, bars 95 % t-intervals over seeds (cut where they reach far beyond the seeds), hollow dots a single seed. The
+    other worlds' models have 130k.
+
+    Nine panels, two for claim 1, three for claim 5, four for claim 6, each with a line over the sizes from 30 thousand
+    parameters upwards, seeds as dots and intervals as vertical bars around each mean, and a line at 0.
+    """
     figure, axes = f.canvas(3, 3, width=7.6, height=6.6)
     for ax, effect in zip(axes.flat, EFFECTS):
         values = effect.values(tables)
@@ -49,16 +59,3 @@ def effects(tables: Tables) -> Figure:
     for ax in axes[-1]:
         ax.set_xlabel("parameters")
     return figure
-
-
-FIGURES: dict[str, Plot] = {
-    "effects": Plot(
-        effects,
-        tuple(sizes.HOMES),
-        "Nine effects of claims 1, 5 and 6 against the number of parameters; above 0 is the claim's way. Small dots "
-        "are seeds, bars 95 % t-intervals over seeds (cut where they reach far beyond the seeds), hollow dots a "
-        "single seed. The other worlds' models have 130k.",
-        "Nine panels, two for claim 1, three for claim 5, four for claim 6, each with a line over the sizes from 30 "
-        "thousand parameters upwards, seeds as dots and intervals as vertical bars around each mean, and a line at 0.",
-    ),
-}
