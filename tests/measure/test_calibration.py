@@ -299,6 +299,12 @@ def test_floor_of_half_a_dozen_tenths_is_that_of_rlcr(n, mean, p95):
     assert floor[0] == pytest.approx(normal, rel=0.05)
 
 
+def test_the_floor_is_mean_and_95_percent_point_of_the_ece_of_calibrated_draws():
+    confidence, rng = np.random.default_rng(0).random(300), np.random.default_rng(5)
+    errors = [c.ece(confidence, rng.random(300) < confidence) for _ in range(50)]
+    assert c.noise_floor(confidence, 50, rng=5) == pytest.approx((np.mean(errors), np.percentile(errors, 95)))
+
+
 def test_floor_falls_with_n_and_is_reproducible():
     confidence = np.random.default_rng(0).random(8000)
     floors = [c.noise_floor(confidence[:n])[0] for n in (125, 500, 2000, 8000)]
@@ -381,6 +387,7 @@ def test_temperature_of_a_stated_confidence():
         (lambda: c.ece_by_value([0.11, 0.12, 0.13], [0, 1, 1]), "confidence has 3 values for 3 items"),
         (lambda: c.ece_by_value([0.1, 0.2, 0.3], [0, 1, 1]), "confidence has 3 values for 3 items"),
         (lambda: c.brier_se([0.5], [1]), "at least two items"),
+        (lambda: c.log_score([0.5], [1], clip=0), "clip must lie strictly between 0 and 0.5"),
         (lambda: c.fit_temperature([[0.1, 0.2]], [2]), "labels must be whole numbers from 0 to 1"),
         (lambda: c.fit_temperature([[0.1, 0.2]], [-1]), "labels must be whole numbers from 0 to 1"),
         (lambda: c.fit_temperature([[0.1]], [0]), "logits must have two answers or more"),
