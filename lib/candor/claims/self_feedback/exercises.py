@@ -12,14 +12,7 @@ import pandas as pd
 from candor.claims.self_feedback import self_confidence
 from candor.claims.self_feedback.world import SHIFTED, SMUDGED
 from candor.claims.shared import rows, standard
-from candor.declare.exercises import Blank, Exercise, When, array, letter, number, share, word
-
-
-def choice(answer: str, **slips: str) -> Blank:
-    """A third blank for one of the letters a, b, c; `slips` has what to say of the others."""
-    said = {message: wrong for wrong, message in slips.items()}
-    return Blank(answer, said, 'Answer the third blank with "a", "b" or "c".', letter)
-
+from candor.declare.exercises import Blank, Exercise, When, array, choice, number, share, word
 
 # --- 1: disparity is not a probability --------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from candor.claims.shared import rows, stack
+from candor.claims.shared import Groups, rows, stack
 from candor.claims.sophistry import approval, story_lookup
 from candor.claims.sophistry import judged as judged_models
 
@@ -24,82 +24,97 @@ VARIANTS = {  # W2's arms beside it, W14, the reviewer's question, the drafts th
     "soft": ("base", "r_train"),
     "no_line": ("base", "r_train"),
 }
-_BEFORE = {"learned_rm": ("reward_model",)}  # what an arm's own step needs besides base and setup
+STEPS = {"base": ("base", "setup", "eval_base"), "learned_rm": ("reward_model", "learned_rm", "eval_learned_rm")}
 
 
-def _needs() -> list[str]:
-    """Keys of all steps, each after what it needs."""
-    keys = []
-    for group in (ARMS, VARIANTS):
-        for setting, arms in group.items():
-            for arm in arms:
-                names = ("base", "setup", "eval_base") if arm == "base" else (*_BEFORE.get(arm, ()), arm, f"eval_{arm}")
-                keys += [f"{WORLD}/{setting}/{name}" for name in names]
-        if group is ARMS:
-            keys.append(f"{WORLD}/standard/selection")
-    return keys
+def _steps(groups: Groups) -> list[str]:
+    """Keys of the steps of all arms, each after what it needs."""
+    return [
+        f"{WORLD}/{setting}/{step}"
+        for setting, arms in groups.items()
+        for arm in arms
+        for step in STEPS.get(arm, (arm, f"eval_{arm}"))
+    ]
 
 
-NEEDS = _needs()
-# The overall verdict rests on these (W1-W4, W6-W8, W13); they run first.
-DECISIVE = [
-    key
-    for key in NEEDS
-    if key.startswith(f"{WORLD}/standard/") and key.split("/")[-1].removeprefix("eval_") in (*ARMS["standard"], "setup")
-]
+DECISIVE = _steps(ARMS)  # the overall verdict rests on these (W1-W4, W6-W8, W13); they run first
+NEEDS = [*DECISIVE, f"{WORLD}/standard/selection", *_steps(VARIANTS)]
 
 
 # --- Published numbers ----------------------------------------------------------------------------
 
-TASK, GENERAL, APPS = (
+TASK, GENERAL, APPS = SETTINGS = (
     "QuALITY, task-specific reward model",
     "QuALITY, general reward model",
     "APPS, two simplest tests",
 )
-SETTINGS = (TASK, GENERAL, APPS)
 METRICS = {  # the file's name -> ours
     "approval": "approval",
     "correctness": "correctness",
     "evaluation_error": "error",
     "false_positive_rate": "fpr_both",  # only questions on which both policies are wrong
 }
+ARM = {"init": "before", "rlhf": "after"}
 Z = 1.959964
 QUESTIONS = 250  # a policy and setting
 BOTH_WRONG = 100  # of them, by the sampling scheme
-APPS_CORRECTNESS = 35.0  # a released checkpoint, measured by the critique; assumed before and after
-TASK_CORRECTNESS = 50.0  # two options; only drawn in the paper
+# Percent right, where it is not printed: of a released checkpoint, as the critique measured it; of two options.
+CORRECTNESS = {APPS: 35.0, TASK: 50.0}
+ABOUT = ["location", "setting", "model", "arm", "dataset", "metric", "value", "unit"]
 
 
 def published(folder: Path) -> dict[str, pd.DataFrame]:
-    """The printed numbers, re-analysed; `folder` holds the CSVs."""
+    """The printed numbers, re-analysed; `folder` holds the CSVs.
+
+    sign_tests: evaluators whose error rose, as counts (26 of 34 is the nearest to 76 %), p two-sided. critique_bars:
+    the critique's three runs, percent. critique_audit: what it found in the released code, data and checkpoints.
+    near_misses: oracle tests passed in the four case studies with printed rates, percent.
+    """
     printed, study, critique, context = (
         pd.read_csv(folder / f"sophistry_{name}.csv") for name in ("main", "study", "critique", "context")
     )
-    main = _main(printed)
-    curves = _critique_curves(critique)
-    decomposition = _decomposition(main)
+    main, curves = _main(printed), _critique_curves(critique)
+    counts = ((TASK, 25, 35), (GENERAL, 26, 34), (APPS, 9, 10))
+    signs = [(setting, k, n, stats.binomtest(k, n).pvalue) for setting, k, n in counts]
+    elsewhere = rows(context, status="primary").query("source != 'li2022alphacode'")
     return {
         "main": main,
-        "decomposition": decomposition,
+        "decomposition": _decomposition(main),
         "mass_changes": _mass_changes(main),
         "rubber_stamp": _rubber_stamp(main),
         "fpr_intervals": _fpr_intervals(main),
         "error_intervals": _error_intervals(main, printed),
         "granularity": _granularity(main),
         "granularity_people": _granularity_people(printed),
-        "sign_tests": _sign_tests(),
+        "sign_tests": pd.DataFrame(signs, columns=["setting", "worse", "n", "p"]),
         "critique_curves": curves,
         "critique_trend": _critique_trend(curves),
-        "critique_bars": _critique_bars(critique),
-        "critique_audit": _critique_audit(critique),
-        "near_misses": _near_misses(study),
-        "leaky_oracle": _leaky_oracle(context),
-        "study": study[["location", "setting", "model", "arm", "dataset", "metric", "value", "unit", "note"]],
-        "context": rows(context, status="primary").loc[
-            lambda c: c["source"] != "li2022alphacode",
-            ["source", "location", "setting", "arm", "dataset", "metric", "value", "unit", "note"],
+        "critique_bars": _before_after(rows(critique, location="Figure 1", metric="accuracy"), ["setting", "model"]),
+        "critique_audit": critique.query("location not in ['Figure 1', 'appendix, training curves']")[
+            ["location", "setting", "model", "arm", "metric", "value", "unit", "n", "note"]
         ],
+        "near_misses": _before_after(
+            rows(study, metric="oracle_tests_passed").rename(columns={"location": "figure"}), ["figure"]
+        ),
+        "leaky_oracle": _leaky_oracle(context),
+        "study": study[[*ABOUT, "note"]],
+        "context": elsewhere[["source", *ABOUT, "note"]].drop(columns="model"),
     }
+
+
+def _before_after(table: pd.DataFrame, index: list[str]) -> pd.DataFrame:
+    """The values of both policies side by side, and their change."""
+    wide = table.pivot_table("value", index, "arm", sort=False)[[*ARM]].rename(columns=ARM)
+    return wide.assign(change=wide["after"] - wide["before"]).reset_index().rename_axis(columns=None)
+
+
+def two_proportions(before, after, n) -> tuple:
+    """Unpaired 95 % interval of a change of percentages, n labels on either side, and the two-sided p (pooled)."""
+    p, q = before / 100, after / 100
+    half = Z * np.sqrt((p * (1 - p) + q * (1 - q)) / n)
+    mean = (p + q) / 2
+    z = (q - p) / np.sqrt(2 * mean * (1 - mean) / n)
+    return 100 * (q - p - half), 100 * (q - p + half), 2 * stats.norm.sf(abs(z))
 
 
 def _main(printed: pd.DataFrame) -> pd.DataFrame:
@@ -109,29 +124,26 @@ def _main(printed: pd.DataFrame) -> pd.DataFrame:
     interval of the change from that many labels a policy, unpaired and as if independent.
     """
     table = printed[printed["status"].isin(["primary", "unverified"]) & printed["setting"].isin(SETTINGS)]
-    levels = table.pivot_table("value", ["setting", "metric"], "arm", aggfunc="first")
-    found = []
-    for setting in SETTINGS:
-        for theirs, ours in METRICS.items():
-            before, after = (levels[arm].get((setting, theirs), np.nan) for arm in ("init", "rlhf"))
-            change = levels["rlhf minus init"].get((setting, f"{theirs}_change"), after - before)
-            n = BOTH_WRONG if ours == "fpr_both" else QUESTIONS
-            found.append((setting, ours, before, after, round(change, 4), n, *two_proportions(before, after, n)[:2]))
-    return pd.DataFrame(found, columns=["setting", "metric", "before", "after", "change", "n", "low", "high"])
+    table = table.assign(metric=table["metric"].str.removesuffix("_change").map(METRICS))
+    wide = table.pivot_table("value", ["setting", "metric"], "arm", "first")
+    wide = wide.reindex(pd.MultiIndex.from_product([SETTINGS, METRICS.values()], names=["setting", "metric"]))
+    main = wide.rename(columns=ARM)[["before", "after"]].reset_index().rename_axis(columns=None)
+    before, after, n = main["before"], main["after"], np.where(main["metric"] == "fpr_both", BOTH_WRONG, QUESTIONS)
+    low, high, _ = two_proportions(before, after, n)
+    change = wide["rlhf minus init"].reset_index(drop=True).fillna(after - before).round(4)
+    return main.assign(change=change, n=n, low=low, high=high)
 
 
-def two_proportions(before: float, after: float, n: int) -> tuple[float, float, float]:
-    """Unpaired 95 % interval of a change of percentages, n labels on either side, and the two-sided p (pooled)."""
-    p, q = before / 100, after / 100
-    half = Z * np.sqrt((p * (1 - p) + q * (1 - q)) / n)
-    mean = (p + q) / 2
-    z = (q - p) / np.sqrt(2 * mean * (1 - mean) / n)
-    return 100 * (q - p - half), 100 * (q - p + half), float(2 * stats.norm.sf(abs(z)))
+def _changes(main: pd.DataFrame) -> pd.DataFrame:
+    """Changes in points by setting (rows) and metric (columns)."""
+    return main.pivot(index="setting", columns="metric", values="change").loc[[*SETTINGS]]
 
 
-def _levels(main: pd.DataFrame, setting: str, metric: str) -> tuple[float, float, float]:
-    row = rows(main, setting=setting, metric=metric).iloc[0]
-    return row["before"], row["after"], row["change"]
+def _policies(main: pd.DataFrame, *settings: str) -> pd.DataFrame:
+    """A row a setting and policy (init, rlhf) with the printed metrics, percent."""
+    table = main.melt(["setting", "metric"], ARM.values(), "arm").replace({"arm": {b: a for a, b in ARM.items()}})
+    table = table.pivot(index=["setting", "arm"], columns="metric", values="value").rename_axis(columns=None)
+    return table.reindex(settings, level="setting").reset_index()
 
 
 def _decomposition(main: pd.DataFrame) -> pd.DataFrame:
@@ -142,47 +154,54 @@ def _decomposition(main: pd.DataFrame) -> pd.DataFrame:
     everything was printed). Where no approval level is printed, the FPR of the initial policy on all wrong outputs is
     taken to be the printed one of the both-wrong subset, and correctness to be constant.
     """
-    found = []
-    for setting, constant in ((GENERAL, None), (APPS, APPS_CORRECTNESS), (TASK, TASK_CORRECTNESS)):
-        approved, correct, errors = (_levels(main, setting, m) for m in ("approval", "correctness", "error"))
-        assumed = ""
-        if constant is not None:
-            fp = _levels(main, setting, "fpr_both")[0] * (1 - constant / 100)  # percent of all outputs
-            start = constant - (errors[0] - fp) + fp  # true positives and false positives
-            approved, correct = (start, start + approved[2]), (constant, constant)
-            assumed = f"correctness {constant:.0f} both times, initial FPR on all wrong outputs as on the subset"
-        for arm, a, c, e in zip(("init", "rlhf"), approved, correct, errors):
-            tpr, fpr = (100 * rate for rate in approval.from_three_numbers(a / 100, e / 100, c / 100))
-            masses = (a + e - c) / 2, (a - e + c) / 2
-            found.append((setting, arm, a, c, e, *masses, tpr, fpr, tpr - fpr, 100 * masses[1] / a, assumed))
-    columns = ["setting", "arm", "approval", "correctness", "error", "false_positive_mass", "true_positive_mass"]
-    return pd.DataFrame(found, columns=[*columns, "tpr", "fpr", "discrimination", "precision", "assumed"])
+    table = _policies(main, GENERAL, APPS, TASK)
+    constant = table["setting"].map(CORRECTNESS)
+    c, e = table["correctness"].fillna(constant), table["error"]
+    first = table.groupby("setting")[["error", "fpr_both"]].transform("first")
+    start = c - first["error"] + 2 * first["fpr_both"] * (1 - c / 100)  # true positives and false positives
+    added = table["setting"].map(_changes(main)["approval"]).where(table["arm"] == "rlhf", 0)
+    a = table["approval"].fillna(start + added)
+    tpr, fpr = (100 * rate for rate in approval.from_three_numbers(a / 100, e / 100, c / 100))
+    right, wrong = (a - e + c) / 2, (a + e - c) / 2
+    how = "correctness {:.0f} both times, initial FPR on all wrong outputs as on the subset"
+    return table[["setting", "arm"]].assign(
+        approval=a,
+        correctness=c,
+        error=e,
+        false_positive_mass=wrong,
+        true_positive_mass=right,
+        tpr=tpr,
+        fpr=fpr,
+        discrimination=tpr - fpr,
+        precision=100 * right / a,
+        assumed=constant.map(how.format, na_action="ignore").fillna(""),
+    )
 
 
-def _mass_changes(main: pd.DataFrame, slack: float = 2.0) -> pd.DataFrame:
+def _mass_changes(main: pd.DataFrame, off: float = 5.0, slack: float = 2.0) -> pd.DataFrame:
     """What was added to approval, points of all outputs: from printed changes only (correctness 0 where not printed).
 
     Columns: setting, false_positives, false_negatives, false_share (of the added approval, percent), and the change of
-    FPR and TPR on all outputs with the range over correctness +-5 and its change -2..2 (fpr, fpr_low, fpr_high, tpr,
-    tpr_low, tpr_high; NaN where levels are printed, see `decomposition`).
+    FPR and TPR on all outputs with the range over correctness +-`off` and its change -`slack`..`slack` (fpr, fpr_low,
+    fpr_high, tpr, tpr_low, tpr_high; NaN where levels are printed, see `decomposition`).
     """
-    found = []
-    for setting, level in ((TASK, TASK_CORRECTNESS), (GENERAL, None), (APPS, APPS_CORRECTNESS)):
-        a, c, e = (_levels(main, setting, m)[2] for m in ("approval", "correctness", "error"))
-        fp = (a + e - (c if level is None else 0)) / 2
-        fn = e - fp
-        row = (setting, fp, fn, 100 * fp / a)
-        if level is None:
-            found.append((*row, *[np.nan] * 6))
-            continue
-        centre, near = level / 100, np.array((level - 5, level + 5)) / 100
-        half = slack / 2
-        wrong, right = 1 - near, near
-        rates = (fp / (1 - centre), (fp - half) / wrong.max(), (fp + half) / wrong.min())
-        hits = (-fn / centre, (-fn - half) / right.min(), (-fn + half) / right.max())
-        found.append((*row, *rates, *hits))
-    columns = ["setting", "false_positives", "false_negatives", "false_share"]
-    return pd.DataFrame(found, columns=[*columns, "fpr", "fpr_low", "fpr_high", "tpr", "tpr_low", "tpr_high"])
+    change = _changes(main)
+    right = change.index.to_series().map(CORRECTNESS) / 100
+    least, most, half = right - off / 100, right + off / 100, slack / 2
+    fp = (change["approval"] + change["error"] - change["correctness"].fillna(0)) / 2
+    fn = change["error"] - fp
+    columns = {
+        "false_positives": fp,
+        "false_negatives": fn,
+        "false_share": 100 * fp / change["approval"],
+        "fpr": fp / (1 - right),
+        "fpr_low": (fp - half) / (1 - least),
+        "fpr_high": (fp + half) / (1 - most),
+        "tpr": -fn / right,
+        "tpr_low": (-fn - half) / least,
+        "tpr_high": (-fn + half) / most,
+    }
+    return pd.DataFrame(columns).reset_index()
 
 
 def _rubber_stamp(main: pd.DataFrame) -> pd.DataFrame:
@@ -192,20 +211,14 @@ def _rubber_stamp(main: pd.DataFrame) -> pd.DataFrame:
     of the two), over_rejecting (rejecting - error), advantage (best - error: positive is better than a constant
     verdict), assumed. Where correctness is unknown a constant verdict errs in at most 50 %.
     """
-    found = []
-    for setting in SETTINGS:
-        correct, errors = (_levels(main, setting, metric) for metric in ("correctness", "error"))
-        for arm, c, e in zip(("init", "rlhf"), correct, errors):
-            assumed = ""
-            if setting == APPS:
-                c, assumed = APPS_CORRECTNESS, "correctness 35"
-            if setting == TASK:
-                best, assumed = 50.0, "at most 50, whatever the correctness"
-            else:
-                best = 100 * approval.constant_verdict(c / 100)
-            found.append((setting, arm, c, e, c, 100 - c, best, c - e, best - e, assumed))
-    columns = ["setting", "arm", "correctness", "error", "rejecting", "approving", "best"]
-    return pd.DataFrame(found, columns=[*columns, "over_rejecting", "advantage", "assumed"])
+    table = _policies(main, *SETTINGS)
+    setting, e = table["setting"], table["error"]
+    c = table["correctness"].mask(setting == APPS, CORRECTNESS[APPS])
+    best = np.minimum(c, 100 - c).fillna(50)
+    assumed = setting.map({APPS: "correctness 35", TASK: "at most 50, whatever the correctness"}).fillna("")
+    columns = {"correctness": c, "error": e, "rejecting": c, "approving": 100 - c, "best": best}
+    columns |= {"over_rejecting": c - e, "advantage": best - e, "assumed": assumed}
+    return table[["setting", "arm"]].assign(**columns)
 
 
 def attainable(percent: float, n: int, digits: int = 1) -> bool:
@@ -221,11 +234,11 @@ def sizes(before: float, after: float, most: int = 300) -> list[int]:
 
 def _fpr_intervals(main: pd.DataFrame) -> pd.DataFrame:
     """FPR changes (both wrong) with intervals at two sizes: setting, before, after, change, n, why, low, high, p."""
-    found = []
-    for setting in SETTINGS:
-        before, after, change = _levels(main, setting, "fpr_both")
-        for n, why in ((BOTH_WRONG, "sampling scheme"), (sizes(before, after)[0], "smallest attainable")):
-            found.append((setting, before, after, change, n, why, *two_proportions(before, after, n)))
+    found = [
+        (setting, before, after, change, n, why, *two_proportions(before, after, n))
+        for setting, _, before, after, change, *_ in rows(main, metric="fpr_both").itertuples(index=False)
+        for n, why in ((BOTH_WRONG, "sampling scheme"), (sizes(before, after)[0], "smallest attainable"))
+    ]
     columns = ["setting", "before", "after", "change", "n", "why", "low", "high", "p"]
     return pd.DataFrame(found, columns=columns)
 
@@ -236,17 +249,15 @@ def _error_intervals(main: pd.DataFrame, printed: pd.DataFrame) -> pd.DataFrame:
     `how`: "labels" (unpaired, 250 a policy, as if independent) or "evaluators" (the interval that belongs to the
     printed p of the paired t-test over people).
     """
-    found = []
-    for setting in SETTINGS:
-        for metric in ("error", "approval"):
-            before, after, change = _levels(main, setting, metric)
-            if np.isfinite(before):
-                found.append((setting, metric, change, QUESTIONS, "labels", *two_proportions(before, after, QUESTIONS)))
-        row = rows(printed, setting=setting, metric="paired_t_p_value").iloc[0]
-        change, n, p = _levels(main, setting, "error")[2], int(row["n"]), row["value"]
-        half = change * stats.t.ppf(0.975, n - 1) / stats.t.isf(p / 2, n - 1)
-        found.append((setting, "error", change, n, "evaluators", change - half, change + half, p))
-    return pd.DataFrame(found, columns=["setting", "metric", "change", "n", "how", "low", "high", "p"])
+    labels = main[main["metric"].isin(["error", "approval"])].dropna()
+    labels = labels.assign(how="labels", p=two_proportions(labels["before"], labels["after"], labels["n"])[2])
+    people = rows(printed, metric="paired_t_p_value")[["setting", "n", "value"]].rename(columns={"value": "p"})
+    people = rows(main, metric="error").drop(columns=["n", "low", "high"]).merge(people).assign(how="evaluators")
+    half = people["change"] * stats.t.ppf(0.975, people["n"] - 1) / stats.t.isf(people["p"] / 2, people["n"] - 1)
+    people = people.assign(low=people["change"] - half, high=people["change"] + half)
+    table = pd.concat([labels.sort_values("metric", ascending=False), people]).astype({"n": int})
+    table = table.sort_values("setting", key=lambda s: s.map(SETTINGS.index), kind="stable", ignore_index=True)
+    return table[["setting", "metric", "change", "n", "how", "low", "high", "p"]]
 
 
 def _granularity(main: pd.DataFrame) -> pd.DataFrame:
@@ -254,35 +265,19 @@ def _granularity(main: pd.DataFrame) -> pd.DataFrame:
 
     `sizes`: all up to 300, as text; `fits`: 100, the both-wrong items of the sampling scheme, is one of them.
     """
-    found = []
-    for setting in SETTINGS:
-        before, after, _ = _levels(main, setting, "fpr_both")
-        every = sizes(before, after)
-        found.append((setting, before, after, every[0], " ".join(map(str, every)), BOTH_WRONG in every))
-    return pd.DataFrame(found, columns=["setting", "before", "after", "smallest", "sizes", "fits"])
+    table = rows(main, metric="fpr_both")[["setting", "before", "after"]].reset_index(drop=True)
+    every = [sizes(*pair) for pair in zip(table["before"], table["after"])]
+    texts = [" ".join(map(str, fit)) for fit in every]
+    return table.assign(smallest=[fit[0] for fit in every], sizes=texts, fits=[BOTH_WRONG in fit for fit in every])
 
 
 def _granularity_people(printed: pd.DataFrame) -> pd.DataFrame:
     """The same for the share of evaluators whose error rose: setting, percent, people, fits, sizes (up to 35)."""
-    shares = rows(printed, metric="evaluators_with_higher_error")
-    found = [
-        (
-            row.setting,
-            row.value,
-            int(row.n),
-            attainable(row.value, int(row.n), 0),
-            " ".join(str(n) for n in range(1, 36) if attainable(row.value, n, 0)),
-        )
-        for row in shares.itertuples()
-    ]
-    return pd.DataFrame(found, columns=["setting", "percent", "people", "fits", "sizes"])
-
-
-def _sign_tests() -> pd.DataFrame:
-    """Evaluators whose error rose, as counts (26 of 34 is the nearest to 76 %): setting, worse, n, p (two-sided)."""
-    counts = ((TASK, 25, 35), (GENERAL, 26, 34), (APPS, 9, 10))
-    found = [(setting, k, n, float(stats.binomtest(k, n).pvalue)) for setting, k, n in counts]
-    return pd.DataFrame(found, columns=["setting", "worse", "n", "p"])
+    names = {"setting": "setting", "value": "percent", "n": "people"}
+    table = rows(printed, metric="evaluators_with_higher_error")[[*names]].rename(columns=names).astype({"people": int})
+    texts = [" ".join(str(n) for n in range(1, 36) if attainable(share, n, 0)) for share in table["percent"]]
+    fits = [attainable(share, n, 0) for share, n in zip(table["percent"], table["people"])]
+    return table.assign(fits=fits, sizes=texts).reset_index(drop=True)
 
 
 CURVES = {  # the file's name -> ours
@@ -300,68 +295,36 @@ def _critique_curves(critique: pd.DataFrame) -> pd.DataFrame:
     Columns: step, accuracy_all, letter_a, letter_b, unfinished, accuracy_finished (accuracy_all / (1 - unfinished),
     from the readings before they were rounded), finished, total (of the letters and the unfinished).
     """
-    table = critique[critique["arm"].str.match(r"step \d+$")]
-    table = table.assign(step=table["arm"].str.removeprefix("step ").astype(int))
-    wide = table.pivot(index="step", columns="metric", values="value").rename_axis(columns=None)
-    wide = wide.rename(columns=CURVES)[list(CURVES.values())]
+    table = critique.assign(step=critique["arm"].str.extract(r"^step (\d+)$", expand=False)).dropna(subset="step")
+    wide = table.astype({"step": int}).pivot(index="step", columns="metric", values="value").rename_axis(columns=None)
+    wide = wide.rename(columns=CURVES)[[*CURVES.values()]]
     total = wide[["letter_a", "letter_b", "unfinished"]].sum(axis=1)
     return wide.assign(finished=1 - wide["unfinished"], total=total).reset_index()
 
 
 def _critique_trend(curves: pd.DataFrame) -> pd.DataFrame:
     """What the curves come to: name, value, low, high (least squares over the points, change over the run)."""
-    step, accuracy = curves["step"], curves["accuracy_finished"]
-    fit = stats.linregress(step, accuracy)
-    run = step.iloc[-1] - step.iloc[0]
-    half = run * fit.stderr * stats.t.ppf(0.975, len(step) - 2)
-    trend = run * fit.slope
-    values = {
-        "points": len(curves),
-        "mean": accuracy.mean(),
-        "first": accuracy.iloc[0],
-        "last": accuracy.iloc[-1],
-        "first_all": curves["accuracy_all"].iloc[0],
-        "last_all": curves["accuracy_all"].iloc[-1],
-        "first_unfinished": curves["unfinished"].iloc[0],
-        "last_unfinished": curves["unfinished"].iloc[-1],
-        "misread": (curves["total"] - 1).abs().max(),
-        "trend": trend,
-        "trend_p": fit.pvalue,
+    fit = stats.linregress(curves["step"], curves["accuracy_finished"])
+    run = np.ptp(curves["step"])
+    half = run * fit.stderr * stats.t.ppf(0.975, len(curves) - 2)
+    ends = {
+        f"{name}{of}": curves[column].iloc[place]
+        for of, column in {"": "accuracy_finished", "_all": "accuracy_all", "_unfinished": "unfinished"}.items()
+        for name, place in (("first", 0), ("last", -1))
     }
+    values = {"points": len(curves), "mean": curves["accuracy_finished"].mean(), **ends}
+    values |= {"misread": (curves["total"] - 1).abs().max(), "trend": run * fit.slope, "trend_p": fit.pvalue}
     table = pd.DataFrame({"name": values.keys(), "value": values.values()})
-    is_trend = table["name"] == "trend"
-    return table.assign(low=np.where(is_trend, trend - half, np.nan), high=np.where(is_trend, trend + half, np.nan))
-
-
-def _critique_bars(critique: pd.DataFrame) -> pd.DataFrame:
-    """The critique's three runs, percent: setting, model, before, after, change."""
-    bars = rows(critique, location="Figure 1", metric="accuracy")
-    wide = bars.pivot_table("value", ["setting", "model"], "arm", sort=False).reset_index().rename_axis(columns=None)
-    wide = wide.rename(columns={"init": "before", "rlhf": "after"})
-    return wide.assign(change=wide["after"] - wide["before"])
-
-
-def _critique_audit(critique: pd.DataFrame) -> pd.DataFrame:
-    """What the critique found in the released code, data and checkpoints, a row a number."""
-    audit = critique[~critique["location"].isin(["Figure 1", "appendix, training curves"])]
-    return audit[["location", "setting", "model", "arm", "metric", "value", "unit", "n", "note"]]
-
-
-def _near_misses(study: pd.DataFrame) -> pd.DataFrame:
-    """Oracle tests passed in the four case studies with printed rates, percent: figure, before, after, change."""
-    cases = rows(study, metric="oracle_tests_passed")
-    wide = cases.pivot_table("value", "location", "arm", sort=False).reset_index().rename_axis(columns=None)
-    wide = wide.rename(columns={"location": "figure", "init": "before", "rlhf": "after"})
-    return wide.assign(change=wide["after"] - wide["before"])
+    trend = table["value"].where(table["name"] == "trend")
+    return table.assign(low=trend - half, high=trend + half)
 
 
 def _leaky_oracle(context: pd.DataFrame) -> pd.DataFrame:
     """Solutions that pass all tests and are wrong, percent of 50: dataset, tests, wrong, low, high (Wilson)."""
-    audit = rows(context, source="li2022alphacode")
-    tests = rows(audit, metric="tests_per_problem").set_index("dataset")["value"]
-    wrong = rows(audit, metric="passing_but_wrong").set_index("dataset")
-    table = wrong[["value", "ci_low", "ci_high"]].rename(columns={"value": "wrong", "ci_low": "low", "ci_high": "high"})
-    table.insert(0, "tests", tests)
+    audit = rows(context, source="li2022alphacode").set_index("dataset")
+    names = {"value": "wrong", "ci_low": "low", "ci_high": "high"}
+    table = rows(audit, metric="passing_but_wrong")[[*names]].rename(columns=names)
+    table.insert(0, "tests", rows(audit, metric="tests_per_problem")["value"])
     return table.reset_index()
 
 
@@ -375,11 +338,12 @@ def theory() -> dict[str, pd.DataFrame]:
 
 def iso_error(points: int = 2) -> pd.DataFrame:
     """Lines of equal error in the (FPR, TPR) plane: correctness, error, fpr, tpr (shares)."""
-    found = []
-    for c in (0.35, 0.5, 0.51):
-        for e in np.arange(1, 10) / 10:
-            fpr = np.linspace(0, 1, points)
-            found += [(c, e, x, 1 - (e - (1 - c) * x) / c) for x in fpr]
+    found = [
+        (c, e, fpr, 1 - (e - (1 - c) * fpr) / c)
+        for c in (0.35, 0.5, 0.51)
+        for e in np.arange(1, 10) / 10
+        for fpr in np.linspace(0, 1, points)
+    ]
     return pd.DataFrame(found, columns=["correctness", "error", "fpr", "tpr"])
 
 
