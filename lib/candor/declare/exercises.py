@@ -86,7 +86,7 @@ def empty(answer: object) -> bool:
 
 @dataclass(frozen=True)
 class When:
-    """A slip that many answers show: those for which `holds(value)`; `example` is one of them."""
+    """What many answers are (a slip, or right): those for which `holds(value)`; `example` is one of them."""
 
     holds: Callable[[Any], bool]
     example: object
@@ -96,7 +96,8 @@ class When:
 class Blank:
     """One blank, or several that are judged together (`answer` is a tuple then, as are its slips).
 
-    answer : what is right. A function is given each of `probes` (tuples of arguments) and must give the same.
+    answer : what is right, a `When` where many answers are. A function is given each of `probes` (tuples of arguments)
+        and must give the same.
     slips : message -> what whoever makes this mistake answers (like `answer`, or a `When`).
     hint : what to say of any other mistake; a function of what was read if the sentence depends on it.
     read : what is compared, of an answer or of what a function gives: `number`, `share`, `letter`, `array`, `word()`.
@@ -114,7 +115,7 @@ class Blank:
 
     @property
     def width(self) -> int:
-        return len(self.answer) if isinstance(self.answer, tuple) else 1
+        return len(self._all(self.answer))
 
     def value(self, *answers: Any) -> Any:
         """What is compared. Raises: whatever a learner's function raises."""
@@ -147,14 +148,13 @@ class Blank:
         if self.probes and not all(map(callable, answers)):
             return "Give the function itself, without calling it."
         value = self.value(*answers)
-        if self.same(value, self.value(*self._all(self.answer))):
-            return ""
-        for message, slip in self.slips.items():
-            if slip.holds(value) if isinstance(slip, When) else self.same(value, self.value(*self._all(slip))):
+        for message, answer in {"": self.answer, **self.slips}.items():
+            if answer.holds(value) if isinstance(answer, When) else self.same(value, self.value(*self._all(answer))):
                 return message
         return self.hint(value) if callable(self.hint) else self.hint
 
     def _all(self, answer: Any) -> tuple:
+        answer = answer.example if isinstance(answer, When) else answer
         return answer if isinstance(answer, tuple) else (answer,)
 
 
