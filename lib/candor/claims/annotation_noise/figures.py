@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from candor.claims.annotation_noise.tables import FLIPPED, TRUTH
-from candor.claims.shared import rows
+from candor.claims.shared import known, rows
 from candor.declare import figures as f
 from candor.declare.figures import Figures
 from candor.declare.ledger import Tables
@@ -25,7 +24,6 @@ FIGURES = Figures()
 
 _HALO = [withStroke(linewidth=2.6, foreground=f.PAPER)]
 _REFERENCE: dict[str, Any] = {"color": f.INK, "linewidth": 0.9, "linestyle": (0, (5, 2)), "zorder": 1}
-_DOTTED = (0, (1, 1.5))
 # The types of annotator, where a figure tells types apart instead of arms.
 TYPE_LOOKS = {
     "genuine": f.Look("genuine", f.BLUE, "o"),
@@ -34,14 +32,14 @@ TYPE_LOOKS = {
 }
 
 
-def _known(table: pd.DataFrame, arms: Sequence[str]) -> list[str]:
-    present = set(table["arm"])
-    return [arm for arm in arms if arm in present]
+def _legend(figure: Figure, handles: list, gate: pd.DataFrame | None = None, **kwargs: Any) -> None:
+    """The legend, above it whether the reward models saw the evidence where the figure rests on them."""
+    title = {} if gate is None else {"title": gate_of(gate)}
+    f.legend(figure, handles, **{"title_fontsize": 7.5} | title | kwargs)
 
 
-def _legend(figure: Figure, handles: list, **kwargs: Any) -> None:
-    legend = figure.legend(handles=handles, loc="outside lower center", **{"ncols": min(len(handles), 5)} | kwargs)
-    legend.get_title().set_fontsize(7.5)
+def _base() -> Line2D:
+    return Line2D([], [], label="base", **_REFERENCE)
 
 
 def _short(value: float) -> str:
@@ -96,11 +94,7 @@ def cards(tables: Tables) -> Figure:
 
 def _triangle(ax: Axes, title: str) -> None:
     ax.plot((0, 1, 0, 0), (0, 0, 1, 0), color=f.INK, linewidth=0.8)
-    ticks = (0, 0.25, 0.5, 0.75, 1)
-    names = ["0", ".25", ".5", ".75", "1"]
-    ax.set_xticks(ticks, names)
-    ax.set_yticks(ticks, names)
-    ax.set(xlim=(-0.02, 1.04), ylim=(-0.02, 1.04), aspect="equal", title=title, xlabel="share genuine")
+    f.unit_square(ax, "share genuine", diagonal=False).set(xlim=(-0.02, 1.04), ylim=(-0.02, 1.04), title=title)
     f.point_label(ax, (0.03, 0.965), "all constructed", dx=6)
     f.point_label(ax, (0.02, 0.03), "all non-attitudes", dx=4).set_path_effects(_HALO)
 
@@ -180,27 +174,25 @@ def hosking(tables: Tables) -> Figure:
     table = tables["hosking"]
     figure, ax = f.canvas(width=6.4, height=3.4)
     kinds = {
-        "mode": ("crowd, mode of the flags", f.ORANGE, "s", -0.22),
-        "mean": ("crowd, mean of the same flags", f.VERMILION, "D", 0.0),
-        "expert": ("experts", f.BLUE, "o", 0.22),
+        "mode": (f.Look("crowd, mode of the flags", f.ORANGE, "s"), -0.22),
+        "mean": (f.Look("crowd, mean of the same flags", f.VERMILION, "D"), 0.0),
+        "expert": (f.Look("experts", f.BLUE, "o"), 0.22),
     }
     for row, style in enumerate(table.itertuples()):
-        for name, (_, ink, marker, off) in kinds.items():
-            x = row + off
+        for name, (shown, off) in kinds.items():
+            x, y = row + off, getattr(style, name)
             if name != "mean":
-                ax.vlines(x, getattr(style, f"{name}_low"), getattr(style, f"{name}_high"), color=ink, linewidth=1.8)
-            ax.plot(x, getattr(style, name), marker, color=ink, markersize=7)
+                ends = getattr(style, f"{name}_low"), getattr(style, f"{name}_high")
+                ax.vlines(x, *ends, color=shown.color, linewidth=1.8)
+            ax.plot(x, y, shown.marker, color=shown.color, markersize=7)
             dx, dy = (0, -11) if name == "mean" else (7, 0)
-            f.point_label(ax, (x, getattr(style, name)), f"{getattr(style, name):.1f}", ink, dx=dx, dy=dy)
+            f.point_label(ax, (x, y), f"{y:.1f}", shown.color, dx=dx, dy=dy)
     names = [f"{s.style} assertiveness" if s.style != "baseline" else "baseline" for s in table.itertuples()]
     counts = [f"{s.outputs} outputs, experts {s.errors} of {s.checked}" for s in table.itertuples()]
     ax.set_xticks(range(len(table)), [f"{n}\n{c}" for n, c in zip(names, counts)])
     ax.tick_params(axis="x", length=0)
     ax.set(xlim=(-0.5, len(table) - 0.3), ylim=(0, 40), ylabel="outputs with a factual error, %")
-    handles = [
-        Line2D([], [], color=ink, marker=marker, linestyle="", label=label) for label, ink, marker, _ in kinds.values()
-    ]
-    _legend(figure, handles)
+    _legend(figure, [f.dot(shown) for shown, _ in kinds.values()])
     return figure
 
 
@@ -220,13 +212,8 @@ def removal(tables: Tables) -> Figure:
         part = rows(table, share=share)
         ax.plot(part["raters"], part["flips"], marker, color=ink, markersize=4.5, label=f"{100 * share:.0f} % removed")
     strict = rows(table, share=0.2)
-    ax.plot(
-        *(strict["raters"], strict["strict"], "o"),
-        color=f.BLUE,
-        markerfacecolor=f.PAPER,
-        markersize=4.5,
-        label="20 %, reversals only",
-    )
+    hollow = {"color": f.BLUE, "markerfacecolor": f.PAPER, "markersize": 4.5}
+    ax.plot(strict["raters"], strict["strict"], "o", label="20 %, reversals only", **hollow)
     ax.axhline(FLIPPED, color=f.VERMILION, linewidth=1.4, linestyle=(0, (5, 2)), zorder=0)
     f.point_label(ax, (123, FLIPPED), "the paper: 18.6 % of prompts", f.VERMILION, dx=-1, dy=7)
     ax.set_xscale("log")
@@ -272,7 +259,7 @@ def two_curves(tables: Tables) -> Figure:
     noise = ideal[(ideal["setting"] == "noise_only") & (ideal["kl"] <= KL_LIMIT)]
     exact.plot(noise["kl"], noise["ece"], color=f.GREY, linewidth=1, label="naive, noise only (.6/.4/0)")
     exact.axhline(ideal["ece"].iloc[0], **_REFERENCE)
-    arms = _known(rows(tilt, setting="main"), (*BENT, *STRAIGHT))
+    arms = known(rows(tilt, setting="main"), (*BENT, *STRAIGHT))
     for arm in arms:
         course = _course(tilt, arm)
         learned.plot(course["kl"], course["ece"], **f.line(arm, markersize=5))
@@ -290,9 +277,8 @@ def two_curves(tables: Tables) -> Figure:
     exact.set_ylabel("ECE")
     handles = [Line2D([], [], **f.line(arm, markersize=5)) for arm in arms]
     handles.append(Line2D([], [], color=f.GREY, linewidth=1, label="naive, noise only"))
-    handles.append(Line2D([], [], color=f.GREY, marker="o", linestyle="", markersize=8, label="trained by RLOO"))
-    handles.append(Line2D([], [], label="base", **_REFERENCE))
-    _legend(figure, handles, ncols=4, title=gate_of(tables["gate"]))
+    handles += [f.dot(f.Look("trained by RLOO", f.GREY, "o"), markersize=8), _base()]
+    _legend(figure, handles, ncols=4, gate=tables["gate"])
     return figure
 
 
@@ -313,7 +299,7 @@ def one_event(tables: Tables) -> Figure:
     """
     course = tables["trajectory"]
     figure, axes = f.canvas(3, 1, width=6.2, height=5.6, sharex=True)
-    arms = _known(course, ("naive", "weight"))
+    arms = known(course, ("naive", "weight"))
     for ax, (measure, (title, ylabel)) in zip(axes, EVENT.items()):
         for arm in arms:
             f.seed_band(ax, rows(course, arm=arm), "step", measure, arm, clip_on=False)
@@ -323,8 +309,8 @@ def one_event(tables: Tables) -> Figure:
         ax.margins(y=0.12)
     axes[-1].set_xlabel("RLOO step")
     handles = [Line2D([], [], **f.line(arm, markersize=5)) for arm in arms]
-    handles.append(Line2D([], [], label="base", **_REFERENCE))
-    _legend(figure, handles, title=gate_of(tables["gate"]))
+    handles.append(_base())
+    _legend(figure, handles, gate=tables["gate"])
     return figure
 
 
@@ -341,7 +327,7 @@ def fan(tables: Tables) -> Figure:
     band of the posterior, all from zero at confidence zero.
     """
     table = tables["fan"]
-    arms = _known(table, FANNED)
+    arms = known(table, FANNED)
     figure, axes = f.canvas(1, len(arms), width=7.6, height=3.3, squeeze=False, sharey=True)
     bands = sorted(table["band"].unique())
     inks = [f.VERMILION, f.ORANGE, f.GREEN, f.BLUE]
@@ -352,17 +338,14 @@ def fan(tables: Tables) -> Figure:
         unit = part["reward"].std() or 1
         for band, ink, marker in zip(bands, inks, "os^D"):
             mean = rows(part, band=band).groupby("confidence")["reward"].mean()
-            low, high = (
-                f"{float(end):.2f}".rstrip("0").replace("0.", ".").rstrip(".") or "0" for end in band.split("-")
-            )
-            ax.plot(
-                mean.index, (mean - mean.iloc[0]) / unit, color=ink, marker=marker, label=f"posterior {low} to {high}"
-            )
+            low, high = (f"{float(end):g}".removeprefix("0") or "0" for end in band.split("-"))
+            name = f"posterior {low} to {high}"
+            ax.plot(mean.index, (mean - mean.iloc[0]) / unit, color=ink, marker=marker, label=name)
         ax.axhline(0, **_REFERENCE)
         ax.set(title=f.label(arm), xlabel="stated confidence")
         ax.set_xticks((0, 0.5, 1), ("0", ".5", "1"))
     axes[0, 0].set_ylabel("reward since confidence 0, s.d.")
-    _legend(figure, axes[0, 0].get_legend_handles_labels()[0], ncols=4, title=gate_of(tables["gate"]))
+    _legend(figure, axes[0, 0].get_legend_handles_labels()[0], ncols=4, gate=tables["gate"])
     return figure
 
 
@@ -373,7 +356,7 @@ CONTROLS = {
     "style_lovers": "30 % genuinely\nlove confidence",
     "all_genuine": "all genuine",
 }
-BARS = ("naive", "weight", "frbal", "frrand", "oracle")
+BARS = {"naive": "", "weight": "", "frbal": "///", "frrand": "...", "oracle": ""}  # arm -> how its bar is hatched
 
 
 @FIGURES.draws("tilt", "gate")
@@ -388,16 +371,12 @@ def controls(tables: Tables) -> Figure:
     tilt = tables["tilt"]
     settings = [s for s in CONTROLS if s in set(tilt["setting"])]
     figure, ax = f.canvas(width=7.4, height=3.6)
-    width = 0.16
     for k, setting in enumerate(settings):
         here = rows(tilt, setting=setting)
-        for j, arm in enumerate(BARS):
+        for arm in known(here, BARS):
             values = rows(here, arm=arm, condition="kl_0.15")["ece"]
-            if values.empty:
-                continue
-            x = k + (j - 2) * width
-            hatch = {"frbal": "///", "frrand": "..."}.get(arm)
-            ax.bar(x, values.mean(), width * 0.88, color=f.color(arm), alpha=0.85, hatch=hatch, edgecolor=f.PAPER)
+            x = k + 0.16 * (list(BARS).index(arm) - 2)
+            ax.bar(x, values.mean(), 0.1408, color=f.color(arm), alpha=0.85, hatch=BARS[arm], edgecolor=f.PAPER)
             if len(values) > 1:
                 ax.vlines(x, *t_interval(values), color=f.INK, linewidth=1.2)
         base = rows(here, arm="base")["ece"].mean()
@@ -406,17 +385,11 @@ def controls(tables: Tables) -> Figure:
     ax.tick_params(axis="x", length=0)
     ax.set(ylabel="ECE at KL .15")
     handles = [
-        Rectangle(
-            *((0, 0), 1, 1),
-            facecolor=f.color(arm),
-            edgecolor=f.PAPER,
-            hatch={"frbal": "///", "frrand": "..."}.get(arm),
-            label=f.label(arm),
-        )
-        for arm in BARS
+        Rectangle((0, 0), 1, 1, facecolor=f.color(arm), edgecolor=f.PAPER, hatch=hatch, label=f.label(arm))
+        for arm, hatch in BARS.items()
     ]
-    handles.append(Line2D([], [], label="base", **_REFERENCE))
-    _legend(figure, handles, ncols=6, title=gate_of(tables["gate"]))
+    handles.append(_base())
+    _legend(figure, handles, ncols=6, gate=tables["gate"])
     return figure
 
 
@@ -432,7 +405,7 @@ def reliability(tables: Tables) -> Figure:
     the diagonal of perfect calibration.
     """
     table = rows(tables["reliability"], setting="main")
-    arms = _known(table, RELIABLE)
+    arms = known(table, RELIABLE)
     figure, axes = f.canvas(1, len(arms), width=7.2, height=2.9, squeeze=False)
     for ax, arm in zip(axes.flat, arms):
         part = rows(table, arm=arm).rename(columns={"stated": "mean_confidence"})

@@ -5,6 +5,8 @@ Shares, rates and agreement are between 0 and 1 unless a column says percent; KL
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,34 +14,27 @@ import pandas as pd
 
 from candor.claims.annotation_noise import annotation_models, judges
 from candor.claims.annotation_noise import response_types as types
+from candor.claims.annotation_noise import run as annotators
 from candor.claims.annotation_noise.judges import SETTINGS, TYPES
 from candor.claims.annotation_noise.response_types import agreement_of
-from candor.claims.shared import rows, stated
+from candor.claims.shared import rows, stack, stated
 from candor.core.step import MissingError, read
 from candor.measure.intervals import wilson
 from candor.run import steps as experiments
 from candor.witnesses import world as witnesses
 from candor.witnesses.evaluation import TENTHS
 
-WORLD = "annotators"
-
-# What the verdict needs first comes first. A setting's reward models are one step.
-DECIDING_SETTINGS = ("main", "noise_only", "quarter_noise", "all_genuine")
-OTHER_SETTINGS = ("dead_frame", "style_lovers", "one_type", "strong", "half_frame", "no_penalty")
-POLICIES = ("policy_naive", "policy_weight")
-MORE_POLICIES = (
-    *("policy_oracle", "policy_naive_full", "policy_weight_full", "policy_naive_beta", "policy_weight_beta"),
-)
-_FIRST = ["witnesses/expert/base", "annotators/main/pairs", "annotators/main/identification"]
-
-
-def _trained(policies) -> list[str]:
-    return [f"{WORLD}/main/{step}" for policy in policies for step in (policy, f"eval_{policy}")]
-
-
-# The overall verdict rests on W1-W9 and W11; these run first.
-DECISIVE = [*_FIRST, *(f"{WORLD}/{setting}/rewards" for setting in DECIDING_SETTINGS), *_trained(POLICIES)]
-NEEDS = [*DECISIVE, *(f"{WORLD}/{setting}/rewards" for setting in OTHER_SETTINGS), *_trained(MORE_POLICIES)]
+# The overall verdict rests on W1-W9 and W11: on these settings, which run first, and on two policies.
+DECIDING = ("main", "noise_only", "quarter_noise", "all_genuine")
+DECISIVE = [
+    "witnesses/expert/base",
+    *(
+        key
+        for key in annotators.STEPS
+        if key.endswith(("policy_naive", "policy_weight")) or (key.split("/")[1] in DECIDING and "policy" not in key)
+    ),
+]
+NEEDS = list(dict.fromkeys([*DECISIVE, *annotators.STEPS]))
 
 # --- Published numbers ----------------------------------------------------------------------------
 
@@ -47,32 +42,45 @@ FLIPPED, SHIFTED = 0.186, 13.0  # the paper's two numbers: share of prompts; poi
 
 
 def published(folder: Path) -> dict[str, pd.DataFrame]:
-    """What was printed about annotations, re-analysed; `folder` holds the CSVs. No simulation."""
+    """What was printed about annotations, re-analysed; `folder` holds the CSVs. No simulation.
+
+    headline: the paper's two numbers, the fractions that print as the first, and shares that a third party quotes.
+    agreement: between two people, or a person and others. indices: two of agreement on the same kind of data (NaN where
+    not printed). disagreement, noise: as they were printed.
+    """
     agreement, style, noise, history, mislead = (
         pd.read_csv(folder / f"{name}.csv")
         for name in ("annotation_agreement", "annotation_style", "annotation_noise", *_BESIDE)
     )
-    return {
-        "headline": _headline(agreement),
+    people = chosen(agreement, _AGREEMENT).assign(who=lambda table: table["arm"].fillna(""))
+    indices = chosen(agreement, _INDICES).pivot_table("value", "arm", "metric", sort=False).rename(columns=_INDICES)
+    headline = rows(agreement, source="ghafouri2026rlhf").rename(columns={"metric": "name"})
+    tables = {
+        "headline": headline[["name", "value", "unit", "status", "note"]],
         "removal": _removal(noise),
         "scale_shift": _scale_shift(),
-        "agreement": _agreement(agreement),
+        "agreement": people.rename(columns={"metric": "measure"})[
+            ["source", "who", "dataset", "measure", "value", "n", "status"]
+        ],
         "ridge": _ridge(noise),
         "simplex": _simplex(),
-        "disagreement": _chosen(agreement, _DISAGREEMENT),
+        "disagreement": chosen(agreement, _DISAGREEMENT)[_SHOWN],
         "hosking": _hosking(style),
         "hosking_tests": _hosking_tests(style),
         "frames": _frames(agreement, style),
         "ties": _ties(),
         "order": _order(agreement),
         "lapses": _lapses(agreement),
-        "indices": _indices(agreement),
-        "noise": _chosen(noise, _NOISE),
+        "indices": indices.reset_index(names="question").rename_axis(columns=None),
+        "noise": chosen(noise, _NOISE)[_SHOWN],
         "context": _context(agreement, style, history, mislead),
     }
+    return {name: table.reset_index(drop=True) for name, table in tables.items()}
 
 
 _BESIDE = ("calibration_history", "sophistry_main")
+_AGREEMENT = ("pairwise_agreement", "agreement_with_majority_of_others", "usual_agreement_low", "usual_agreement_high")
+_INDICES = {"gwet_ac": "gwet", "krippendorff_alpha": "krippendorff"}
 _DISAGREEMENT = (
     *("items_with_disagreement", "disagreement_judged_preference_like"),
     *("low_or_no_agreement_with_gold_reward_models", "prompts_with_more_than_one_majority_supported_response"),
@@ -84,13 +92,14 @@ _NOISE = (
 _SHOWN = ["source", "setting", "arm", "dataset", "metric", "value", "unit", "n", "status", "note"]
 
 
-def _chosen(printed: pd.DataFrame, metrics: tuple[str, ...]) -> pd.DataFrame:
-    """The rows with these metrics as they were printed."""
-    return printed[printed["metric"].isin(metrics)][_SHOWN].reset_index(drop=True)
+def chosen(printed: pd.DataFrame, metrics: Iterable[str]) -> pd.DataFrame:
+    """The rows with these metrics."""
+    return printed[printed["metric"].isin(metrics)]
 
 
-def _number(printed: pd.DataFrame, metric: str, **where: object) -> float:
-    return float(rows(printed, metric=metric, **where)["value"].item())
+def ends(counts: Iterable[float], n: Iterable[float]) -> np.ndarray:
+    """Low and high ends of Wilson's intervals of counts out of n, [2, rows]; NaN where nothing was counted."""
+    return np.array([wilson(round(k), int(of)) if of > 0 else (np.nan, np.nan) for k, of in zip(counts, n)]).T
 
 
 # Removing raters
@@ -123,20 +132,13 @@ def _removal(noise: pd.DataFrame) -> pd.DataFrame:
         tuple(int(word) for word in setting.split() if word.isdigit()): value
         for setting, value in zip(null["setting"], null["value"])
     }
-    table = []
-    for share in (0.1, 0.2, 0.5):
-        for raters in (*range(3, 31), 40, 50, 60, 80, 100, 123):
-            if removed := round(share * raters):
-                row = (raters, share, removed, *flips(raters, removed), printed.get((raters, removed), np.nan))
-                table.append(row)
+    table = [
+        (raters, share, removed, *flips(raters, removed), printed.get((raters, removed), np.nan))
+        for share in (0.1, 0.2, 0.5)
+        for raters in (*range(3, 31), 40, 50, 60, 80, 100, 123)
+        if (removed := round(share * raters))
+    ]
     return pd.DataFrame(table, columns=["raters", "share", "removed", "flips", "strict", "published"])
-
-
-def _headline(agreement: pd.DataFrame) -> pd.DataFrame:
-    """The paper's two numbers, the fractions that print as the first, and shares that a third party quotes."""
-    source = rows(agreement, source="ghafouri2026rlhf")
-    table = source[["metric", "value", "unit", "status", "note"]].rename(columns={"metric": "name"})
-    return table.reset_index(drop=True)
 
 
 def shift_sd(spread: float, raters: int, removed: int) -> float:
@@ -162,14 +164,6 @@ def _scale_shift() -> pd.DataFrame:
 # Agreement between people
 
 
-def _agreement(printed: pd.DataFrame) -> pd.DataFrame:
-    """Agreement between two people, or a person and others: source, who, dataset, measure, value, n, status."""
-    wanted = ("pairwise_agreement", "agreement_with_majority_of_others", "usual_agreement_low", "usual_agreement_high")
-    table = printed[printed["metric"].isin(wanted)]
-    table = table.assign(who=table["arm"].fillna("")).rename(columns={"metric": "measure"})
-    return table[["source", "who", "dataset", "measure", "value", "n", "status"]].reset_index(drop=True)
-
-
 def _ridge(noise: pd.DataFrame) -> pd.DataFrame:
     """Mixes and the agreement they give: genuine, non_attitude, constructed, consensus, agreement, published."""
     printed = rows(noise, source="derived_ridge")
@@ -182,17 +176,13 @@ def _simplex(n: int = 50) -> pd.DataFrame:
     """Agreement over all mixes, by consensus: genuine, non_attitude, constructed, consensus, agreement."""
     g, c = (a.ravel() / n for a in np.meshgrid(np.arange(n + 1), np.arange(n + 1), indexing="ij"))
     inside = g + c <= 1 + 1e-9
-    mixes = pd.DataFrame({"genuine": g[inside], "constructed": c[inside]})
-    mixes["non_attitude"] = (1 - mixes["genuine"] - mixes["constructed"]).clip(lower=0)
-    shares = mixes[["genuine", "non_attitude", "constructed"]]
-    return pd.concat(
-        [shares.assign(consensus=a, agreement=agreement_of(*shares.to_numpy().T, a)) for a in (1.0, 0.92, 0.84)],
-        ignore_index=True,
-    )
+    shares = pd.DataFrame({"genuine": g, "non_attitude": (1 - g - c).clip(0), "constructed": c})[inside]
+    return stack(shares.assign(consensus=a, agreement=agreement_of(*shares.to_numpy().T, a)) for a in (1.0, 0.92, 0.84))
 
 
 # Hosking, Blunsom and Bartolo: confidence as a cue
 
+_MEAN_OF_FLAGS = "crowd_mean of individual flags"
 STYLES = {"assertiveness_low": "low", "baseline": "baseline", "assertiveness_high": "high"}
 
 
@@ -203,36 +193,35 @@ def _hosking(style: pd.DataFrame) -> pd.DataFrame:
     errors, checked (experts' counts), expert with its Wilson interval; gap_mode, gap_mean (crowd minus expert);
     refusals (percent of all outputs).
     """
-    table = []
-    for arm, name in STYLES.items():
-        mine = rows(style, arm=arm)
-        crowd = rows(mine, metric="factuality_rate", setting="crowd_majority").iloc[0]
-        mean = _number(mine, "factuality_rate", setting="crowd_mean of individual flags")
-        counts = rows(mine, metric="expert_factuality_errors").iloc[0]
-        errors, checked, outputs = int(counts["value"]), int(counts["n"]), int(crowd["n"])
-        mode_low, mode_high = wilson(round(crowd["value"] * outputs / 100), outputs)
-        low, high = wilson(errors, checked)
-        expert = 100 * errors / checked
-        table.append(
-            {
-                "style": name,
-                "outputs": outputs,
-                "mode": crowd["value"],
-                "mode_low": 100 * mode_low,
-                "mode_high": 100 * mode_high,
-                "mean": mean,
-                "anyone": _number(mine, "factuality_flagged_by_anyone"),
-                "errors": errors,
-                "checked": checked,
-                "expert": expert,
-                "expert_low": 100 * low,
-                "expert_high": 100 * high,
-                "gap_mode": crowd["value"] - expert,
-                "gap_mean": mean - expert,
-                "refusals": 100 * _number(mine, "refusal_rate"),
-            }
-        )
-    return pd.DataFrame(table)
+
+    def of(metric: str, column: str = "value", **where: object) -> np.ndarray:
+        return rows(style, metric=metric, **where).set_index("arm")[column].loc[list(STYLES)].to_numpy()
+
+    mode, mean = (of("factuality_rate", setting=setting) for setting in ("crowd_majority", _MEAN_OF_FLAGS))
+    outputs = of("factuality_rate", "n", setting="crowd_majority").astype(int)
+    errors, checked = (of("expert_factuality_errors", column).astype(int) for column in ("value", "n"))
+    expert = 100 * errors / checked
+    mode_low, mode_high = 100 * ends(mode * outputs / 100, outputs)
+    expert_low, expert_high = 100 * ends(errors, checked)
+    return pd.DataFrame(
+        {
+            "style": STYLES.values(),
+            "outputs": outputs,
+            "mode": mode,
+            "mode_low": mode_low,
+            "mode_high": mode_high,
+            "mean": mean,
+            "anyone": of("factuality_flagged_by_anyone"),
+            "errors": errors,
+            "checked": checked,
+            "expert": expert,
+            "expert_low": expert_low,
+            "expert_high": expert_high,
+            "gap_mode": mode - expert,
+            "gap_mean": mean - expert,
+            "refusals": 100 * of("refusal_rate"),
+        }
+    )
 
 
 def _hosking_tests(style: pd.DataFrame) -> pd.DataFrame:
@@ -243,17 +232,17 @@ def _hosking_tests(style: pd.DataFrame) -> pd.DataFrame:
     """
     from scipy.stats import fisher_exact
 
-    counts = _hosking(style).set_index("style")
-    cells = [[counts["errors"][s], counts["checked"][s] - counts["errors"][s]] for s in ("low", "high")]
-    found = [("fisher_p", fisher_exact(cells).pvalue, np.nan, np.nan)]
-    for how in ("mode", "mean"):
-        found.append((f"ratio_{how}", counts[how]["low"] / counts[how]["high"], np.nan, np.nan))
+    counts = _hosking(style).set_index("style").loc[["low", "high"]]
+    no_interval = np.nan, np.nan
+    cells = np.transpose([counts["errors"], counts["checked"] - counts["errors"]])
+    table = [("fisher_p", fisher_exact(cells).pvalue, *no_interval)]
+    table += [(f"ratio_{how}", counts[how]["low"] / counts[how]["high"], *no_interval) for how in ("mode", "mean")]
     for how, setting in (("mode", "mode per output"), ("mean", "mean of flags")):
-        row = rows(style, metric="crowd_factuality_low_minus_high", setting=setting).iloc[0]
-        found.append((f"difference_{how}", row["value"], row["ci_low"], row["ci_high"]))
+        [row] = rows(style, metric="crowd_factuality_low_minus_high", setting=setting).itertuples()
+        table.append((f"difference_{how}", row.value, row.ci_low, row.ci_high))
     for name in ("precision", "recall"):
-        found.append((name, _number(style, f"crowd_factuality_flag_{name}"), np.nan, np.nan))
-    return pd.DataFrame(found, columns=["name", "value", "low", "high"])
+        table.append((name, rows(style, metric=f"crowd_factuality_flag_{name}")["value"].item(), *no_interval))
+    return pd.DataFrame(table, columns=["name", "value", "low", "high"])
 
 
 def _frames(agreement: pd.DataFrame, style: pd.DataFrame) -> pd.DataFrame:
@@ -263,20 +252,20 @@ def _frames(agreement: pd.DataFrame, style: pd.DataFrame) -> pd.DataFrame:
     slope_quality, slope_checklist (logit a point of rated assertiveness), ties_quality, ties_checklist (share).
     """
     names = {"quality": "quality-only frame", "checklist": "error-checklist frame"}
-    pairwise = rows(agreement, metric="pairwise_sign_agreement_no_ties").set_index("setting")
-    found = {f"within_{name}": pairwise.loc[f"within {frame}"] for name, frame in names.items()}
-    found["across"] = pairwise.loc["across the two frames (different people)"]
-    found["difference"] = rows(agreement, metric="cross_minus_within_agreement").iloc[0]
-    for measure, printed, metric in (
-        ("slope", style, "logit_slope_per_point_of_rated_assertiveness"),
-        ("ties", agreement, "tie_share"),
+    within = {f"within_{name}": f"within {frame}" for name, frame in names.items()}
+    across = {"across": "across the two frames (different people)"}
+    table = []
+    for metric, named in (
+        ("pairwise_sign_agreement_no_ties", within | across),
+        ("cross_minus_within_agreement", {"difference": None}),
+        ("logit_slope_per_point_of_rated_assertiveness", {f"slope_{name}": frame for name, frame in names.items()}),
+        ("tie_share", {f"ties_{name}": frame for name, frame in names.items()}),
     ):
-        for name, frame in names.items():
-            found[f"{measure}_{name}"] = rows(printed, metric=metric, setting=frame).iloc[0]
-    return pd.DataFrame([(k, r["value"], r["ci_low"], r["ci_high"], r["n"]) for k, r in found.items()], columns=_NAMED)
-
-
-_NAMED = ["name", "value", "low", "high", "n"]
+        printed = rows(stack([agreement, style]), metric=metric)
+        for name, setting in named.items():
+            row = (rows(printed, setting=setting) if setting else printed).iloc[0]
+            table.append((name, row["value"], row["ci_low"], row["ci_high"], row["n"]))
+    return pd.DataFrame(table, columns=["name", "value", "low", "high", "n"])
 
 
 def agreement_with_ties(first: float, second: float) -> float:
@@ -294,43 +283,30 @@ def _ties() -> pd.DataFrame:
     Columns: rating_ties, ranking_ties, agreement (three-way), disagreement, without_ties (disagreement where
     neither is a tie, always one half).
     """
-    shares = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
-    table = [(a, b, agreement_with_ties(a, b)) for a in shares for b in shares]
-    frame = pd.DataFrame(table, columns=["rating_ties", "ranking_ties", "agreement"])
-    return frame.assign(disagreement=1 - frame["agreement"], without_ties=0.5)
+    shares = pd.DataFrame({"ties": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)})
+    table = shares.add_prefix("rating_").merge(shares.add_prefix("ranking_"), how="cross")
+    agreement = agreement_with_ties(table["rating_ties"], table["ranking_ties"])
+    return table.assign(agreement=agreement, disagreement=1 - agreement, without_ties=0.5)
 
 
 def _order(agreement: pd.DataFrame) -> pd.DataFrame:
     """How often the side that is shown first wins, and reversals on a swap: who, measure, value, low, high, n."""
-    table = agreement[agreement["metric"].isin(["first_shown_wins", "median_model_reverses_on_swap"])]
-    found = []
-    for row in table.itertuples():
-        # The pairs of a judge are shared by all judges: no interval from their number.
-        people = row.source == "hosking2024human"
-        who = f"people, {row.setting.split(',')[0]}" if people else row.model
-        interval = wilson(round(row.value * row.n), int(row.n)) if people else (np.nan, np.nan)
-        found.append((who, row.metric, row.value, *interval, row.n, row.status))
-    return pd.DataFrame(found, columns=["who", "measure", "value", "low", "high", "n", "status"])
+    table = chosen(agreement, ["first_shown_wins", "median_model_reverses_on_swap"]).rename(
+        columns={"metric": "measure"}
+    )
+    # The pairs of a judge are shared by all judges: no interval from their number.
+    people = table["source"] == "hosking2024human"
+    low, high = np.where(people, ends(table["value"] * table["n"], table["n"]), np.nan)
+    who = np.where(people, "people, " + table["setting"].str.split(",").str[0], table["model"])
+    return table.assign(who=who, low=low, high=high)[["who", "measure", "value", "low", "high", "n", "status"]]
 
 
 def _lapses(agreement: pd.DataFrame) -> pd.DataFrame:
-    """Planted distractors: setting, passed, lapse (upper bound, ties count as passed), n, with Wilson intervals."""
-    table = rows(agreement, metric="distractor_not_preferred")
-    frame = pd.DataFrame({"setting": table["setting"], "passed": table["value"], "n": table["n"]})
-    frame["lapse"] = 1 - frame["passed"]
-    ends = [
-        wilson(round(lapse * n), int(n)) if n > 0 else (np.nan, np.nan) for lapse, n in zip(frame["lapse"], frame["n"])
-    ]
-    frame[["low", "high"]] = ends
-    return frame.reset_index(drop=True)
-
-
-def _indices(agreement: pd.DataFrame) -> pd.DataFrame:
-    """Two indices of agreement on the same kind of data: question, gwet, krippendorff (NaN where not printed)."""
-    table = agreement[agreement["metric"].isin(["gwet_ac", "krippendorff_alpha"])]
-    wide = table.pivot_table(index="arm", columns="metric", values="value", sort=False)
-    wide = wide.rename(columns={"gwet_ac": "gwet", "krippendorff_alpha": "krippendorff"})
-    return wide.reset_index(names="question").rename_axis(columns=None)
+    """Planted distractors: setting, passed, n, lapse (upper bound, ties count as passed) with Wilson's interval."""
+    table = rows(agreement, metric="distractor_not_preferred").rename(columns={"value": "passed"})
+    lapse = 1 - table["passed"]
+    low, high = ends(lapse * table["n"], table["n"])
+    return table[["setting", "passed", "n"]].assign(lapse=lapse, low=low, high=high)
 
 
 _CONTEXT = {  # metric -> what it is about
@@ -344,19 +320,17 @@ _CONTEXT = {  # metric -> what it is about
     "style_only_auc": "style as a cue",
     "length_coefficient": "style as a cue",
     "correlation_assertive_quality": "style as a cue",
+    "ece": "calibration before and after RLHF",
+    "false_positive_rate_change": "what people approve of after RLHF",
 }
 
 
 def _context(agreement, style, history, mislead) -> pd.DataFrame:
     """Numbers beside the claim as they were printed: topic, and the columns of `_SHOWN`."""
-    found = [part[part["metric"].isin(_CONTEXT)] for part in (agreement, style)]
-    found = [part.assign(topic=part["metric"].map(_CONTEXT)) for part in found]
-    gpt4 = history[(history["source"] == "openai2023gpt4") & (history["metric"] == "ece")]
-    found.append(gpt4.assign(topic="calibration before and after RLHF"))
-    people = mislead[(mislead["metric"] == "false_positive_rate_change") & (mislead["status"] == "primary")]
-    found.append(people.assign(topic="what people approve of after RLHF"))
-    table = pd.concat(found, ignore_index=True)
-    return table[["topic", *_SHOWN]]
+    gpt4 = rows(history, source="openai2023gpt4", metric="ece")
+    people = rows(mislead, metric="false_positive_rate_change", status="primary")
+    table = chosen(stack([agreement, style, gpt4, people]), _CONTEXT)
+    return table.assign(topic=table["metric"].map(_CONTEXT))[["topic", *_SHOWN]]
 
 
 # --- What follows from the types ------------------------------------------------------------------
@@ -379,13 +353,11 @@ def _cards() -> pd.DataFrame:
     The genuine card is that of a cell which settled on the less confident side, `first` +1 where the more confident
     completion is shown first.
     """
-    pure = {"mixing": 0.0, "lapse": judges.LAPSE, "bias": judges.POSITION}
     table = []
     for kind in TYPES:
-        shares = {"genuine": float(kind == "genuine"), "non_attitude": float(kind == "non_attitude")}
-        for frame, first in types.FOUR:
-            p = types.cell_probabilities(pure | shares, [(frame, first)])[1]
-            table.append((kind, frame, first, p))
+        pure = TRUTH | {"mixing": 0.0} | {name: float(name == kind) for name in TYPES[:2]}
+        for occasion in types.FOUR:
+            table.append((kind, *occasion, types.cell_probabilities(pure, [occasion])[1]))
     return pd.DataFrame(table, columns=["type", "frame", "first", "p"])
 
 
@@ -394,11 +366,12 @@ def _ranks(cells: int = 4000) -> pd.DataFrame:
 
     `se` is that of the genuine share; NaN where the rank is below 5.
     """
-    table = []
-    for name, design in types.DESIGNS.items():
-        for known in (True, False):
-            found = types.rank(design, known, n=cells)
-            table.append((name, len(design), known, found.rank, found.se["genuine"], found.se["non_attitude"]))
+    table = [
+        (name, len(design), known, found.rank, found.se["genuine"], found.se["non_attitude"])
+        for name, design in types.DESIGNS.items()
+        for known in (True, False)
+        for found in [types.rank(design, known, n=cells)]
+    ]
     return pd.DataFrame(table, columns=["design", "labels", "style_known", "rank", "se", "se_non_attitude"])
 
 
@@ -461,15 +434,14 @@ def two_curves(n: int = 30_000) -> pd.DataFrame:
     right = (answers == questions.guilty[:, None]).astype(int)
     level = np.minimum((p * BINS).astype(int), BINS - 1)
     told = witnesses.draw(stated(p), rng)
-    state = _States(level, p, right)
-    pairs = _pairs(level, told, right)
-    return pd.concat(
-        [
-            _curve(state, _fit(pairs, shares), SETTINGS[setting].shares).assign(setting=setting, arm=arm)
-            for (setting, arm), shares in LEARNED.items()
-        ],
-        ignore_index=True,
-    )[["setting", "arm", "kl", "beta", "ece", "brier", "win_genuine", "win_production", "confidence"]]
+    state, pairs = _States(level, p, right), _pairs(level, told, right)
+    curves = [
+        _curve(state, _fit(pairs, shares), SETTINGS[setting].shares).assign(setting=setting, arm=arm)
+        for (setting, arm), shares in LEARNED.items()
+    ]
+    return stack(curves)[
+        ["setting", "arm", "kl", "beta", "ece", "brier", "win_genuine", "win_production", "confidence"]
+    ]
 
 
 class _States:
@@ -509,15 +481,8 @@ def _pairs(level: np.ndarray, told: np.ndarray, right: np.ndarray) -> pd.DataFra
     differ = a[:, 1] != b[:, 1]
     swap = (a[:, 1] < b[:, 1])[:, None]
     more, less = np.where(swap, b, a)[differ], np.where(swap, a, b)[differ]
-    cells = pd.DataFrame(
-        {
-            "more": more[:, 0] * len(TENTHS) + more[:, 1],
-            "less": less[:, 0] * len(TENTHS) + less[:, 1],
-            "y_more": more[:, 2],
-            "y_less": less[:, 2],
-        }
-    )
-    return cells.value_counts().rename("n").reset_index()
+    cells = {"more": more @ (len(TENTHS), 1, 0), "less": less @ (len(TENTHS), 1, 0)}
+    return pd.DataFrame(cells | {"y_more": more[:, 2], "y_less": less[:, 2]}).value_counts().rename("n").reset_index()
 
 
 def _fit(pairs: pd.DataFrame, shares: tuple[float, float, float], ridge: float = 1e-5) -> np.ndarray:
@@ -538,34 +503,30 @@ def _fit(pairs: pd.DataFrame, shares: tuple[float, float, float], ridge: float =
         value = weight @ (np.logaddexp(0, gap) - label * gap) + ridge / 2 * reward @ reward
         return value, gradient + ridge * reward
 
-    found = minimize(loss, np.zeros(len(q)), jac=True, method="L-BFGS-B", options={"maxiter": 500})
-    return found.x.reshape(BINS, -1)
+    best = minimize(loss, np.zeros(len(q)), jac=True, method="L-BFGS-B", options={"maxiter": 500})
+    return best.x.reshape(BINS, -1)
 
 
 def _curve(state: _States, reward: np.ndarray, shares: tuple[float, float, float]) -> pd.DataFrame:
     """The tilted policies base x exp(reward / beta) at each of `KLS`, with what they do."""
     from scipy.optimize import brentq
 
-    def policy(strength):
-        tilted = state.base * np.exp(strength * (reward - reward.max(1, keepdims=True)))
-        return tilted / tilted.sum(1, keepdims=True)
-
     def kl(strength):
-        mine = policy(strength)
+        mine = annotators.tilted(state.base, reward, 1 / strength)
         ratio = np.where(mine > 0, np.log(np.maximum(mine, 1e-300) / np.maximum(state.base, 1e-300)), 0)
         return float(state.weight @ (mine * ratio).sum(1))
 
-    found = []
+    table = []
     for wanted in KLS:
-        strength = brentq(lambda s, at=wanted: kl(s) - at, 0, 500) if wanted else 0.0
-        mine = policy(strength)
+        beta = 1 / brentq(lambda s, at=wanted: kl(s) - at, 1e-9, 500) if wanted else np.inf
+        mine = annotators.tilted(state.base, reward, beta)
         share = state.weight[:, None] * mine
         error = (share * (state.p[:, None] - TENTHS)).sum(0)
         scores = state.p[:, None] * (1 - TENTHS) ** 2 + (1 - state.p)[:, None] * TENTHS**2
-        found.append(
+        table.append(
             {
                 "kl": wanted,
-                "beta": 1 / strength if strength else np.inf,
+                "beta": beta,
                 "ece": np.abs(error).sum(),
                 "brier": (share * scores).sum(),
                 "win_genuine": state.win(mine, (1.0, 0.0, 0.0)),
@@ -573,13 +534,10 @@ def _curve(state: _States, reward: np.ndarray, shares: tuple[float, float, float
                 "confidence": (share * TENTHS).sum(),
             }
         )
-    return pd.DataFrame(found)
+    return pd.DataFrame(table)
 
 
 # --- The world ------------------------------------------------------------------------------------
-
-IDENTIFIED = ("flips", "shares", "bic", "assignment")
-REWARDED = ("gate", "tilt", "fan", "reliability")
 
 
 def world(results) -> dict[str, pd.DataFrame]:
@@ -590,30 +548,33 @@ def world(results) -> dict[str, pd.DataFrame]:
     the mixture found there. policies: the trained policies' evaluations (arm without `policy_`), trajectory and
     policy_reliability: their course and their reliability.
     """
-    settings = (*DECIDING_SETTINGS, *OTHER_SETTINGS)
-    tables = {"counts": _of(results, "pairs", "counts")}
-    tables |= {name: _of(results, "identification", name) for name in IDENTIFIED}
-    tables |= {name: _of(results, "rewards", name, settings) for name in REWARDED}
-    tables["estimated_shares"] = _of(results, "rewards", "shares", settings)
-    for ours, name in (("policies", "summary"), ("trajectory", "trajectory"), ("policy_reliability", "reliability")):
-        table = results.collect("main", [*POLICIES, *MORE_POLICIES], name, world=WORLD)
-        tables[ours] = table.assign(arm=table["arm"].str.removeprefix("policy_")) if len(table) else table
+
+    def made(step: str, table: str, settings=("main",)) -> pd.DataFrame:
+        """Of a step that holds several arms and names them itself."""
+        frames = []
+        for setting in settings:
+            key = f"annotators/{setting}/{step}"
+            for seed in experiments.seeds_of(annotators.STEPS[key], results.config):
+                with suppress(MissingError):
+                    frame = read(key, seed, results.config["scale"]).table(table)
+                    frames.append(frame.assign(setting=setting, seed=seed))
+        return stack(frames)
+
+    def trained(table: str) -> pd.DataFrame:
+        policies = [key.split("/")[-1] for key in annotators.STEPS if "/policy_" in key]
+        frame = results.collect("main", policies, table, world="annotators")
+        return frame.assign(arm=frame["arm"].str.removeprefix("policy_")) if len(frame) else frame
+
+    tables = {"counts": made("pairs", "counts")}
+    tables |= {name: made("identification", name) for name in ("flips", "shares", "bic", "assignment")}
+    tables |= {name: made("rewards", name, annotators.ARMS) for name in ("gate", "tilt", "fan", "reliability")}
+    tables["estimated_shares"] = made("rewards", "shares", annotators.ARMS)
+    tables |= {"policies": trained("summary"), "trajectory": trained("trajectory")}
+    tables["policy_reliability"] = trained("reliability")
     return {name: table for name, table in tables.items() if len(table)}
 
 
-def _of(results, step: str, table: str, settings=("main",)) -> pd.DataFrame:
-    """A table of the step of that name, with setting and seed; such a step holds several arms and names them itself."""
-    frames = []
-    for setting in settings:
-        key = f"{WORLD}/{setting}/{step}"
-        for seed in experiments.seeds_of(experiments.steps()[key], results.config):
-            try:
-                found = read(key, seed, results.config["scale"]).table(table)
-            except MissingError:
-                continue
-            frames.append(found.assign(setting=setting, seed=seed))
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-
+# --- Pretrained models and real raters --------------------------------------------------------------
 
 MODELS_FROM = annotation_models
 
