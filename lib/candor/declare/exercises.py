@@ -7,7 +7,6 @@ compared by what they give for the same `probes`. Feedback names the mistake, an
 
 from __future__ import annotations
 
-import functools
 import html
 import inspect
 import math
@@ -222,41 +221,3 @@ class Exercise:
         return "\n".join(
             inspect.cleandoc(inspect.getsource(a)) if callable(a) else repr(a) for a in self.answers(*tables)
         )
-
-
-# --- Checks written by hand: they go when the last claim has declared its exercises ----------------------
-
-
-def right(message: str) -> Feedback:
-    """Feedback on a right answer."""
-    return Feedback(True, message)
-
-
-def wrong(message: str) -> Feedback:
-    """Feedback on a wrong answer: name the mistake, give a hint, do not give the answer away."""
-    return Feedback(False, message)
-
-
-def check(function: Callable[..., Feedback]) -> Callable[..., Feedback]:
-    """Make a check safe: a blank (`...` or None) gets an invitation, one that raises gets a sentence."""
-
-    @functools.wraps(function)
-    def checked(*answers: object, **named: object) -> Feedback:
-        given = (*answers, *named.values())
-        if not given or any(answer is ... or answer is None for answer in given):
-            return wrong("The blank is still empty: put your answer in place of the dots and run it again.")
-        try:
-            return function(*answers, **named)
-        except Exception as error:
-            return wrong(f"Your answer could not be checked. {type(error).__name__}: {error}")
-
-    return checked
-
-
-def close(answer: object, target: float, tolerance: float = 0.005) -> bool:
-    """Whether `answer` is a number within `tolerance` of `target`; False for anything that is no number.
-
-    >>> close("0.852", 0.85), close(float("nan"), 0.85), close([1, 2], 0.85)
-    (True, False, False)
-    """
-    return abs(number(answer) - target) <= tolerance
