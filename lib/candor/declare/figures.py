@@ -27,6 +27,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
 from numpy.typing import ArrayLike
 
@@ -37,6 +38,9 @@ ROOT = Path(__file__).parents[3]
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILION, PURPLE, GREY = "#0072B2", "#D55E00", "#AA4A86", "#767676"
 PAPER, INK, FAINT = "#FFFFFF", "#222222", "#D9D9D9"
+HALO = [withStroke(linewidth=2.6, foreground=PAPER)]  # of a text that crosses lines
+# A line that others are held against.
+REFERENCE: dict[str, Any] = {"color": INK, "linewidth": 0.9, "linestyle": (0, (5, 2)), "zorder": 1}
 
 _RC = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same glyphs, hence the same bytes, everywhere

@@ -87,26 +87,17 @@ def farthest(reference: str, setting: str, name: str, arms: tuple[str, ...] | No
 # The gate of section 4.6: below it a reward model has not seen the evidence, and nothing said of it counts.
 
 
-def seen(tables: Tables, **where: object) -> pd.Series:
-    """Correlation of reward and posterior at fixed confidence, mean over seeds, by arm."""
-    return wide(tables, "gate", "posterior_correlation", "arm", setting="main", **where).mean()
+ORACLE = gate.where(arm="oracle").posterior_correlation.map(pd.Series.mean)
 
 
 def others_seen(tables: Tables) -> pd.Series:
-    return seen(tables).drop("oracle", errors="ignore")
-
-
-def oracle_seen(tables: Tables) -> float:
-    return seen(tables, arm="oracle")["oracle"]
-
-
-def least_seen(tables: Tables) -> float:
-    return others_seen(tables).min()
+    """Correlation of reward and posterior at fixed confidence, mean over seeds, by arm without the oracle."""
+    return wide(tables, "gate", "posterior_correlation", "arm", setting="main").mean().drop("oracle", errors="ignore")
 
 
 GATES = (
-    Measure(oracle_seen, "the oracle's reward sees the posterior (correlation >= .8)").at_least(0.8),
-    Measure(least_seen, "every other arm's reward sees it (correlation >= .5)").at_least(0.5),
+    ORACLE.named("the oracle's reward sees the posterior (correlation >= .8)").at_least(0.8),
+    Measure(others_seen, "every other arm's reward sees it (correlation >= .5)").map(min).at_least(0.5),
 )
 
 # Published numbers
@@ -148,16 +139,25 @@ def flag_means(tables: Tables) -> float:
     return float(flags["difference"].abs().max() / 100)
 
 
-def beyond(table: str, name: str, **where: object) -> Check:
+def beyond(removals: Rows, name: str) -> Check:
     """At how many sizes of removal (10, 20 and 50 % of the raters) by all scores together the effect exceeds the 99th
     percentile of random ones: at all three."""
-    rows = Rows(table, score="combined", **where)
-    return rows.how_many(lambda found: found["beyond"].astype(bool), name, "comparisons").equals(3)
+    return removals.how_many(lambda rows: rows["beyond"].astype(bool), name, "comparisons").equals(3)
 
 
-def at_fifth(table: str, measure: str, name: str, unit: str, **where: object) -> Check:
-    """A measure where a fifth of the raters was removed by all scores together."""
-    return Rows(table, score="combined", share=0.2, number=True, **where).column(measure).named(name, unit).reported
+def filtered(dataset: str) -> tuple[Check, ...]:
+    """Whether raters of DICES who are removed by all scores turn more majorities than random ones; and how many."""
+    removals = Rows("models_removal", score="combined", dataset=dataset, unsure="own", number=True)
+    fifth = removals.where(share=0.2)
+    return (
+        beyond(removals, f"{dataset}, removals beyond random"),
+        fifth.ratio.named(f"{dataset}, flips at 20 % over random", "ratio").reported,
+        fifth.flips.named(f"{dataset}, flips at 20 %", "share of items").reported,
+    )
+
+
+shifts = Rows("models_shift", score="combined", number=True)
+shifts_at_fifth = {centred: shifts.where(share=0.2, centred=centred) for centred in (True, False)}
 
 
 # --- Notes that depend on the outcome -------------------------------------------------------------
@@ -179,8 +179,8 @@ def null_note(tables: Tables) -> str:
 
 def gate_note(tables: Tables) -> str:
     """The correlation gate, beside everything that rests on a reward model."""
-    oracle, rest = oracle_seen(tables), others_seen(tables)
-    return f"gate: oracle {oracle:.2f}, lowest of the others {rest.min():.2f} ({rest.idxmin()})"
+    rest = others_seen(tables)
+    return f"gate: oracle {ORACLE(tables):.2f}, lowest of the others {rest.min():.2f} ({rest.idxmin()})"
 
 
 def labels_note(tables: Tables) -> str:
@@ -461,16 +461,8 @@ CRITERIA = (
         "M4",
         "filter vs random on real raters",
         "DICES-350 and -990, 1,000 random drops of equal size",
-        *(
-            check
-            for where in ({"dataset": "dices_350", "unsure": "own"}, {"dataset": "dices_990", "unsure": "own"})
-            for name in [where["dataset"]]
-            for check in (
-                beyond("models_removal", f"{name}, removals beyond random", **where),
-                at_fifth("models_removal", "ratio", f"{name}, flips at 20 % over random", "ratio", **where),
-                at_fifth("models_removal", "flips", f"{name}, flips at 20 %", "share of items", **where),
-            )
-        ),
+        *filtered("dices_350"),
+        *filtered("dices_990"),
         evidence="models",
         paper="18.6 % of prompts, without a random baseline",
     ),
@@ -478,10 +470,10 @@ CRITERIA = (
         "M5",
         "ratings",
         "PRISM, mean shift after within-person centring, vs random",
-        beyond("models_shift", "removals beyond random", centred=True),
-        at_fifth("models_shift", "shift", "mean shift at 20 %, centred", "points", centred=True),
-        at_fifth("models_shift", "largest", "largest shift at 20 %, centred", "points", centred=True),
-        at_fifth("models_shift", "shift", "mean shift at 20 %, not centred", "points", centred=False),
+        beyond(shifts.where(centred=True), "removals beyond random"),
+        shifts_at_fifth[True].shift.named("mean shift at 20 %, centred", "points").reported,
+        shifts_at_fifth[True].largest.named("largest shift at 20 %, centred", "points").reported,
+        shifts_at_fifth[False].shift.named("mean shift at 20 %, not centred", "points").reported,
         evidence="models",
         paper="over 13 points of 100",
     ),

@@ -11,7 +11,6 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
 
 from candor.claims.annotation_noise.tables import FLIPPED, TRUTH
 from candor.claims.shared import known, rows
@@ -22,8 +21,6 @@ from candor.measure.intervals import t_interval
 
 FIGURES = Figures()
 
-_HALO = [withStroke(linewidth=2.6, foreground=f.PAPER)]
-_REFERENCE: dict[str, Any] = {"color": f.INK, "linewidth": 0.9, "linestyle": (0, (5, 2)), "zorder": 1}
 # The types of annotator, where a figure tells types apart instead of arms.
 TYPE_LOOKS = {
     "genuine": f.Look("genuine", f.BLUE, "o"),
@@ -39,7 +36,7 @@ def _legend(figure: Figure, handles: list, gate: pd.DataFrame | None = None, **k
 
 
 def _base() -> Line2D:
-    return Line2D([], [], label="base", **_REFERENCE)
+    return Line2D([], [], label="base", **f.REFERENCE)
 
 
 def _short(value: float) -> str:
@@ -96,7 +93,7 @@ def _triangle(ax: Axes, title: str) -> None:
     ax.plot((0, 1, 0, 0), (0, 0, 1, 0), color=f.INK, linewidth=0.8)
     f.unit_square(ax, "share genuine", diagonal=False).set(xlim=(-0.02, 1.04), ylim=(-0.02, 1.04), title=title)
     f.point_label(ax, (0.03, 0.965), "all constructed", dx=6)
-    f.point_label(ax, (0.02, 0.03), "all non-attitudes", dx=4).set_path_effects(_HALO)
+    f.point_label(ax, (0.02, 0.03), "all non-attitudes", dx=4).set_path_effects(f.HALO)
 
 
 @FIGURES.draws("likelihood")
@@ -152,7 +149,7 @@ def contour(tables: Tables) -> Figure:
         ax.plot(row.genuine, row.constructed, "o", color=f.VERMILION, markeredgecolor=f.PAPER, markersize=8, zorder=4)
         text = ", ".join(f"{100 * share:.0f} % {kind}" for share, kind in zip(row[1:4], "GNC") if share)
         dx, dy = (-8, 10) if 0 < row.genuine < 1 else (8, 9)
-        f.point_label(ax, (row.genuine, row.constructed), text, f.VERMILION, dx=dx, dy=dy).set_path_effects(_HALO)
+        f.point_label(ax, (row.genuine, row.constructed), text, f.VERMILION, dx=dx, dy=dy).set_path_effects(f.HALO)
     ax.set(ylabel="share constructed", xlim=(-0.02, 1.5))
     ax.spines["bottom"].set_bounds(0, 1)
     ax.legend(handles=handles, loc="upper right")
@@ -258,12 +255,12 @@ def two_curves(tables: Tables) -> Figure:
             exact.plot(part["kl"], part["ece"], **f.line(arm, markevery=2, markersize=5))
     noise = ideal[(ideal["setting"] == "noise_only") & (ideal["kl"] <= KL_LIMIT)]
     exact.plot(noise["kl"], noise["ece"], color=f.GREY, linewidth=1, label="naive, noise only (.6/.4/0)")
-    exact.axhline(ideal["ece"].iloc[0], **_REFERENCE)
+    exact.axhline(ideal["ece"].iloc[0], **f.REFERENCE)
     arms = known(rows(tilt, setting="main"), (*BENT, *STRAIGHT))
     for arm in arms:
         course = _course(tilt, arm)
         learned.plot(course["kl"], course["ece"], **f.line(arm, markersize=5))
-    learned.axhline(rows(tilt, setting="main", arm="base")["ece"].mean(), **_REFERENCE)
+    learned.axhline(rows(tilt, setting="main", arm="base")["ece"].mean(), **f.REFERENCE)
     dots = policies[policies["arm"].isin(("naive", "weight", "oracle", "naive_beta", "weight_beta"))]
     for arm, part in tables["trajectory"].groupby("arm"):
         learned.plot(part["kl"], part["ece"], ".", color=f.color(arm), alpha=0.3, markersize=4, label="_")
@@ -304,7 +301,7 @@ def one_event(tables: Tables) -> Figure:
         for arm in arms:
             f.seed_band(ax, rows(course, arm=arm), "step", measure, arm, clip_on=False)
         start = course[course["step"] == course["step"].min()]
-        ax.axhline(0.5 if measure.startswith("win") else start[measure].mean(), **_REFERENCE)
+        ax.axhline(0.5 if measure.startswith("win") else start[measure].mean(), **f.REFERENCE)
         ax.set(title=title, ylabel=ylabel)
         ax.margins(y=0.12)
     axes[-1].set_xlabel("RLOO step")
@@ -341,7 +338,7 @@ def fan(tables: Tables) -> Figure:
             low, high = (f"{float(end):g}".removeprefix("0") or "0" for end in band.split("-"))
             name = f"posterior {low} to {high}"
             ax.plot(mean.index, (mean - mean.iloc[0]) / unit, color=ink, marker=marker, label=name)
-        ax.axhline(0, **_REFERENCE)
+        ax.axhline(0, **f.REFERENCE)
         ax.set(title=f.label(arm), xlabel="stated confidence")
         ax.set_xticks((0, 0.5, 1), ("0", ".5", "1"))
     axes[0, 0].set_ylabel("reward since confidence 0, s.d.")
@@ -380,7 +377,7 @@ def controls(tables: Tables) -> Figure:
             if len(values) > 1:
                 ax.vlines(x, *t_interval(values), color=f.INK, linewidth=1.2)
         base = rows(here, arm="base")["ece"].mean()
-        ax.hlines(base, k - 0.46, k + 0.46, **_REFERENCE | {"zorder": 3})
+        ax.hlines(base, k - 0.46, k + 0.46, **f.REFERENCE | {"zorder": 3})
     ax.set_xticks(range(len(settings)), [CONTROLS[s] for s in settings])
     ax.tick_params(axis="x", length=0)
     ax.set(ylabel="ECE at KL .15")

@@ -19,7 +19,6 @@ from candor.measure.intervals import t_interval
 FIGURES = Figures()
 
 _LOSS = "#F6DDCF"  # where giving up wins
-_HALO = [withStroke(linewidth=2.6, foreground=f.PAPER)]
 _OUTLINE = [withStroke(linewidth=3.2, foreground=f.INK)]
 
 
@@ -210,7 +209,7 @@ def _name_points(ax: Axes, part: pd.DataFrame, gap: float = 0.065) -> None:
     for x, row in zip(placed, part.itertuples()):
         foot = 0.36
         ax.plot([row.rlcr_accuracy, x], [row.rlcr_confidence, foot], color="#999999", linewidth=0.6, zorder=1)
-        ax.text(x, foot - 0.01, row.dataset, rotation=90, ha="center", va="top", fontsize=7.5).set_path_effects(_HALO)
+        ax.text(x, foot - 0.01, row.dataset, rotation=90, ha="center", va="top", fontsize=7.5).set_path_effects(f.HALO)
 
 
 SWAPPED = {
@@ -345,7 +344,7 @@ def give_up(tables: Tables) -> Figure:
             if 0.1 < threshold < 1:
                 ax.axvline(threshold, color=f.color(arm), linewidth=1, linestyle=f.look(arm).linestyle, zorder=0)
                 name = f"{threshold:.3f}".removeprefix("0")
-                f.point_label(ax, (threshold, 1), name, f.color(arm), dx=4, dy=6).set_path_effects(_HALO)
+                f.point_label(ax, (threshold, 1), name, f.color(arm), dx=4, dy=6).set_path_effects(f.HALO)
         ax.set(title=title, xlabel="max posterior p", xlim=(0.1, 0.95), ylim=(-0.04, 1.1))
         ax.set_xticks((0.2, 0.35, 0.5, 0.65, 0.8), (".2", ".35", ".5", ".65", ".8"))
     axes[0].set_ylabel("share of surely wrong answers")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import textwrap
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from candor.claims.grounding_loss.tables import CHARITIES, measured_shifts
@@ -22,8 +20,6 @@ from candor.measure.intervals import t_interval
 
 FIGURES = Figures()
 
-_HALO = [withStroke(linewidth=2.6, foreground=f.PAPER)]
-_REFERENCE: dict[str, Any] = {"color": f.INK, "linewidth": 0.9, "linestyle": (0, (5, 2)), "zorder": 1}
 # The acts, where a figure tells acts apart instead of arms.
 ACT_LOOKS = {
     "followup": f.Look("followup", f.BLUE, "o"),
@@ -74,7 +70,7 @@ def headline(tables: Tables) -> Figure:
         ("cells_mean", f.INK, -4, f"mean of the nine cells {means['cells_mean']:.1f}"),
         ("quoted_mean", f.VERMILION, 4, f"mean of three quoted {means['quoted_mean']:.1f}"),
     ):
-        f.point_label(ax, (means[name], top), text, ink, dx=dx).set_path_effects(_HALO)
+        f.point_label(ax, (means[name], top), text, ink, dx=dx).set_path_effects(f.HALO)
     ax.axhline(y - 0.72, color=f.FAINT, linewidth=0.8)
     ax.set_yticks(heights, names)
     ax.tick_params(axis="y", length=0)
@@ -114,7 +110,7 @@ def checkpoints(tables: Tables) -> Figure:
         ax.plot([first.step, second.step], [first.kappa, second.kappa], color=f.VERMILION, linewidth=2.6, zorder=3)
         text = f"{falls['share'][act]:.0%} of the fall before\nthe first checkpoint"
         note = f.point_label(ax, (second.step, (first.kappa + second.kappa) / 2), text, f.VERMILION, dx=10, dy=8)
-        note.set_path_effects(_HALO)
+        note.set_path_effects(f.HALO)
         without = f"{r[act, 9]:.2f}".replace("-0", "−")
         ax.set_title(f"{act}\nR = {r[act, 10]:.2f}, without step 0 {without}".replace("-0", "−").replace(" 0.", " ."))
         ax.set(xlabel="DPO step", ylim=(first.kappa - 19, first.kappa + 12))
@@ -149,7 +145,7 @@ def bound(tables: Tables) -> Figure:
         ax.fill_between(curve["rate"], curve["kappa_max"], 105, color="#EFEFEF", linewidth=0)
         ax.plot(curve["rate"], curve["kappa_max"], color=f.INK, linewidth=1.2)
         human = curve["human"].iloc[0]
-        ax.axvline(human, **_REFERENCE)
+        ax.axvline(human, **f.REFERENCE)
         shares = []
         for row in rows(changes, act=act).itertuples():
             label, linestyle = METHODS[row.model, row.method]
@@ -159,13 +155,13 @@ def bound(tables: Tables) -> Figure:
             ax.plot(*start, "o", color=f.PAPER, markeredgecolor=look.color, markersize=5)
             shares.append(f"{label} {row.precision_before:.0f}→{row.precision_after:.0f}")
         note = ax.text(0.36, 0.5, "precision, %\n" + "\n".join(shares), transform=ax.transAxes, fontsize=7, va="top")
-        note.set_path_effects(_HALO)
+        note.set_path_effects(f.HALO)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         ax.set(title=act, xlabel="rate, % of turns", xlim=(low, high), ylim=(0, 105))
     axes[0].set_ylabel("kappa × 100")
     handles = [Line2D([], [], color=f.GREY, linestyle=linestyle, label=label) for label, linestyle in METHODS.values()]
     handles.append(Line2D([], [], color=f.INK, linewidth=1.2, label="largest kappa at this rate"))
-    handles.append(Line2D([], [], label="the human's rate", **_REFERENCE))
+    handles.append(Line2D([], [], label="the human's rate", **f.REFERENCE))
     f.legend(figure, handles)
     return figure
 
@@ -252,7 +248,7 @@ def contexts(tables: Tables) -> Figure:
             if 0 < p < 1:
                 ax.axvline(p, color=f.color(arm), linewidth=1, linestyle=f.look(arm).linestyle, zorder=0)
                 text = f"{p:.2f}".lstrip("0")
-                f.point_label(ax, (p, 1.075), text, f.color(arm), dx=0).set_path_effects(_HALO)
+                f.point_label(ax, (p, 1.075), text, f.color(arm), dx=0).set_path_effects(f.HALO)
         ax.set(title=act, xlabel="p, a delivery now is right", xlim=(0, 1), ylim=(-0.03, 1.12))
         ax.set_xticks((0, 0.25, 0.5, 0.75, 1), ("0", ".25", ".5", ".75", "1"))
     axes[0].set_ylabel("probability of the act")
@@ -387,7 +383,7 @@ def pleasure(tables: Tables) -> Figure:
     """
     summary = tables["summary"]
     figure, ax = f.canvas(width=6.4, height=3.8)
-    ax.axvline(0.5, **_REFERENCE)
+    ax.axvline(0.5, **f.REFERENCE)
     for arm in known(summary, EVERY):
         part = rows(summary, arm=arm)
         look = f.look(arm)
@@ -428,7 +424,7 @@ def arms(tables: Tables) -> Figure:
     exact |= {"rate": human["all_acts"].iloc[0], "success": human["success"].iloc[0], "win_rate": 0.5}
     for ax, (measure, title) in zip(axes.flat, SHOWN.items()):
         f.interval_dots(ax, {arm: rows(summary, arm=arm)[measure] for arm in present})
-        ax.axvline(exact[measure], **_REFERENCE)
+        ax.axvline(exact[measure], **f.REFERENCE)
         ax.set_title(title)
     return figure
 

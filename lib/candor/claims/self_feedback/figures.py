@@ -9,7 +9,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.patheffects import withStroke
 
 from candor.claims.self_feedback.tables import DAMAGED, FEW_STARTS, GEMMA, PHI, QWEN, REPAIRED, STARTS, WATCHED
 from candor.claims.shared import known, rows, standard
@@ -19,9 +18,7 @@ from candor.declare.ledger import Tables
 
 FIGURES = Figures()
 
-_HALO = [withStroke(linewidth=2.6, foreground=f.PAPER)]
 _DASHES = (0, (5, 2))
-_REFERENCE: dict[str, Any] = {"color": f.INK, "linewidth": 0.9, "linestyle": _DASHES, "zorder": 1}
 _QUIET: dict[str, Any] = {"fontsize": 8, "color": "#555555"}
 PAPER_ARMS = {  # the paper's arms, which are other than ours
     "base": f.Look("base, greedy", f.GREY, "o"),
@@ -66,7 +63,7 @@ def tree(tables: Tables) -> Figure:
         ax.barh(y, length, 0.52, start, color=ink)
         ax.text(start + 0.005 + length, y, f"{row.disparity:.2f}".replace("-", "−"), fontsize=8, va="center")
     ax.plot(0, middle, "o", color=f.INK, markersize=6)
-    ax.plot([start + wide * 0.9] * 2, (-0.5, len(table) - 0.5), **_REFERENCE)
+    ax.plot([start + wide * 0.9] * 2, (-0.5, len(table) - 0.5), **f.REFERENCE)
     ax.text(start + wide * 0.9, len(table) - 0.35, "threshold .9", fontsize=8, ha="center", va="top")
     ax.set(xlim=(-0.06, 1.03), ylim=(len(table) + 0.1, -1.3))
     ax.axis("off")
@@ -95,12 +92,12 @@ def cells(tables: Tables) -> Figure:
     figure, axes = f.canvas(1, 2, width=7.6, height=3.9, width_ratios=(1.25, 1))
     titles = ("Qwen, Phi-2, Gemma on GSM8K", "Gemma: MultiArith (filled), ARC-Easy")
     for ax, part, title, at in zip(axes, (table[~enlarged], table[enlarged]), titles, ((70, 32.5), (95.25, 5.9))):
-        ax.axline((50, 50), slope=-1, **_REFERENCE)
+        ax.axline((50, 50), slope=-1, **f.REFERENCE)
         for row in part.itertuples():
             look = PAPER_ARMS[row.arm]
             face = f.PAPER if row.dataset == "ARC-Easy" else look.color
             ax.plot(row.accuracy, row.ece, look.marker, color=look.color, markerfacecolor=face, markersize=6.5)
-        ax.text(*at, "ECE = 100 − accuracy", fontsize=8).set_path_effects(_HALO)
+        ax.text(*at, "ECE = 100 − accuracy", fontsize=8).set_path_effects(f.HALO)
         ax.set(title=title, xlabel="accuracy, percent")
     axes[0].set(xlim=(43, 93), ylim=(6, 56), ylabel="expected calibration error, percent")
     axes[1].set(xlim=(95, 100), ylim=(0, 20))
@@ -166,7 +163,7 @@ def _over_temperature(table: pd.DataFrame, probability: str) -> Figure:
         ax.plot(line.index, line, **look._asdict() | {"marker": ""})
         if name != "accuracy":
             ax.plot(line.idxmin(), line.min(), look.marker, color=look.color, markersize=7, clip_on=False)
-    ax.axvline(1, **_REFERENCE)
+    ax.axvline(1, **f.REFERENCE)
     ax.set_xscale("log")
     ticks = [t for t in (2, 1.4, 1, 0.7, 0.5, 0.3, 0.2) if table["temperature"].min() <= t]
     ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
@@ -187,7 +184,7 @@ def artefact(tables: Tables) -> Figure:
     figure = _over_temperature(tables["artefact"], "ece_probability")
     [ax] = figure.axes
     note = ax.annotate("calibrated", (1, 0), (-5, 66), textcoords="offset points", rotation=90, fontsize=8, ha="right")
-    note.set_path_effects(_HALO)
+    note.set_path_effects(f.HALO)
     return figure
 
 
@@ -226,7 +223,7 @@ def selection(tables: Tables) -> Figure:
     rise = 100 * (theory["accuracy"] - 0.5)
     left.plot(theory["slope"], rise, color=f.BLUE, linestyle=_DASHES, label="change of accuracy")
     left.axhline(0, color=f.INK, linewidth=0.9)
-    left.axvline(1, **_REFERENCE)
+    left.axvline(1, **f.REFERENCE)
     for x, words in ((-0.4, "overconfident traces:\nthe gap grows"), (1.08, "underconfident\ntraces: it falls")):
         left.text(x, -27, words, **_QUIET)
     left.set(title="theory: best of ten traces", xlabel="slope b of correctness on confidence", ylabel="points")
@@ -239,7 +236,7 @@ def selection(tables: Tables) -> Figure:
         right.plot(x, y, look.marker, color=look.color, alpha=0.45, markersize=4)
         right.plot(x.mean(), y.mean(), look.marker, color=look.color, markersize=8)
     reach = max((1.15 * table[["predicted", "greedy_gap"]].abs().max().max() for table in moved.values()), default=1)
-    right.axline((0, 0), slope=1, **_REFERENCE)
+    right.axline((0, 0), slope=1, **f.REFERENCE)
     for line in (right.axhline, right.axvline):
         line(0, color=f.FAINT, linewidth=0.8, zorder=0)
     right.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", title="world: RLSF-RLOO, greedy")

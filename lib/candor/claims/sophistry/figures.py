@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.patheffects import withStroke
 
 from candor.claims.shared import known, rows, standard
 from candor.claims.sophistry.tables import APPS, GENERAL, TASK
@@ -21,8 +20,6 @@ from candor.measure.intervals import t_interval
 
 FIGURES = Figures()
 
-_HALO = [withStroke(linewidth=2.6, foreground=f.PAPER)]
-_REFERENCE: dict[str, Any] = {"color": f.INK, "linewidth": 0.9, "linestyle": (0, (5, 2)), "zorder": 1}
 _THIN: dict[str, Any] = {"color": "#C9C9C9", "linewidth": 0.8, "zorder": 0}
 # The paper's settings, where a figure tells settings apart instead of arms.
 SETTING_LOOKS = {
@@ -60,10 +57,10 @@ def plane(tables: Tables) -> Figure:
         before, after = (rows(tables["decomposition"], setting=setting, arm=arm).iloc[0] for arm in ("init", "rlhf"))
         f.unit_square(ax, "FPR, all wrong outputs", diagonal=False)
         _iso_error(ax, after["correctness"] / 100)
-        ax.axline((0, 0), slope=1, **_REFERENCE)
+        ax.axline((0, 0), slope=1, **f.REFERENCE)
         for x, name, dx, dy in ((0, "reject all", 8, 5), (1, "approve all", -8, -9)):
             ax.plot(x, x, "X", color=f.INK, markersize=7, clip_on=False, zorder=4)
-            f.point_label(ax, (x, x), name, dx=dx, dy=dy).set_path_effects(_HALO)
+            f.point_label(ax, (x, x), name, dx=dx, dy=dy).set_path_effects(f.HALO)
         if setting == GENERAL:
             ax.plot(lenient["fpr"], lenient["tpr"], color=f.ORANGE, linewidth=1.6, linestyle=(0, (2, 1.2)))
         start, end = (before["fpr"] / 100, before["tpr"] / 100), (after["fpr"] / 100, after["tpr"] / 100)
@@ -73,12 +70,12 @@ def plane(tables: Tables) -> Figure:
         d = [row["discrimination"] for row in (before, after)]
         words = f"TPR - FPR {d[0]:.0f} → {d[1]:.0f}\nerror {before['error']:.1f} → {after['error']:.1f} %"
         note = ax.text(0.97, 0.13, words.replace("-", "−"), transform=ax.transAxes, fontsize=8, ha="right")
-        note.set_path_effects(_HALO)
+        note.set_path_effects(f.HALO)
         ax.set_title(f"{look.label}\n{'levels partly assumed' if assumed else 'printed levels'}", fontsize=9)
     axes[0].set_ylabel("TPR, right outputs")
     handles = [
         Line2D([], [], label="equal error, percent", **_THIN),
-        Line2D([], [], label="no discrimination", **_REFERENCE),
+        Line2D([], [], label="no discrimination", **f.REFERENCE),
         Line2D([], [], color=f.INK, marker="X", linestyle="", label="rubber stamp"),
         Line2D([], [], color=f.ORANGE, linestyle=(0, (2, 1.2)), label="leniency: one logit added to both"),
     ]
@@ -200,7 +197,7 @@ def two_by_two(tables: Tables) -> Figure:
             cell = cells.loc[(policy, judge)]
             ax.axhline(0, color=f.FAINT, linewidth=0.8, zorder=0)
             ax.axvline(0, color=f.FAINT, linewidth=0.8, zorder=0)
-            ax.axline((0, 0), slope=1, **_REFERENCE)
+            ax.axline((0, 0), slope=1, **f.REFERENCE)
             f.arrow(ax, (0, 0), (cell["correctness"], cell["approval"]), color=f.VERMILION, linewidth=2.0)
             words = "\n".join(
                 f"{name} {cell[column]:+.1f}".replace("-", "−")
@@ -212,7 +209,7 @@ def two_by_two(tables: Tables) -> Figure:
         line[0].set_ylabel("approval, points")
     for ax in axes[1]:
         ax.set_xlabel("correctness, points")
-    f.legend(figure, [Line2D([], [], label="approval and correctness rise alike", **_REFERENCE)])
+    f.legend(figure, [Line2D([], [], label="approval and correctness rise alike", **f.REFERENCE)])
     return figure
 
 
@@ -305,16 +302,16 @@ def minutes(tables: Tables) -> Figure:
             side = -4 if multiple == 16 else 0
             words = f"{row['gap']:+.1f}".replace("-", "−")
             note = f.point_label(ax, (multiple, middle), words, dx=side, dy=0 if row["gap"] > 3 else 12)
-            note.set_path_effects(_HALO)
+            note.set_path_effects(f.HALO)
         ax.set_xscale("log", base=2)
         ax.set_xticks(mean.index, [f"{10 * m:g}" for m in mean.index])
         ax.minorticks_off()
-        ax.axvline(1, **_REFERENCE)
+        ax.axvline(1, **f.REFERENCE)
         ax.set(title=title, xlabel="minutes of the simulated evaluator")
     axes[0].set_ylim(bottom=0)
     axes[0].set_ylabel("FPR, both wrong, percent")
     handles = [_arm("r_train"), _arm("base"), Patch(color="#F6D9C6", label="gap")]
-    f.legend(figure, [*handles, Line2D([], [], label="the time it was fitted at", **_REFERENCE)])
+    f.legend(figure, [*handles, Line2D([], [], label="the time it was fitted at", **f.REFERENCE)])
     return figure
 
 
