@@ -1,11 +1,14 @@
 """Which edits make finished results stale: those that would change them, and no others."""
 
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 from candor.core import fingerprint
-from candor.core.settings import load
-from candor.run import steps
+from candor.core.settings import load, scales
+from candor.run import plan, steps
 
 FILES = {
     "work.py": '''"""Doc."""
@@ -53,10 +56,34 @@ def helper(x):
 def other(value, factor, shift):
     return helper(value - 1) if value > 9 else value * factor - shift
 """,
+    "tables.py": """from math import sqrt as root
+from candor import deep, rules as own
+
+WEIGHTS = {}
+for name in ("a", "b"):
+    WEIGHTS[name] = 0.5
+WEIGHTS["c"] = 0.25
+KNOWN = []
+KNOWN.append(own.unused)
+
+
+def weigh(q, rng):
+    from candor import tools as own
+    rows = [own.helper(part) for part in WEIGHTS]
+    return dict(x=rng.random(), y=rng.normal()), root(q), rows, deep.place.far(q), KNOWN
+""",
+    "deep/__init__.py": "",
+    "deep/place.py": "def far(x):\n    return x + 5\n",
     "rules.py": "def linear(x):\n    return x\n\n\ndef unused(x):\n    return -x\n",
     "core/errors.py": "class CandorError(Exception):\n    pass\n",
 }
-ROOTS = ("candor.work:score", "candor.work:brier", "candor.work:Trainer", "candor.work:RULES[brier]")
+ROOTS = (
+    "candor.work:score",
+    "candor.work:brier",
+    "candor.work:Trainer",
+    "candor.work:RULES[brier]",
+    "candor.tables:weigh",
+)
 
 
 @pytest.fixture
@@ -94,7 +121,11 @@ def library(tmp_path, monkeypatch):
         ("factor=scale, shift=DECAY", "shift=DECAY, factor=scale"),
         ("    from candor.tools import other\n", ""),
         ('"log": lambda q, y: y * q', '"log": lambda q, y: y * q * 2, "new": 3'),
-        ("def unused(x):\n    return -x", "def unused(x):\n    return x"),
+        ("class Trainer:", "class Trainer:\n    # A remark.\n"),
+        ("own.helper(part) for part in", "own.helper(row) for row in"),
+        ("    rows = [", "    rows: list[int] = ["),
+        ("root", "square_root"),
+        ("helper(value - 1)", "(helper)(value - 1)"),
         ("class CandorError(Exception):\n    pass", "class CandorError(ValueError):\n    x = 1"),
     ],
 )
@@ -113,13 +144,20 @@ def test_an_edit_without_meaning_changes_nothing(library, edit):
         (("3e-4, 0.01", "3e-4, 0.02"), ("score", "Trainer", "brier")),
         (("{'a': 1}", "{'a': 2}"), ("brier",)),
         (("def linear(x):\n    return x", "def linear(x):\n    return 2 * x"), ("score", "Trainer")),
-        (("value > 9", "value > 8"), ("score", "Trainer")),
+        (("value > 9", "value > 8"), ("score", "Trainer", "weigh")),
         (("factor=scale, shift=DECAY", "factor=DECAY, shift=scale"), ("score", "Trainer")),
         (("beta: float = 0.1", "beta: float = 0.2"), ("Trainer",)),
         (("def train(", "def fit("), ("Trainer",)),
         (("1 - (q - y) ** 2", "1 - abs(q - y)"), ("RULES[brier]",)),
         (("part * RATE", "part * DECAY"), ("brier",)),
         (("rules.linear", "rules.unused"), ("score", "Trainer")),
+        (("return -x", "return x"), ("weigh",)),
+        (("WEIGHTS[name] = 0.5", "WEIGHTS[name] = 0.6"), ("weigh",)),
+        (('["c"] = 0.25', '["c"] = 0.2'), ("weigh",)),
+        (("import sqrt as root", "import exp as root"), ("weigh",)),
+        (("x=rng.random(), y=rng.normal()", "y=rng.normal(), x=rng.random()"), ("weigh",)),
+        (("x + 5", "x + 6"), ("weigh",)),
+        (("KNOWN.append(own.unused)", "KNOWN.append(own.linear)"), ("weigh",)),
     ],
 )
 def test_an_edit_with_meaning_changes_what_uses_it(library, edit, roots):
@@ -130,28 +168,52 @@ def test_an_edit_with_meaning_changes_what_uses_it(library, edit, roots):
 def test_code_can_be_renamed_and_moved(library):
     before = library()
     files = dict(FILES)
-    files["deep/place.py"] = files.pop("rules.py").replace("linear", "straight")
-    files["work.py"] = files["work.py"].replace("from candor import rules", "from candor.deep import place")
-    files["work.py"] = files["work.py"].replace("rules.linear", "place.straight").replace("def score", "def grade")
+    files["deep/corner.py"] = files.pop("rules.py").replace("linear", "straight")
+    files["work.py"] = files["work.py"].replace("from candor import rules", "from candor.deep import corner")
+    files["work.py"] = files["work.py"].replace("rules.linear", "corner.straight").replace("def score", "def grade")
     files["work.py"] = files["work.py"].replace("score(rows)", "grade(rows)").replace("class Trainer", "class Coach")
+    files["tables.py"] = files["tables.py"].replace(
+        "import deep, rules as own", "import deep\nfrom candor.deep import corner as own"
+    )
     roots = [root.replace("score", "grade").replace("Trainer", "Coach") for root in ROOTS]
     assert list(library(files=files, roots=roots).values()) == list(before.values())
 
 
-def test_a_name_that_leads_nowhere_is_an_error(library):
+def test_a_name_that_leads_nowhere_or_to_a_module_is_an_error(library):
     library()
     with pytest.raises(LookupError, match=r"candor\.work defines no nothing"):
         fingerprint.digest("candor.work:nothing")
+    with pytest.raises(LookupError, match=r"candor\.tables, line 15, uses a module as a value: name what"):
+        library([("deep.place.far(q)", "deep.place")])
 
 
 # --- The real code ------------------------------------------------------------------------------------
 
+
+def test_every_fingerprint_can_be_computed_and_is_the_same_in_another_process():
+    for made in map(plan.plan, scales()):
+        assert all(made.tables_digest(claim) != plan.criteria_digest(claim) for claim in made.claims)
+    own = {" ".join((step.make, *step.uses)) for step in steps.steps().values()}
+    code = "import sys; from candor.core import fingerprint as f\nfor line in sys.stdin: print(f.digest(*line.split()))"
+    said = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(fingerprint.LIBRARY), "PYTHONHASHSEED": "1"},
+        input="\n".join(own),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout.split() == [fingerprint.digest(*line.split()) for line in own]
+
+
 FIT, WORLD, RUN = "train/fit.py", "witnesses/world.py", "witnesses/run.py"
+COPY = "copy"  # of a file under another name
+HOUSES = ("candor.witnesses", "candor.claims.grounding_loss")
 
 
 @pytest.fixture(scope="module")
 def stale(tmp_path_factory):
-    """`stale((file, old, new), ...)`: the small worlds' steps that edits of a copy of the library make stale."""
+    """`stale((files, old, new), ...)`: the small worlds' steps that edits of a copy of the library make stale."""
     copy, worlds = tmp_path_factory.mktemp("library"), load("laptop")["world"]
     known = {key: step for key, step in steps.steps().items() if step.world in worlds}
     code = {key: (step.make, *step.uses) for key, step in known.items()}
@@ -170,16 +232,20 @@ def stale(tmp_path_factory):
         before = digests()
 
         def edited(*edits):
-            texts = {file: (copy / "candor" / file).read_text() for file, _, _ in edits}
-            for file, old, new in edits:
-                path = copy / "candor" / file
-                assert old in path.read_text(), f"{old!r} is not in {file}: name what is there now"
-                path.write_text(path.read_text().replace(old, new))
+            texts = {path: path.read_text() for path in (copy / "candor").rglob("*.py")}
+            for files, old, new in edits:
+                if files == COPY:
+                    shutil.copy(copy / "candor" / old, copy / "candor" / new)
+                    continue
+                having = [path for path in (copy / "candor").glob(files) if old in path.read_text()]
+                assert having, f"{old!r} is not in {files}: name what is there now"
+                for path in having:
+                    path.write_text(path.read_text().replace(old, new))
             try:
                 return {key for key, value in digests().items() if value != before[key]}
             finally:
-                for file, text in texts.items():
-                    (copy / "candor" / file).write_text(text)
+                for path in (copy / "candor").rglob("*.py"):
+                    path.write_text(texts.get(path, ""))
 
         yield edited
     fingerprint.forget()
@@ -196,7 +262,19 @@ WITHOUT_MEANING = [
         '    "rolled_brier_score"',
         '    "new_score": lambda group, seed: rewards.score("new"),\n    "rolled_brier_score"',
     ),
-    (RUN, "import models, policy", "import policy, models"),
+    (RUN, "    from candor.train import models, policy\n", ""),  # to the head of the module
+    (
+        RUN,
+        "from candor.witnesses import world\n",
+        "from candor.witnesses import world\nfrom candor.train import models, policy\n",
+    ),
+    (RUN, "lr=settings.base_lr,\n        pad=world.PAD,", "pad=world.PAD,\n        lr=settings.base_lr,"),
+    ("**/*.py", "Recorder", "Watch"),
+    ("train/sharing.py", "pad: int, device)", "pad: Literal[0, 1], device: torch.device)"),
+    (COPY, "train/sharing.py", "shared_prompt.py"),
+    ("**/*.py", "candor.train.sharing import", "candor.shared_prompt import"),
+    (COPY, "measure/intervals.py", "measure/bootstrap.py"),
+    ("**/*.py", "candor.measure.intervals import", "candor.measure.bootstrap import"),
     ("rewards.py", "costs as much as", "is worth as little as"),
     ("rewards.py", "must share one prompt", "have one prompt"),
     ("core/step.py", "import re\n", "import re\n\nNEW = 1\n"),
@@ -207,12 +285,11 @@ def test_real_edits_without_meaning_leave_nothing_stale(stale):
     assert not stale(*WITHOUT_MEANING)
 
 
-def reaching(*terms):
-    """Keys of the steps whose arm has one of these reward terms, and of all that need them."""
-    known, keys = steps.steps(), set()
-    for key, step in known.items():
-        names = {name for name, _ in step.options.get("reward", ())} if step.world == "witnesses" else set()
-        if names & set(terms) or keys & set(step.needs):
+def reaching(concerns):
+    """Keys of the steps that `concerns` names, and of all that need them."""
+    worlds, keys = load("laptop")["world"], set()
+    for key, step in steps.steps().items():
+        if step.world in worlds and (concerns(step) or keys & set(step.needs)):
             keys.add(key)
     return keys
 
@@ -232,9 +309,19 @@ def reaching(*terms):
     ],
 )
 def test_a_reward_makes_its_own_arms_stale_and_no_others(stale, file, old, new, terms):
-    assert stale((file, old, new)) == reaching(*terms) != set()
+    def rewarded(step):
+        return step.world == "witnesses" and {name for name, _ in step.options.get("reward", ())} & {*terms}
+
+    assert stale((file, old, new)) == reaching(rewarded) != set()
 
 
-def test_an_edit_of_a_world_makes_all_of_its_steps_stale(stale):
+def test_a_training_makes_stale_what_it_trains_and_what_needs_that(stale):
+    trained = {f"{house}.run:{make}" for house in HOUSES for make in ("base", "classifier")}
+    found = stale(("train/sft.py", "weight_decay=0.01", "weight_decay=0.02"))
+    assert found == reaching(lambda step: {step.make, *step.uses} & trained) != set()
+
+
+def test_an_edit_of_a_world_makes_its_steps_stale_and_no_other_world(stale):
     found = stale((WORLD, "questions.suspects - 1", "questions.suspects"))
     assert {key for key in steps.steps() if key.startswith("witnesses/")} <= found
+    assert {key.split("/")[0] for key in found} == {"witnesses", "annotators"}

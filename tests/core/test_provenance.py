@@ -80,6 +80,25 @@ def test_without_git_nothing_is_known_and_nothing_fails(checkout, monkeypatch):
     assert {"commit", "modified", "versions", "hardware"} <= set(provenance.here.__wrapped__())
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("trl", lambda version: version, False),
+        ("trl", lambda version: f"{version}.post1+cu128", False),
+        ("trl", lambda version: "0.9.1", True),
+        ("torch", lambda version: "1.13.1+cpu", True),
+        ("pandas", lambda version: "0.1.0", False),
+    ],
+)
+def test_a_result_of_another_version_of_a_trainer_is_told(name, change, said):
+    own = provenance.here()["versions"]
+    told = provenance.made_elsewhere([own, {}, own | {name: change(own[name])}])
+    assert bool(told) == said
+    if said:
+        assert f"made with {name} {'.'.join(change('').split('.')[:2])} are kept, although {name} " in told
+        assert told.count(". ") == 0 and told.endswith(".")
+
+
 def test_the_date_is_the_same_everywhere(monkeypatch):
     here = []
     for zone in ("Pacific/Kiritimati", "Etc/GMT+12"):  # never on the same day

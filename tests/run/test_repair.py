@@ -126,6 +126,16 @@ def test_a_step_of_other_code_is_asked_for(plan):
     assert lacking(plan) == [MARKER]
 
 
+def test_steps_of_another_version_are_kept_and_told_once(plan, capsys, monkeypatch):
+    about = store.unseal(plan.folder / BASE / "run.json")
+    seal(plan.folder / BASE / "run.json", about["files"], **about | {"versions": {"trl": "0.9.1"}})
+    monkeypatch.setattr(replicate, "_command", lambda *_: ["false"])
+    with pytest.raises(CandorError, match="Snakemake failed"):
+        replicate.replicate(plan, 1, CLAIM)
+    assert capsys.readouterr().out.count("made with trl 0.9 are kept, although") == 1
+    assert lacking(plan) == []
+
+
 def folder(path):
     path.mkdir()
     (path / "a").write_text("a")

@@ -8,6 +8,7 @@ import re
 import resource
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from candor.core.settings import ROOT
 
 # All of the tree that a result depends on; notebooks, tests and profiles are not part of it.
 DECIDES = ("lib", "config", "data/published", "data/live", "requirements.lock", "requirements-cuda.lock", "Snakefile")
+TRAINS = ("torch", "transformers", "trl")  # libraries whose versions may change what a training gives
 
 
 @cache
@@ -65,6 +67,27 @@ def here() -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "hardware": {"cpu": _cpu(), "cores": os.cpu_count(), "gpu": _gpu()},
     }
+
+
+def made_elsewhere(versions: Iterable[Mapping[str, str]]) -> str:
+    """One sentence if results were made with another major or minor version of what trains; empty if not.
+
+    `versions` are those that their `run.json` hold.
+    """
+    own = here()["versions"]
+    other = {(name, _minor(made[name])) for made in versions for name in TRAINS if name in made}
+    other -= {(name, _minor(own[name])) for name in TRAINS}
+    if not other:
+        return ""
+    installed = ", ".join(f"{name} {_minor(own[name])}" for name in sorted({name for name, _ in other}))
+    return (
+        f"Finished steps that were made with {', '.join(' '.join(pair) for pair in sorted(other))} are kept, although "
+        f"{installed} is installed here: remove their folders if you want them made again."
+    )
+
+
+def _minor(version: str) -> str:
+    return ".".join(version.split("+")[0].split(".")[:2])
 
 
 def _cpu() -> str:

@@ -143,7 +143,7 @@ def judge(plan: graph.Plan) -> None:
 
 def origin_of(plan: graph.Plan) -> dict:
     """Where the results of a scale come from, and what they cost, read from the finished steps."""
-    runs, costs = [], {}
+    runs, costs, fingerprints = [], {}, {}
     for key, seed in plan.runs():
         try:
             run = steps.read(key, seed, plan.scale, check=False).run
@@ -151,6 +151,7 @@ def origin_of(plan: graph.Plan) -> dict:
             continue
         runs.append(run)
         costs.setdefault(key, {})[str(seed)] = run["seconds"]
+        fingerprints.setdefault(key, {})[str(seed)] = run["fingerprint"]
     commits = Counter(run["commit"] for run in runs)
     origin = runs[-1] if runs else provenance.here()
     return {
@@ -166,6 +167,7 @@ def origin_of(plan: graph.Plan) -> dict:
         "core_minutes": round(sum(run["seconds"] for run in runs) / 60, 1),
         "peak_memory_mb": max((run["peak_memory_mb"] for run in runs), default=0),
         "seconds": costs,
+        "fingerprints": fingerprints,
     }
 
 

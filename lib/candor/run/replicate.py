@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from candor import claims
+from candor.core import provenance, store
 from candor.core import step as steps
-from candor.core import store
 from candor.core.errors import CandorError, CorruptError, MissingError, disk
 from candor.core.settings import ROOT
 from candor.run import jobs, preflight, progress
@@ -113,11 +113,12 @@ class Found(NamedTuple):
     states: dict[tuple[str, int], str]  # of every run: done, stale, missing, or elsewhere (to be copied from a scale)
     lacking: list[Path]  # outputs that Snakemake has to make, because they or what belongs to them are not there
     damaged: dict[Path, CorruptError]  # what is there and is not as it was written
+    versions: list[dict[str, str]]  # of the libraries that made what is done
 
 
 def survey(plan: graph.Plan, check: bool = True) -> Found:
     """Look at everything that a plan makes; `check` False compares no checksums of files."""
-    found = Found({}, [], {})
+    found = Found({}, [], {}, [])
 
     def whole(read: Callable, *arguments: object, **options: object) -> object:
         try:
@@ -137,6 +138,8 @@ def survey(plan: graph.Plan, check: bool = True) -> Found:
         if made is None and steps.twin(key, seed, wanted[key, seed]):
             state = "elsewhere"
         found.states[key, seed] = state
+        if state == "done":
+            found.versions.append(made.run.get("versions", {}))
     for (name, seed), batch in plan.batches().items():
         marker = plan.folder / "batches" / str(seed) / f"{name}.json"
         promised = {key: wanted[key, seed] for key in batch.keys}
@@ -208,6 +211,8 @@ def replicate(
         for error in found.damaged.values():
             more = len(found.damaged) - 1
             raise store.corrupt(error.path, error.what + f", and {more} more are damaged" * bool(more))
+        if other := provenance.made_elsewhere(found.versions):
+            print(other, flush=True)
         for marker in (path for path in found.lacking if path.is_relative_to(plan.folder / "batches")):
             store.remove(marker)  # it promises more than there is
         store.remove(plan.folder / "progress")

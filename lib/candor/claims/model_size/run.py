@@ -81,14 +81,14 @@ def parameters(world: str, size: str, config: Config) -> int:
     """Weights of a size's decoder: Qwen2's blocks with as many key-value heads as heads, tied embeddings."""
     given, width = config["world"][world], WIDTHS[size]
     mlp = given["mlp"] * width // HOUSE_WIDTH
-    words = len({"witnesses": witnesses, "arithmetic": arithmetic}[world].world.VOCABULARY)
+    words = len({"witnesses": witnesses.world.VOCABULARY, "arithmetic": arithmetic.world.VOCABULARY}[world])
     attention = 4 * width**2 + 3 * width  # biases at queries, keys and values
     return words * width + given["layers"] * (attention + 3 * width * mlp + 2 * width) + width
 
 
 def make(context: Context) -> dict[str, pd.DataFrame]:
     """What the home's step makes, in the size of this one."""
-    module, function = context.step.options["made_by"].split(":")
+    module, function = context.step.uses[0].split(":")
     return getattr(importlib.import_module(module), function)(sized(context))
 
 
@@ -102,7 +102,7 @@ def _resized(home: Step, size: str) -> Step:
         f"{world}/{size}/{name}",
         "candor.claims.model_size.run:make",
         needs=tuple(here(key) for key in home.needs),
-        options={"made_by": home.make} | {key: value for key, value in home.options.items() if key not in _BESIDE},
+        options={key: value for key, value in home.options.items() if key not in _BESIDE},
         settings=tuple(key for key in home.settings if key not in _BESIDE.values()),
         uses=(home.make, *home.uses),
         seeds=size,

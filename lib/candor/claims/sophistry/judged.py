@@ -34,4 +34,4 @@ def requirements(config: Config) -> list[str]:
 
 def tables(results) -> dict[str, pd.DataFrame]:
     """What claims read, as `code_models.models` and `story_models.models` say; absent evidence leaves no table."""
-    return {name: table for part in _BOTH for name, table in part.models(results).items()}
+    return code_models.models(results) | story_models.models(results)
