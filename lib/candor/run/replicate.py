@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from candor import claims
 from candor.core import provenance, store
@@ -120,7 +120,7 @@ def survey(plan: graph.Plan, check: bool = True) -> Found:
     """Look at everything that a plan makes; `check` False compares no checksums of files."""
     found = Found({}, [], {}, [])
 
-    def whole(read: Callable, *arguments: object, **options: object) -> object:
+    def whole(read: Callable, *arguments: object, **options: object) -> Any:
         try:
             return read(*arguments, **options)
         except MissingError:
