@@ -134,6 +134,7 @@ def need(work: Work, card: pd.Series, engine: str = "transformers", shared: bool
         tokens = prompts * work.prompt + rows * work.completion
         once = prompts * forward(shape, work.prompt) + rows * forward(shape, work.completion, before=work.prompt)
         operations = times * once + rows * of_head * 2 * shape.unembedding * work.logits
+        operations += trains * tokens * 8 * work.rank * shape.adapters  # twice forward, once backward to both sides
         floor = rows / together * launches * max(launch, 2 * shape.parameters / card.bytes)
         kept = 0 if work.saves is None else work.saves * shape.parameters or 4 * work.rank * shape.adapters
         seconds = np.maximum(operations / card.operations, floor)
