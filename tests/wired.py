@@ -93,6 +93,8 @@ class Steps:
             for name, table in tables.items():
                 table.to_parquet(folder / f"{name}.parquet", index=False)
             run.result = steps.Result(folder, {"tables": dict.fromkeys(tables)})
+            if run.trainings and step.work is not None:
+                check_declared(step, settings, run.trainings)
             self.runs[at] = run
         return self.runs[at]
 
@@ -202,6 +204,26 @@ def check_rows(rows, *worlds: str) -> None:
     """Every trained step of these worlds has a row in a table, and every row is a step."""
     assert set(worlds) <= WORLDS
     assert set(rows) == {key for key, step in KNOWN.items() if step.trains and step.world in worlds}
+
+
+# --- What a step declares ---------------------------------------------------------------------------
+
+
+def check_declared(step, settings, trainings) -> None:
+    """As many rows go through the trainers as the step declares for `candor cost`, to less than a step of a trainer,
+    with adapters where it says so; not more, where it learns from a whole set that is smaller here."""
+    from trl import DPOTrainer, RewardTrainer
+
+    declared = [work for work in step.work(settings["models"], step) if work.kind == "train"]
+    rows = 0
+    for trainer in trainings:
+        args, sides = trainer.args, 1 + isinstance(trainer, DPOTrainer | RewardTrainer)
+        together = sides * args.per_device_train_batch_size * args.gradient_accumulation_steps
+        epochs = sides * args.num_train_epochs * len(trainer.train_dataset)
+        rows += args.max_steps * together if args.max_steps > 0 else epochs
+        assert hasattr(trainer.model, "peft_config") == any(work.rank for work in declared), step.key
+    most = np.max(sum(work.rows for work in declared))
+    assert 0 < rows <= most if step.key == "apps/policy/base" else abs(rows - most) < together, step.key
 
 
 # --- What reaches a trainer -------------------------------------------------------------------------

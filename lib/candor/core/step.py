@@ -38,7 +38,8 @@ class Step:
     further code that the function reaches only through `options`: rewards by name, or one entry of a table, of which
     only that entry counts then (`module:NAME[entry]`). `settings` are the keys of the world's configuration that the
     step depends on (`name=key` reads a key under another name); `seeds` says which list of the scale's seeds it runs
-    on.
+    on. `work` says what a step of pretrained models makes them do (`language_models/work.py`); it is no part of the
+    fingerprint.
     """
 
     key: str
@@ -49,6 +50,7 @@ class Step:
     uses: tuple[str, ...] = ()
     seeds: str = "seeds"
     trains: bool = False
+    work: Callable[[Config, Step], list] | None = None
 
     def __post_init__(self) -> None:
         parts = self.key.split("/")

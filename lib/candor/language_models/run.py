@@ -26,6 +26,8 @@ from candor.core.errors import CandorError, Incomplete
 from candor.core.settings import ROOT, Config
 from candor.core.step import Context, Step
 from candor.language_models import rewards, sets, text
+from candor.language_models.generation import LONGEST_ANSWER
+from candor.language_models.work import Work, amount, amounts, between, policy_gradient, read, sample
 from candor.measure import calibration as cal
 from candor.witnesses import evaluation as ev
 
@@ -339,6 +341,48 @@ def vote(sampler, questions, samples: int, tokens: int, seed: int) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
+# --- What a step asks of its models -----------------------------------------------------------------
+
+_OWN_LIMITS = {"hotpot": 1536, "math": 4096}  # tokens of completions in the training of the released models
+
+
+def _trains(models: Config, step: Step) -> list[Work]:
+    recipe, name = models[step.options["recipe"]], step.options["recipe"]
+    prompt = amount("hotpot_modified prompt" if name == "hotpot" else "math prompt", recipe["max_prompt_tokens"])
+    tokens = recipe["max_completion_tokens"]
+    return policy_gradient(models["policy"], recipe, prompt, tokens, engine=models["engine"])
+
+
+def _asks(models: Config, step: Step) -> list[Work]:
+    """Free answers, cues for what they lack, the answer's probability; votes, a classifier, a judge where asked for."""
+    name, world, batch = step.options["model"], step.world, models["eval_batch"]
+    place = CLASSIFIED.get(name, name)
+    own = place == "policy" and models[world] is not None
+    model = models["policy"] if place == "policy" else models["ids"][place]
+    limit = models[world]["max_completion_tokens"] if own else _OWN_LIMITS[world]
+    tokens = between(limit, models["eval_tokens"])
+    # An answer in its own form lacks the confidence; at most both are missing.
+    cues = ((text.ANSWER_TOKENS, between(0, 1)), (text.CONFIDENCE_TOKENS, between(step.options["form"] == "answer", 1)))
+    works = []
+    for i, asked in enumerate(models["eval_sets"]):
+        known = {"math_500": "math", "big_math_digits": "math"}.get(asked, asked)
+        prompt = amount(f"{known} prompt" if f"{known} prompt" in amounts().index else "short prompt")
+        rows, drawn = models["eval_questions"], 0
+        if f"{asked} test" in amounts().index:
+            rows = amount(f"{asked} test", rows)
+        if i == 0 and step.options.get("voting"):
+            drawn = np.minimum(models["voting_questions"], rows) * models["voting_samples"]
+        for several in (drawn, rows):
+            works.append(sample(model, several, prompt, tokens, batch))
+            works += [sample(model, several * share, prompt + tokens, cue, batch) for cue, share in cues]
+        works.append(read(model, rows, prompt + tokens, logits=LONGEST_ANSWER))
+        if name in CLASSIFIED:
+            works.append(read(models["ids"][name], rows, np.minimum(prompt + tokens, 4096)))
+        if models["judge"] and sets.SETS[asked].judged:
+            works.append(sample(models["judge"], rows, amount("short prompt"), 20, batch))
+    return works
+
+
 # --- The steps --------------------------------------------------------------------------------------
 
 _HERE = "candor.language_models.run"
@@ -364,6 +408,7 @@ def _steps() -> dict[str, Step]:
                         uses=_GRADERS,
                         seeds=seeds,
                         trains=True,
+                        work=_trains,
                     )
                 )
             found.append(
@@ -375,6 +420,7 @@ def _steps() -> dict[str, Step]:
                     settings=_EVALUATION,
                     uses=_GRADERS,
                     seeds=seeds if trained else "eval_seed",
+                    work=_asks,
                 )
             )
     for name, (corpus, arm, form) in RELEASED.items():
@@ -386,6 +432,7 @@ def _steps() -> dict[str, Step]:
                 settings=_EVALUATION,
                 uses=_GRADERS,
                 seeds="eval_seed",
+                work=_asks,
             )
         )
     return {step.key: step for step in found}

@@ -98,10 +98,10 @@ def expected_seconds(plan: graph.Plan) -> dict[str, dict[str, float]]:
     known, found, counted = experiments.steps(), {}, {}
     if "models" in plan.config["evidence"]:
         with suppress(CandorError):  # of a model whose shape is not known
-            counted = cost.of(plan, cost.rate(cost.HARDWARE)).steps
+            every = cost.runs(plan, cost.rate())
+            counted = every[every["models"]].groupby("key")["seconds"].first().clip(lower=1.0).to_dict()
     for key, seed in plan.runs():
-        took = max(counted[key][1].seconds, 1.0) if key in counted else cost.usual_seconds(key, plan.config)
-        found.setdefault(key, {})[str(seed)] = took
+        found.setdefault(key, {})[str(seed)] = counted.get(key) or cost.usual_seconds(key, plan.config)
     for trains in (True, False):
         alike = [times for key, times in found.items() if known[key].trains is trains]
         usual = mean([took for times in alike for took in times.values() if took is not None] or [1.0])

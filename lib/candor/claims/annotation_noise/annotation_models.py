@@ -28,7 +28,8 @@ from candor.core.errors import CandorError
 from candor.core.settings import ROOT, Config
 from candor.core.step import Context, Step
 from candor.language_models import run as language_models
-from candor.language_models import sets, text
+from candor.language_models import sets, text, work
+from candor.language_models.work import Amount, Work, amount
 from candor.measure import calibration as cal
 
 WORLD = "annotations"
@@ -556,6 +557,53 @@ def _sampler(place: str | Path, context: Context):
     return sampler, tokenizer
 
 
+# --- What a step asks of its models -----------------------------------------------------------------
+
+
+def _fits(recipe: Mapping, pairs: Amount, row: Amount, scored: Amount, saves: int | None = None) -> list[Work]:
+    """A reward model on pairs of rows, that scores some rows afterwards."""
+    sides, together = 2 * recipe["epochs"] * pairs, recipe["micro_batch"]
+    learned = work.train(recipe["model"], sides, row, together=2 * together, saves=saves, **work.tuned(None))
+    return [learned, work.read(recipe["model"], scored, row, together=4 * together, weights=work.WIDE)]
+
+
+def _learns_votes(models: Config, step: Step) -> list[Work]:
+    recipe, name = models["vote_rewards"], step.options["dataset"]
+    size = amount("multipref train") if name == "multipref" else recipe["pairs"] + recipe["held_out"]
+    held = np.minimum(recipe["held_out"], size // 5)
+    pairs = np.minimum(recipe["pairs"], size - held)
+    return _fits(models["annotation_reward"], pairs, recipe["max_length"], 2 * held)
+
+
+def _answers(models: Config, n: int) -> list[Work]:
+    policy = models["annotation_policy"]
+    return [work.sample(policy["model"], n, amount("trivia prompt"), policy["tokens"], policy["batch"])]
+
+
+def _answers_for_pairs(models: Config, step: Step) -> list[Work]:
+    policy = models["annotation_policy"]
+    return _answers(models, policy["questions"] * policy["samples"] + policy["eval_questions"])
+
+
+def _answers_to_be_judged(models: Config, step: Step) -> list[Work]:
+    """The base answers twice: once as everyone's rival."""
+    return _answers(models, models["annotation_policy"]["eval_questions"] * (1 + (step.options["arm"] == "base")))
+
+
+def _learns_labels(models: Config, step: Step) -> list[Work]:
+    policy, recipe = models["annotation_policy"], models["annotation_reward"]
+    row = amount("trivia statement", recipe["max_length"])
+    return _fits(recipe, policy["pairs"], row, 3 * policy["eval_questions"], work.WIDE)
+
+
+def _trains(models: Config, step: Step) -> list[Work]:
+    policy, judge, recipe = (models[f"annotation_{name}"] for name in ("policy", "reward", "rloo"))
+    beside = ((judge["model"], work.COARSE),)
+    works = work.policy_gradient(policy["model"], recipe, amount("trivia prompt"), policy["tokens"], beside=beside)
+    row = amount("trivia statement", judge["max_length"])
+    return [*works, work.read(judge["model"], works[0].rows, row, together=4 * judge["micro_batch"])]
+
+
 # --- The steps --------------------------------------------------------------------------------------
 
 _HERE = "candor.claims.annotation_noise.annotation_models"
@@ -570,6 +618,7 @@ def _steps() -> dict[str, Step]:
             options={"gpu": False},
             settings=("annotation_data", "resamples" if name == "hosking" else "annotation_draws"),
             seeds="eval_seed",
+            work=work.nothing,
         )
         for name, function in zip(ANALYSES, ("hosking", "dices", "prism", "vote_analysis"))
     ]
@@ -581,14 +630,16 @@ def _steps() -> dict[str, Step]:
             settings=("vote_rewards", "annotation_reward", "annotation_data"),
             seeds="annotation_seeds",
             trains=True,
+            work=_learns_votes,
         )
         for dataset in annotations.PREFERENCES
         for labels in LABELS
     ]
     made, before = f"{WORLD}/judges/pairs", f"{WORLD}/judges/eval_base"
+    asking = {"settings": _ASKING, "seeds": "annotation_seeds"}
     found += [
-        Step(made, f"{_HERE}:collect_pairs", settings=_ASKING, seeds="annotation_seeds"),
-        Step(before, f"{_HERE}:evaluate", options={"arm": "base"}, settings=_ASKING, seeds="annotation_seeds"),
+        Step(made, f"{_HERE}:collect_pairs", work=_answers_for_pairs, **asking),
+        Step(before, f"{_HERE}:evaluate", options={"arm": "base"}, work=_answers_to_be_judged, **asking),
     ]
     for arm in ARMS:
         reward = f"{WORLD}/judges/reward_{arm}"
@@ -601,6 +652,7 @@ def _steps() -> dict[str, Step]:
                 settings=("annotation_policy", "annotation_reward", "datasets", "eval_seed"),
                 seeds="annotation_seeds",
                 trains=True,
+                work=_learns_labels,
             )
         )
         for kind in ("policy", "matched"):
@@ -614,14 +666,15 @@ def _steps() -> dict[str, Step]:
                     settings=("annotation_policy", "annotation_reward", "annotation_rloo", "datasets", "eval_seed"),
                     seeds="annotation_seeds",
                     trains=True,
+                    work=_trains,
                 ),
                 Step(
                     f"{WORLD}/judges/eval_{kind}_{arm}",
                     f"{_HERE}:evaluate",
                     needs=(key, before),
                     options={"arm": f"{kind}_{arm}"},
-                    settings=_ASKING,
-                    seeds="annotation_seeds",
+                    work=_answers_to_be_judged,
+                    **asking,
                 ),
             ]
     return {step.key: step for step in found}

@@ -26,6 +26,8 @@ from candor.core.errors import CandorError
 from candor.core.settings import Config
 from candor.core.step import Context, Step
 from candor.language_models import run as language_models
+from candor.language_models import work
+from candor.language_models.work import Work, amount
 from candor.measure import clustered
 
 WORLD = "dialogues"
@@ -330,6 +332,55 @@ def _free() -> None:
     torch.cuda.empty_cache()
 
 
+# --- What a step asks of its models -----------------------------------------------------------------
+
+
+def _turns(models: Config) -> np.ndarray:
+    chosen = models["dialogues"]
+    return sum((chosen["conversations"] or 1000) * amount(f"{name} turns") for name in chosen["corpora"])
+
+
+def _labels(models: Config, messages: np.ndarray) -> list[Work]:
+    """The whole message, its first sentence, and the whole with the rule about stock phrases."""
+    if not models["labeller"]["model"]:
+        return []
+    prompt = amount("history") + amount("label instruction") + models["dialogues"]["tokens"]
+    return [work.sample(models["labeller"]["model"], 3 * messages, prompt, labeller.TOKENS, models["eval_batch"])]
+
+
+def _labels_people(models: Config, step: Step) -> list[Work]:
+    return _labels(models, _turns(models))
+
+
+def _writes(models: Config, step: Step) -> list[Work]:
+    chosen, name = models["dialogues"], step.options.get("model")
+    messages = _turns(models) * chosen["samples"]
+    model = models["lineage_ids"][name] if name else models["chat"]["policy"]
+    written = work.sample(model, messages, amount("history"), chosen["tokens"], models["eval_batch"])
+    return [written, *_labels(models, messages)]
+
+
+def _trains(models: Config, step: Step) -> list[Work]:
+    """SFT on conversations, or DPO on pairs that the start has read before; what is watched writes at checkpoints."""
+    chat, arm = models["chat"], step.options["arm"]
+    model, tuned, recipe = chat["policy"], work.tuned(chat["lora"]), chat["sft" if arm == "sft" else "dpo"]
+    examples = recipe["conversations" if arm == "sft" else "pairs"]
+    seen = (recipe["steps"] or examples // recipe["batch"]) * recipe["batch"]
+    kept = tuned | {"saves": work.WIDE if chat["lora"] is None else work.COARSE}  # whole, with adapters merged in
+    if arm in ("sft", "more_sft"):
+        row = amount("ultrachat conversation", chat["max_length"])
+        works = [work.train(model, seen, row, together=chat["micro_batch"], logits=row, **kept)]
+    else:
+        row = amount("ultrafeedback side", chat["max_length"])
+        pair = {"together": 2 * chat["micro_batch"], "logits": row}
+        works = [work.read(model, 2 * examples, row, **pair, **tuned), work.train(model, 2 * seen, row, **pair, **kept)]
+    if arm in WATCHED and chat["checkpoints"]:
+        looks = (chat["checkpoints"] + 1) * chat["checkpoint_turns"]
+        tokens = models["dialogues"]["tokens"]
+        works.append(work.sample(model, looks, amount("history"), tokens, models["eval_batch"], **tuned))
+    return works
+
+
 # --- The steps --------------------------------------------------------------------------------------
 
 _HERE = "candor.claims.grounding_loss.dialogue_models"
@@ -339,8 +390,14 @@ _WRITING = (*_LABELLING, "engine")
 
 def _steps() -> dict[str, Step]:
     found = [
-        Step(f"{WORLD}/data/eval_questions", f"{_HERE}:questions", settings=("dialogue_data",), seeds="eval_seed"),
-        Step(f"{WORLD}/data/eval_human", f"{_HERE}:human", settings=_LABELLING, seeds="eval_seed"),
+        Step(
+            f"{WORLD}/data/eval_questions",
+            f"{_HERE}:questions",
+            settings=("dialogue_data",),
+            seeds="eval_seed",
+            work=work.nothing,
+        ),
+        Step(f"{WORLD}/data/eval_human", f"{_HERE}:human", settings=_LABELLING, seeds="eval_seed", work=_labels_people),
     ]
     for lineage, stages in LINEAGES.items():
         for stage in stages:
@@ -351,6 +408,7 @@ def _steps() -> dict[str, Step]:
                     options={"arm": stage, "model": f"{lineage}_{stage}"},
                     settings=(*_WRITING, "lineage_ids"),
                     seeds="eval_seed",
+                    work=_writes,
                 )
             )
     for arm in ("sft", *ARMS):
@@ -364,6 +422,7 @@ def _steps() -> dict[str, Step]:
                 settings=("dialogues", "dialogue_data", "eval_batch", "eval_seed", "chat"),
                 seeds="chat_seeds",
                 trains=True,
+                work=_trains,
             )
         )
         found.append(
@@ -374,6 +433,7 @@ def _steps() -> dict[str, Step]:
                 options={"arm": arm},
                 settings=_WRITING,
                 seeds="chat_seeds",
+                work=_writes,
             )
         )
     return {step.key: step for step in found}

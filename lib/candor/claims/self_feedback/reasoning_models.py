@@ -32,7 +32,8 @@ from candor.core.errors import CandorError
 from candor.core.settings import Config
 from candor.core.step import Context, Step
 from candor.language_models import run as language_models
-from candor.language_models import sets
+from candor.language_models import sets, work
+from candor.language_models.work import Amount, Work, amount
 from candor.measure import calibration, intervals, spans
 
 WORLD = "reasoning"
@@ -535,6 +536,83 @@ def prefer(context: Context) -> dict[str, pd.DataFrame]:
     return {"log": log}
 
 
+# --- What a step asks of its models -----------------------------------------------------------------
+
+
+def _sizes(models: Config, step: Step) -> tuple[str, Amount, Amount, Amount]:
+    """The model, its test questions and training questions, and the longest row of prompt and trace."""
+    (model, name), chosen = CELLS[step.key.split("/")[1]], models["reasoning"]
+    tested = amount(f"{name} test", chosen["questions"] or np.inf)
+    row = amount("gsm8k prompt", chosen["max_prompt_tokens"]) + chosen["tokens"]
+    return models["reasoning_ids"][model], tested, amount(f"{name} train", chosen["prompts"]), row
+
+
+def _branches(models: Config, model: str, n: Amount, k: int, limits: Collection[int], batch: int) -> list[Work]:
+    """K branches that share a prompt, whatever the trainers do, and a cue behind every one at every limit."""
+    limits, prompt = sorted(set(limits)), amount("gsm8k prompt", models["reasoning"]["max_prompt_tokens"])
+    # The prompts are read once, as rows of their own; the branches find them cached.
+    works = [work.read(model, n, prompt, together=batch, logits=1)]
+    works.append(work.sample(model, n * k, prompt, limits[-1], batch * k, group=0))
+    return works + [work.sample(model, n * k, prompt + limit, CUE_TOKENS, batch * k) for limit in limits]
+
+
+def _observes(models: Config, step: Step) -> list[Work]:
+    """The base in branches, an arm in one."""
+    model, tested, _, _ = _sizes(models, step)
+    chosen = models["reasoning"]
+    k, batch, limits = chosen["branches"], chosen["batch"], [chosen["tokens"], *chosen["limits"]]
+    if step.needs:
+        k, batch, limits = 1, batch * k, limits[:1]
+    return _branches(models, model, tested, k, limits, batch)
+
+
+def _writes(models: Config, step: Step) -> list[Work]:
+    model, _, prompts, _ = _sizes(models, step)
+    chosen = models["reasoning"]
+    return _branches(models, model, prompts, chosen["branches"], [chosen["tokens"]], chosen["batch"])
+
+
+def _sides_at_most(models: Config, prompts: Amount) -> Amount:
+    """Two of every pair: nine tenths of the prompts, as many pairs a prompt as the cap lets through."""
+    return 2 * (1 - reasoning.HELD_OUT) * prompts * models["reasoning"]["pairs_per_prompt"]
+
+
+def _judges(models: Config, step: Step) -> list[Work]:
+    model, _, prompts, row = _sizes(models, step)
+    recipe = models["reasoning"]["judge"]
+    held = work.tuned(recipe["lora"]) | {"weights": work.WIDE}
+    alone = {"together": recipe["micro_batch"], **held}
+    learned = recipe["epochs"] * _sides_at_most(models, prompts)
+    return [
+        work.train(model, learned, row, together=2 * recipe["micro_batch"], saves=0, **held),
+        work.read(model, prompts * models["reasoning"]["branches"], row, **alone),
+        work.read(model, 2 * amount("reward_bench test"), amount("reward_bench side"), **alone),
+    ]
+
+
+def _trains(models: Config, step: Step) -> list[Work]:
+    (model, _, _, row), chosen = _sizes(models, step), models["reasoning"]
+    public = step.options["arm"] == "rlhf"
+    judge, weights = (chosen["public_judge"], work.COARSE) if public else (model, work.WIDE)
+    prompt = amount("gsm8k prompt", chosen["max_prompt_tokens"])
+    works = work.policy_gradient(model, chosen["rloo"], prompt, chosen["tokens"], beside=((judge, weights),))
+    rated = works[0].rows + (_RATED * chosen["branches"] if public else 0)
+    beside = {"together": chosen["judge"]["micro_batch"], "weights": weights, "beside": ((model, work.COARSE),)}
+    return [*works, work.read(judge, rated, row, **beside)]
+
+
+def _prefers(models: Config, step: Step) -> list[Work]:
+    """DPO on pairs that the start has read before."""
+    model, _, prompts, row = _sizes(models, step)
+    recipe, sides = models["reasoning"]["dpo"], _sides_at_most(models, prompts)
+    pair = {
+        "together": 2 * recipe["micro_batch"],
+        "logits": models["reasoning"]["tokens"],
+        **work.tuned(recipe["lora"]),
+    }
+    return [work.read(model, sides, row, **pair), work.train(model, recipe["epochs"] * sides, row, saves=0, **pair)]
+
+
 # --- The steps --------------------------------------------------------------------------------------
 
 _HERE = "candor.claims.self_feedback.reasoning_models"
@@ -544,25 +622,26 @@ _READS = ("reasoning_ids", "reasoning", "datasets", "reasoning_data")
 def _of_cell(cell: str) -> list[Step]:
     at, seeds = f"{WORLD}/{cell}", "reasoning_seeds"
 
-    def trained(name: str, make: str, *needs: str) -> Step:
+    def trained(name: str, make: str, works: Callable, *needs: str) -> Step:
         arm = name.removeprefix("judge_")
         places = tuple(f"{at}/{need}" for need in needs)
-        return Step(f"{at}/{name}", f"{_HERE}:{make}", places, {"arm": arm}, settings=_READS, seeds=seeds, trains=True)
+        shared = {"settings": _READS, "seeds": seeds, "trains": True, "work": works}
+        return Step(f"{at}/{name}", f"{_HERE}:{make}", places, {"arm": arm}, **shared)
 
     tested = (*_READS, "eval_seed")
     found = [
-        Step(f"{at}/eval_base", f"{_HERE}:base", settings=(*tested, "resamples"), seeds="eval_seed"),
-        Step(f"{at}/labels", f"{_HERE}:labels", settings=_READS, seeds=seeds),
-        trained("judge_rlsf", "judge", "labels"),
-        trained("judge_shuffled", "judge", "labels"),
-        trained("rlsf", "train", "labels", "judge_rlsf"),
-        trained("shuffled", "train", "labels", "judge_rlsf", "judge_shuffled"),
-        trained("dpo", "prefer", "labels"),
-        trained("rlhf", "train", "labels", "rlsf"),
+        Step(f"{at}/eval_base", f"{_HERE}:base", settings=(*tested, "resamples"), seeds="eval_seed", work=_observes),
+        Step(f"{at}/labels", f"{_HERE}:labels", settings=_READS, seeds=seeds, work=_writes),
+        trained("judge_rlsf", "judge", _judges, "labels"),
+        trained("judge_shuffled", "judge", _judges, "labels"),
+        trained("rlsf", "train", _trains, "labels", "judge_rlsf"),
+        trained("shuffled", "train", _trains, "labels", "judge_rlsf", "judge_shuffled"),
+        trained("dpo", "prefer", _prefers, "labels"),
+        trained("rlhf", "train", _trains, "labels", "rlsf"),
     ]
+    evaluated = {"settings": tested, "seeds": seeds, "work": _observes}
     return found + [
-        Step(f"{at}/eval_{arm}", f"{_HERE}:evaluate", (f"{at}/{arm}",), {"arm": arm}, settings=tested, seeds=seeds)
-        for arm in ARMS
+        Step(f"{at}/eval_{arm}", f"{_HERE}:evaluate", (f"{at}/{arm}",), {"arm": arm}, **evaluated) for arm in ARMS
     ]
 
 

@@ -31,7 +31,8 @@ from candor.core.errors import CandorError
 from candor.core.settings import Config
 from candor.core.step import Context, Step
 from candor.language_models import run as language_models
-from candor.language_models import sets
+from candor.language_models import sets, work
+from candor.language_models.work import Work, amount
 
 WORLD = "apps"
 TRAINED = programs.ARMS
@@ -487,6 +488,52 @@ def over_time(
     return rows
 
 
+# --- What a step asks of its models -----------------------------------------------------------------
+
+_PARTS = {"sft": 9 / 20, "rl": 9 / 20, "fit": 2 / 20}  # of the problems, as `programs.part_of` cuts them
+
+
+def _learns_solutions(models: Config, step: Step) -> list[Work]:
+    code = models["code"]
+    row = amount("apps prompt", code["max_prompt_tokens"]) + amount("apps solution", code["solution_tokens"])
+    rows = code["sft"]["epochs"] * amount("apps train") * _PARTS["sft"]
+    kept = work.tuned(code["lora"]) | {"saves": work.WIDE if code["lora"] is None else work.COARSE}
+    return [work.train(code["policy"], rows, row, together=code["sft"]["micro_batch"], logits=row, **kept)]
+
+
+def _judged(code: Mapping) -> np.ndarray:
+    """Problems of the evaluation."""
+    return sum(2 * code["eval_problems"] if name == "apps" else amount(f"{name} test") for name in code["eval_sets"])
+
+
+def _programs(models: Config, n: np.ndarray) -> Work:
+    code = models["code"]
+    prompt, tokens = amount("apps prompt", code["max_prompt_tokens"]), code["rl"]["max_completion_tokens"]
+    return work.sample(code["policy"], n, prompt, tokens, models["eval_batch"])
+
+
+def _fixes(models: Config, step: Step) -> list[Work]:
+    """Samples of every problem, and one more of those on which the evaluators are fitted."""
+    code = models["code"]
+    train, fit = (_PARTS[name] * amount("apps train") for name in ("rl", "fit"))
+    return [_programs(models, (train + fit + _judged(code)) * code["samples"] + fit)]
+
+
+def _trains(models: Config, step: Step) -> list[Work]:
+    code = models["code"]
+    prompt, tokens = amount("apps prompt", code["max_prompt_tokens"]), code["rl"]["max_completion_tokens"]
+    return work.policy_gradient(code["policy"], code["rl"], prompt, tokens, engine=models["engine"])
+
+
+def _writes(models: Config, step: Step) -> list[Work]:
+    code = models["code"]
+    n = _judged(code)
+    works = [_programs(models, CHOSEN.get(step.options["arm"], len(DRAWS)) * n)]
+    if code["judge"]:
+        works.append(work.read(code["judge"], n, code["judge_tokens"], together=models["eval_batch"], logits=1))
+    return works
+
+
 # --- The steps --------------------------------------------------------------------------------------
 
 _HERE = "candor.claims.sophistry.code_models"
@@ -495,20 +542,19 @@ _SETTINGS = ("code", "program_data", "sandbox", "engine", "eval_batch", "eval_se
 
 def _steps() -> dict[str, Step]:
     data, first, ready = f"{WORLD}/data/problems", f"{WORLD}/policy/base", f"{WORLD}/policy/setup"
-    alone = {"settings": ("code", "program_data", "sandbox", "eval_seed")}
+    alone = {"settings": ("code", "program_data", "sandbox", "eval_seed"), "work": work.nothing}
+    shared = {"settings": _SETTINGS, "seeds": "code_seeds"}
     found = [
         Step(data, f"{_HERE}:problems", seeds="code_seeds", **alone),
-        Step(first, f"{_HERE}:base", needs=(data,), settings=_SETTINGS, seeds="code_seeds", trains=True),
-        Step(ready, f"{_HERE}:setup", needs=(data, first), settings=_SETTINGS, seeds="code_seeds"),
+        Step(first, f"{_HERE}:base", needs=(data,), trains=True, work=_learns_solutions, **shared),
+        Step(ready, f"{_HERE}:setup", needs=(data, first), work=_fixes, **shared),
     ]
     for arm in ("base", *TRAINED, *CHOSEN):
         key = f"{WORLD}/policy/{arm}"
         if arm in TRAINED:
             options = {"options": {"arm": arm}, "uses": ("candor.claims.sophistry.programs:of_arm",)}
             needs = (data, first, ready)
-            found.append(
-                Step(key, f"{_HERE}:train", needs=needs, settings=_SETTINGS, seeds="code_seeds", trains=True, **options)
-            )
+            found.append(Step(key, f"{_HERE}:train", needs=needs, trains=True, work=_trains, **shared, **options))
         model = (key,) if arm in TRAINED else (first,)
         compared = () if arm == "base" else (f"{WORLD}/policy/eval_base",)
         found.append(
@@ -517,8 +563,8 @@ def _steps() -> dict[str, Step]:
                 f"{_HERE}:evaluate",
                 needs=(data, ready, *model, *compared),
                 options={"arm": arm},
-                settings=_SETTINGS,
-                seeds="code_seeds",
+                work=_writes,
+                **shared,
             )
         )
     return {step.key: step for step in found}

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,8 @@ from candor.core.errors import CandorError
 from candor.core.settings import Config
 from candor.core.step import Context, Step
 from candor.language_models import run as language_models
-from candor.language_models import sets
+from candor.language_models import sets, work
+from candor.language_models.work import Amount, Work, amount
 
 WORLD = "quality"
 VIEWS = ("truncated", "full")
@@ -263,6 +264,59 @@ def summary(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, float]:
     return found
 
 
+# --- What a step asks of its models -----------------------------------------------------------------
+
+
+def _prompt(chosen: Mapping, view: str) -> Amount:
+    story = chosen["truncated_tokens"] if view == "truncated" else amount("story")
+    return np.minimum(story + amount("question and options"), chosen["rl"]["max_prompt_tokens"])
+
+
+def _shown(sighted: bool) -> Amount:
+    """Tokens of an argument as the reward model reads it."""
+    return (amount("story") if sighted else 0) + amount("question and options") + amount("story argument")
+
+
+def _arguments(models: Config, n: int, view: str) -> Work:
+    chosen, tokens = models["stories"], models["stories"]["rl"]["max_completion_tokens"]
+    return work.sample(chosen["policy"], n, _prompt(chosen, view), tokens, models["eval_batch"])
+
+
+def _doubted(models: Config, n: int) -> Work:
+    """The evaluator reads as many words of the story as a person in three minutes, 4/3 tokens each."""
+    tokens = models["stories"]["words"] * 4 / 3 + _shown(False)
+    return work.read(models["stories"]["evaluator"], n, tokens, together=models["eval_batch"], logits=1)
+
+
+def _judges(models: Config, step: Step) -> list[Work]:
+    """Arguments in both views, and a reward model on pairs of which it sees half with the story; it scores them all."""
+    chosen = models["stories"]
+    n, sides = chosen["reward_questions"] * chosen["reward_samples"], chosen["reward_steps"] * chosen["reward_batch"]
+    works = [*(_arguments(models, n / 2, view) for view in VIEWS), _doubted(models, n)]
+    for sighted in (False, True):
+        train = work.train(chosen["policy"], sides, _shown(sighted), together=2, **work.tuned(None))
+        works += [replace(train, saves=work.WIDE) if sighted else train]  # the same model
+        works += [work.read(chosen["policy"], n, _shown(sighted), together=4)]
+    return works
+
+
+def _trains(models: Config, step: Step) -> list[Work]:
+    chosen, cell = models["stories"], step.options["cell"]
+    policy, recipe, judged = chosen["policy"], chosen["rl"], cell != stories.ORACLE
+    beside = ((policy, work.COARSE),) if judged else ()
+    tokens, prompt = recipe["max_completion_tokens"], _prompt(chosen, cell.split("_")[0])
+    works = work.policy_gradient(policy, recipe, prompt, tokens, beside=beside, engine=models["engine"])
+    if judged:
+        held = work.tuned(recipe["lora"]) | {"beside": beside}
+        works.append(work.read(policy, works[0].rows, _shown(cell.endswith("sighted")), together=4, **held))
+    return works
+
+
+def _argues(models: Config, step: Step) -> list[Work]:
+    n = 2 * models["stories"]["eval_questions"]
+    return [_arguments(models, n, step.options["view"]), _doubted(models, n)]
+
+
 # --- The steps --------------------------------------------------------------------------------------
 
 _HERE = "candor.claims.sophistry.story_models"
@@ -271,13 +325,12 @@ _SETTINGS = ("stories", "story_data", "engine", "eval_batch", "eval_seed")
 
 def _steps() -> dict[str, Step]:
     ready = f"{WORLD}/data/reward"
-    found = [Step(ready, f"{_HERE}:reward", settings=_SETTINGS, seeds="story_seeds", trains=True)]
+    shared = {"settings": _SETTINGS, "seeds": "story_seeds"}
+    found = [Step(ready, f"{_HERE}:reward", trains=True, work=_judges, **shared)]
     for view in VIEWS:
         options = {"arm": "base", "view": view}
         key = f"{WORLD}/{view}/eval_base"
-        found.append(
-            Step(key, f"{_HERE}:evaluate", needs=(ready,), options=options, settings=_SETTINGS, seeds="story_seeds")
-        )
+        found.append(Step(key, f"{_HERE}:evaluate", needs=(ready,), options=options, work=_argues, **shared))
     for cell in (*stories.CELLS, stories.ORACLE):
         for arm in ARMS if cell != stories.ORACLE else ARMS[:1]:
             key, view = f"{WORLD}/{cell}/{arm}", cell.split("_")[0]
@@ -287,18 +340,18 @@ def _steps() -> dict[str, Step]:
                     f"{_HERE}:train",
                     needs=(ready,) if cell != stories.ORACLE else (),
                     options={"cell": cell, "arm": arm},
-                    settings=_SETTINGS,
                     uses=("candor.claims.sophistry.stories:of_arm",),
-                    seeds="story_seeds",
                     trains=True,
+                    work=_trains,
+                    **shared,
                 ),
                 Step(
                     f"{WORLD}/{cell}/eval_{arm}",
                     f"{_HERE}:evaluate",
                     needs=(ready, key, f"{WORLD}/{view}/eval_base"),
                     options={"arm": arm, "view": view},
-                    settings=_SETTINGS,
-                    seeds="story_seeds",
+                    work=_argues,
+                    **shared,
                 ),
             ]
     return {step.key: step for step in found}
