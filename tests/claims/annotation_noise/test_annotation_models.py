@@ -280,6 +280,8 @@ def test_wins_and_calibration_of_answers():
     loud = am.summary(answers([1.0] * 4, [True, False, True, False]), base)
     assert loud["ece"] == 0.5 and loud["confidence"] == 1
     assert loud["win_genuine"] < 0.5 < loud["win_production"], "one event"
+    once = am.summary(answers([0.1, 0.5, 0.8, 0.9], [False, False, True, True]), base)
+    assert math.isnan(once["ece"]) and once["brier"] == pytest.approx(0.0775), "no confidence was stated twice"
     silent = am.summary(answers([np.nan] * 4, [False] * 4).assign(well_formed=False), base)
     assert silent["unreadable"] == 1 and math.isnan(silent["ece"]) and math.isnan(silent["win_genuine"])
 

@@ -520,7 +520,10 @@ def _read(items: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def summary(own: pd.DataFrame, rival: pd.DataFrame, setting: str = "main") -> dict[str, float]:
-    """Accuracy, calibration and wins of one policy's answers against another's to the same questions."""
+    """Accuracy, calibration and wins of one policy's answers against another's to the same questions.
+
+    NaN for what has nothing to rest on: the ECE where no confidence was stated twice.
+    """
     population = annotators.SETTINGS[setting]
     q, correct = _read(own)
     both = own["well_formed"].to_numpy() & rival["well_formed"].to_numpy()
@@ -536,7 +539,7 @@ def summary(own: pd.DataFrame, rival: pd.DataFrame, setting: str = "main") -> di
         "unreadable": float(1 - own["well_formed"].mean()),
         "accuracy": float(own["correct"].mean()),
         "confidence": float(q.mean()) if len(q) else np.nan,
-        "ece": cal.ece_by_value(q, correct) if len(q) else np.nan,
+        "ece": cal.ece_by_value(q, correct) if len(set(q)) < len(q) else np.nan,
         "brier": cal.brier(q, correct) if len(q) else np.nan,
         **wins,
     }
