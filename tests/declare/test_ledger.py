@@ -30,6 +30,7 @@ def seeds(*values):
         ([2, 2.1, 2.2, 2.1, 2], Band(high=1.0), 4, lg.NOT_REPLICATED, 0),
         ([-0.01, 0.0, 0.01, 0.0, 0.0], Band(-0.02, 0.02), 5, lg.REPLICATED, 5),
         ([1, 1, 1, 1, 1], UP, 5, lg.REPLICATED, 5),  # no spread, on the limit: the band is closed
+        ([1, 1, 1, 1, 1], Band(high=1.0), 5, lg.REPLICATED, 5),  # at both ends
         ([2, 2.1, 2], UP, 5, lg.PARTLY, 3),  # three seeds never do better
         ([2, 2.1, 2, 2.1], UP, None, lg.PARTLY, 4),
         ([0.5, 0.51, 0.5], UP, 5, lg.NOT_REPLICATED, 0),  # but can do worse
@@ -65,6 +66,13 @@ def test_few_seeds_never_replicate():
     for _ in range(200):
         values = seeds(*rng.normal(rng.normal(), 0.1, rng.integers(1, 5)))
         assert lg.judge_seeds(values, Band(low=rng.normal()), rng.choice([None, 3, 4, 5]))[0] != lg.REPLICATED
+
+
+def test_an_interval_that_touches_the_band_is_not_wholly_outside():
+    values = seeds(2, 2.1, 2.2, 2.1, 2)
+    low, high = lg.judge_seeds(values, Band(), 5)[1:3]
+    for band in (Band(low=high), Band(high=low)):
+        assert lg.judge_seeds(values, band, 5)[0] == lg.INCONCLUSIVE
 
 
 @pytest.mark.parametrize("seed", [11, 14])
