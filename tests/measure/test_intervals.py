@@ -42,6 +42,7 @@ def test_paired_difference_is_the_paired_t_test():
     a, b = np.random.default_rng(2).random((2, 50))
     mean, error = paired_difference(a, b)
     assert mean / error == pytest.approx(stats.ttest_rel(a, b).statistic)
+    assert paired_difference([1, 3], [0, 0]) == (2, 1), "two items are enough"
 
 
 def test_bootstrap_agrees_with_scipy():
@@ -65,6 +66,7 @@ def test_bootstrap_agrees_with_scipy():
 def test_one_rule_for_resamples_in_which_a_statistic_means_nothing():
     """They are left out; where they are most, nothing is said. By every bootstrap of the project."""
     assert intervals.percentiles([1, 2, 3, math.nan, math.nan], 0.5) == (1.5, 2.5)
+    assert intervals.percentiles([1, 2, math.nan, math.nan], 0.5) == (1.25, 1.75), "half of them is enough"
     assert clustered.interval is intervals.percentiles
     rare, correct = np.linspace(0.1, 0.9, 12), np.arange(12) == 11  # a resample holds the right answer in 65 %
     values = [auroc(rare[i], correct[i]) for i in np.random.default_rng(0).integers(12, size=(200, 12))]
@@ -88,6 +90,8 @@ def test_a_statistic_returns_a_number(returned):
     [
         (lambda: sign_test(6, 5), "k must be a whole number from 0 to 5"),
         (lambda: wilson(6, 5), "k must be a whole number from 0 to 5"),
+        (lambda: sign_test(-1, 5), "k must be whole and lie in .0"),
+        (lambda: wilson(-1, 5), "k must be whole and lie in .0"),
         (lambda: paired_difference([1], [2]), "at least two items"),
         (lambda: bootstrap_interval(np.mean), "at least one of the arrays"),
         (lambda: bootstrap_interval(np.mean, [1.0]), "at least two items"),
