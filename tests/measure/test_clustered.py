@@ -54,6 +54,7 @@ def test_measures_that_mean_nothing_are_not_numbers():
     assert np.isnan([nobody["kappa"], nobody["recall"], nobody["precision"]]).all()
     silent = clustered.act_measures(clustered.act_sums([1, 0], [0, 0], [0, 1]).sum(0))
     assert silent["kappa"] == 0 and np.isnan(silent["precision"]) and silent["recall"] == 0
+    assert silent["kappa_max"] == 0 and np.isnan(silent["kappa_share"])
     assert np.isnan(clustered.interval(np.array([np.nan]))).all()
 
 
@@ -61,3 +62,14 @@ def test_measures_that_mean_nothing_are_not_numbers():
 def test_sums_that_no_turns_have_are_refused(sums):
     with pytest.raises(ValueError, match="sums must be turns"):
         clustered.act_measures(sums)
+
+
+@pytest.mark.parametrize("sums", [[1, 1, 1, 1], [1000, 500, 500, 500.0005]])  # one turn; a rounding error
+def test_sums_that_turns_have_are_taken(sums):
+    assert clustered.act_measures(sums)["recall"] == pytest.approx(1, abs=1e-5)
+
+
+def test_two_conversations_can_be_drawn_again_and_one_cannot():
+    assert clustered.weights(2, 3).shape == (3, 2)
+    with pytest.raises(ValueError, match="conversations must be whole and lie in .2"):
+        clustered.weights(1, 3)
