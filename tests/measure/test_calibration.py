@@ -381,6 +381,7 @@ def test_temperature_of_a_stated_confidence():
         (lambda: c.ece_by_value([0.11, 0.12, 0.13], [0, 1, 1]), "confidence has 3 values for 3 items"),
         (lambda: c.ece_by_value([0.1, 0.2, 0.3], [0, 1, 1]), "confidence has 3 values for 3 items"),
         (lambda: c.brier_se([0.5], [1]), "at least two items"),
+        (lambda: c.log_score([0.5], [1], clip=0), "clip must lie strictly between 0 and 0.5"),
         (lambda: c.fit_temperature([[0.1, 0.2]], [2]), "labels must be whole numbers from 0 to 1"),
         (lambda: c.fit_temperature([[0.1, 0.2]], [-1]), "labels must be whole numbers from 0 to 1"),
         (lambda: c.fit_temperature([[0.1]], [0]), "logits must have two answers or more"),

@@ -71,5 +71,5 @@ def test_sums_that_turns_have_are_taken(sums):
 
 def test_two_conversations_can_be_drawn_again_and_one_cannot():
     assert clustered.weights(2, 3).shape == (3, 2)
-    with pytest.raises(ValueError, match="conversations must be whole and lie in .2"):
+    with pytest.raises(ValueError, match="conversations must be whole and lie in "):
         clustered.weights(1, 3)
