@@ -299,6 +299,12 @@ def test_floor_of_half_a_dozen_tenths_is_that_of_rlcr(n, mean, p95):
     assert floor[0] == pytest.approx(normal, rel=0.05)
 
 
+def test_the_floor_is_mean_and_95_percent_point_of_the_ece_of_calibrated_draws():
+    confidence, rng = np.random.default_rng(0).random(300), np.random.default_rng(5)
+    errors = [c.ece(confidence, rng.random(300) < confidence) for _ in range(50)]
+    assert c.noise_floor(confidence, 50, rng=5) == pytest.approx((np.mean(errors), np.percentile(errors, 95)))
+
+
 def test_floor_falls_with_n_and_is_reproducible():
     confidence = np.random.default_rng(0).random(8000)
     floors = [c.noise_floor(confidence[:n])[0] for n in (125, 500, 2000, 8000)]
