@@ -358,6 +358,12 @@ def test_temperature_agrees_with_another_optimiser():
     assert c.fit_temperature(logits, labels) == pytest.approx(1 / inverse, rel=1e-4)
 
 
+@pytest.mark.parametrize("temperature", [0.06, 19])
+def test_temperature_is_found_up_to_its_limits(temperature):
+    logits = np.tile(np.log([0.8, 0.2]), (5, 1))  # and four of five labels are the first
+    assert c.fit_temperature(temperature * logits, [0, 0, 0, 0, 1]) == pytest.approx(temperature)
+
+
 def test_temperature_says_when_it_is_saturated():
     always_right = np.tile([5.0, 0.0], (20, 1))
     with pytest.warns(RuntimeWarning, match="limit of the search"):
