@@ -38,7 +38,7 @@ ROOT = Path(__file__).parents[3]
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILION, PURPLE, GREY = "#0072B2", "#D55E00", "#AA4A86", "#767676"
 PAPER, INK, FAINT = "#FFFFFF", "#222222", "#D9D9D9"
-HALO = [withStroke(linewidth=2.6, foreground=PAPER)]  # of a text that crosses lines
+HALO: list[Any] = [withStroke(linewidth=2.6, foreground=PAPER)]  # of a text that crosses lines
 # A line that others are held against.
 REFERENCE: dict[str, Any] = {"color": INK, "linewidth": 0.9, "linestyle": (0, (5, 2)), "zorder": 1}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,7 @@ REPAIRS = ("weight", "frbal", "frrand")
 
 def tilted(arm: str, setting: str = "main") -> Rows:
     """The closed-form policy on an arm's reward model at KL .15; the base itself at KL 0."""
-    at = {} if arm == "base" else {"condition": KL}
+    at: dict[str, Any] = {} if arm == "base" else {"condition": KL}
     return Rows("tilt", setting=setting, arm=arm, **at)
 
 

@@ -118,7 +118,9 @@ def identified(tables: Tables) -> Figure:
         ax.plot(TRUTH["genuine"], 0.25, "*", color=f.VERMILION, markersize=11, markeredgecolor=f.PAPER)
     axes[0].set_ylabel("share constructed")
     names = ("< 10", "< 100", "< 1,000", "more")
-    handles = [Rectangle((0, 0), 1, 1, facecolor=c, edgecolor=f.FAINT, label=n) for c, n in zip(shades, names)]
+    handles: list[Any] = [
+        Rectangle((0, 0), 1, 1, facecolor=c, edgecolor=f.FAINT, label=n) for c, n in zip(shades, names)
+    ]
     handles.append(Line2D([], [], color=f.VERMILION, marker="*", linestyle="", markersize=9, label="truth"))
     _legend(figure, handles, ncols=6, title="log-likelihood below the best, nats at 8,000 cells")
     return figure
@@ -381,7 +383,7 @@ def controls(tables: Tables) -> Figure:
     ax.set_xticks(range(len(settings)), [CONTROLS[s] for s in settings])
     ax.tick_params(axis="x", length=0)
     ax.set(ylabel="ECE at KL .15")
-    handles = [
+    handles: list[Any] = [
         Rectangle((0, 0), 1, 1, facecolor=f.color(arm), edgecolor=f.PAPER, hatch=hatch, label=f.label(arm))
         for arm, hatch in BARS.items()
     ]

@@ -238,8 +238,8 @@ def _hosking_tests(style: pd.DataFrame) -> pd.DataFrame:
     table = [("fisher_p", fisher_exact(cells).pvalue, *no_interval)]
     table += [(f"ratio_{how}", counts[how]["low"] / counts[how]["high"], *no_interval) for how in ("mode", "mean")]
     for how, setting in (("mode", "mode per output"), ("mean", "mean of flags")):
-        [row] = rows(style, metric="crowd_factuality_low_minus_high", setting=setting).itertuples()
-        table.append((f"difference_{how}", row.value, row.ci_low, row.ci_high))
+        row = rows(style, metric="crowd_factuality_low_minus_high", setting=setting).iloc[0]
+        table.append((f"difference_{how}", row["value"], row["ci_low"], row["ci_high"]))
     for name in ("precision", "recall"):
         table.append((name, rows(style, metric=f"crowd_factuality_flag_{name}")["value"].item(), *no_interval))
     return pd.DataFrame(table, columns=["name", "value", "low", "high"])
