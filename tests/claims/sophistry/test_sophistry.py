@@ -177,6 +177,7 @@ def moved(table, column, by, **where):
         ("W7", "summary", "fpr_both", 0.1, {"arm": "r_star"}, "partly"),
         ("W9", "summary", "worse_35", -0.5, {"arm": "r_train"}, "replicated"),
         ("W10", "minutes", "gap", 0.3, {"arm": "r_train", "reading": True, "multiple": 16}, "replicated"),
+        ("W10", "minutes", "gap", 0.3, {"arm": "r_train", "reading": True, "multiple": 2}, "replicated"),
         ("W10", "minutes", "gap", -0.3, {"arm": "r_train", "reading": False, "multiple": 16}, "replicated"),
         ("W11", "selection", "fpr_both", -0.2, {"rule": "best_of_16"}, "replicated"),
         ("W12", "summary", "error", 0.06, {"arm": "r_star"}, "replicated"),

@@ -35,9 +35,10 @@ def slope_fpr(approved, correct, reward, ddof=1):
     return (slope(approved * wrong, reward, ddof) - fpr * slope(wrong, reward, ddof)) / wrong.mean()
 
 
-def both(first, second, limit):
-    shares = {n: {round(100 * k / n, 1) for k in range(n + 1)} for n in range(1, limit + 1)}
-    return {n for n, printable in shares.items() if {first, second} <= printable}
+def both(first, second, limit, tenths=lambda k, n: round(1000 * k / n)):
+    """Every n at which both percentages are printed for some count k, in tenths of a percent."""
+    wanted = {round(10 * first), round(10 * second)}
+    return {n for n in range(1, limit + 1) if wanted <= {tenths(k, n) for k in range(n + 1)}}
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,9 @@ def test_what_is_right_however_it_is_written(number, answers, words):
     [
         (3, (lambda *pair: [100], 34, "b"), "For 41.0 and 65.1 % 100 does not fit"),
         (3, (lambda *pair: both(*pair) - {83}, 34, "b"), "83 is missing"),
+        (3, (lambda *pair: both(*pair, tenths=lambda k, n: 1000 * k // n), 34, "b"), "You cut digits off"),
+        (3, (lambda *pair: both(*pair, tenths=lambda k, n: -(-1000 * k // n)), 34, "b"), "always up"),
+        (3, (both, 34, "c"), "It is not rounding"),
         (4, (np.divide, 0.338, "b"), "holds both"),
         (5, (lambda right, pleasing: 1.5 * pleasing, "b"), "approves must return a probability"),
         (5, (lambda right, pleasing: 0.2 + 0.3 * right, "b"), "Nothing changes"),

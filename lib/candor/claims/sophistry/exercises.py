@@ -417,7 +417,7 @@ def lenient(right: bool, pleasing: bool) -> float:
     return 0.2 + 0.3 * right + 0.4 * pleasing
 
 
-def evaluator(answer: Any) -> np.ndarray | str:
+def evaluator(answer: Any) -> Any:
     """A function's probabilities of approval [right or wrong, plain or pleasing], `EMPTY` if it gives none yet; the
     letter of anything else."""
     if not callable(answer):
