@@ -13,7 +13,7 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -178,8 +178,9 @@ def both(count: int, *checks: Check, name: str = "all on the same seed") -> tupl
     """
 
     def margin(check: Check, tables: Tables) -> pd.Series:
-        sign, limit = (1, check.band.low) if math.isinf(check.band.high) else (-1, check.band.high)
-        return sign * (check.estimate(tables) - limit) / abs(limit)
+        band, values = check.band or Band(), cast(pd.Series, check.estimate(tables))
+        sign, limit = (1, band.low) if math.isinf(band.high) else (-1, band.high)
+        return sign * (values - limit) / abs(limit)
 
     return (*checks, Check(name, _worst_of(checks, margin), Band(low=0), count=count, unit="smallest margin"))
 
@@ -192,8 +193,8 @@ def together(name: str, count: int | None, *checks: Check) -> Check:
     """
 
     def slack(check: Check, tables: Tables) -> pd.Series:
-        values = check.estimate(tables)
-        return np.minimum(values - check.band.low, check.band.high - values)
+        band, values = check.band or Band(), cast(pd.Series, check.estimate(tables))
+        return np.minimum(values - band.low, band.high - values)
 
     return Check(name, _worst_of(checks, slack), Band(low=0), count, unit=checks[0].unit)
 

@@ -10,8 +10,8 @@ An edit of the file makes its own arms stale and nothing else.
 
 from __future__ import annotations
 
-import importlib.util
-from types import ModuleType
+import runpy
+from types import SimpleNamespace
 
 from candor.core import store
 from candor.core.errors import CandorError
@@ -29,7 +29,7 @@ def arms(config: Config, claim: str) -> dict[str, tuple[str, ...]]:
     return {crowd: tuple(of) for crowd, of in getattr(module, "ARMS", {}).get(claim, {}).items()}
 
 
-def install(config: Config) -> ModuleType | None:
+def install(config: Config) -> SimpleNamespace | None:
     """Makes the rewards, looks and steps of the scale's own file known to this process. Raises: as `arms`."""
     if not (name := config["own"]):
         return None
@@ -37,9 +37,7 @@ def install(config: Config) -> ModuleType | None:
     where = f"config/{name}"
     try:
         code = store.digest(path.read_text(encoding="utf-8"))
-        spec = importlib.util.spec_from_file_location(f"candor_own_{path.stem}", path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = SimpleNamespace(**runpy.run_path(str(path)))
     except Exception as error:
         raise CandorError(f"{where} cannot be used ({type(error).__name__}: {error}): correct it.") from error
     terms, known = getattr(module, "TERMS", {}), experiments.steps()

@@ -17,6 +17,7 @@ import re
 import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -636,7 +637,7 @@ def _steps() -> dict[str, Step]:
         for labels in LABELS
     ]
     made, before = f"{WORLD}/judges/pairs", f"{WORLD}/judges/eval_base"
-    asking = {"settings": _ASKING, "seeds": "annotation_seeds"}
+    asking: dict[str, Any] = {"settings": _ASKING, "seeds": "annotation_seeds"}
     found += [
         Step(made, f"{_HERE}:collect_pairs", work=_answers_for_pairs, **asking),
         Step(before, f"{_HERE}:evaluate", options={"arm": "base"}, work=_answers_to_be_judged, **asking),

@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -605,7 +606,7 @@ def _prefers(models: Config, step: Step) -> list[Work]:
     """DPO on pairs that the start has read before."""
     model, _, prompts, row = _sizes(models, step)
     recipe, sides = models["reasoning"]["dpo"], _sides_at_most(models, prompts)
-    pair = {
+    pair: dict[str, Any] = {
         "together": 2 * recipe["micro_batch"],
         "logits": models["reasoning"]["tokens"],
         **work.tuned(recipe["lora"]),
@@ -625,7 +626,7 @@ def _of_cell(cell: str) -> list[Step]:
     def trained(name: str, make: str, works: Callable, *needs: str) -> Step:
         arm = name.removeprefix("judge_")
         places = tuple(f"{at}/{need}" for need in needs)
-        shared = {"settings": _READS, "seeds": seeds, "trains": True, "work": works}
+        shared: dict[str, Any] = {"settings": _READS, "seeds": seeds, "trains": True, "work": works}
         return Step(f"{at}/{name}", f"{_HERE}:{make}", places, {"arm": arm}, **shared)
 
     tested = (*_READS, "eval_seed")
@@ -639,7 +640,7 @@ def _of_cell(cell: str) -> list[Step]:
         trained("dpo", "prefer", _prefers, "labels"),
         trained("rlhf", "train", _trains, "labels", "rlsf"),
     ]
-    evaluated = {"settings": tested, "seeds": seeds, "work": _observes}
+    evaluated: dict[str, Any] = {"settings": tested, "seeds": seeds, "work": _observes}
     return found + [
         Step(f"{at}/eval_{arm}", f"{_HERE}:evaluate", (f"{at}/{arm}",), {"arm": arm}, **evaluated) for arm in ARMS
     ]

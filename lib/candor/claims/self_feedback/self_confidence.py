@@ -199,7 +199,8 @@ def selection(b: float, traces: int = 10) -> tuple[float, float]:
     return float(accuracy), float(confidence - accuracy)
 
 
-def preference_pairs(confidence: np.ndarray, threshold: float = 0.9) -> pd.DataFrame:
+@takes(confidence=Array(("prompts", "traces"), gaps=True, empty=True), threshold=Number())
+def preference_pairs(confidence: ArrayLike, threshold: float = 0.9) -> pd.DataFrame:
     """All ordered pairs of traces of one prompt, from confidences [n, K]; frozen once made.
 
     The preferred trace has at least `threshold` and strictly more than the other; whether either is right plays no

@@ -20,6 +20,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -542,8 +543,8 @@ _SETTINGS = ("code", "program_data", "sandbox", "engine", "eval_batch", "eval_se
 
 def _steps() -> dict[str, Step]:
     data, first, ready = f"{WORLD}/data/problems", f"{WORLD}/policy/base", f"{WORLD}/policy/setup"
-    alone = {"settings": ("code", "program_data", "sandbox", "eval_seed"), "work": work.nothing}
-    shared = {"settings": _SETTINGS, "seeds": "code_seeds"}
+    alone: dict[str, Any] = {"settings": ("code", "program_data", "sandbox", "eval_seed"), "work": work.nothing}
+    shared: dict[str, Any] = {"settings": _SETTINGS, "seeds": "code_seeds"}
     found = [
         Step(data, f"{_HERE}:problems", seeds="code_seeds", **alone),
         Step(first, f"{_HERE}:base", needs=(data,), trains=True, work=_learns_solutions, **shared),

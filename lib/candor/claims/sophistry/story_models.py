@@ -17,6 +17,7 @@ import json
 import shutil
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -325,7 +326,7 @@ _SETTINGS = ("stories", "story_data", "engine", "eval_batch", "eval_seed")
 
 def _steps() -> dict[str, Step]:
     ready = f"{WORLD}/data/reward"
-    shared = {"settings": _SETTINGS, "seeds": "story_seeds"}
+    shared: dict[str, Any] = {"settings": _SETTINGS, "seeds": "story_seeds"}
     found = [Step(ready, f"{_HERE}:reward", trains=True, work=_judges, **shared)]
     for view in VIEWS:
         options = {"arm": "base", "view": view}
