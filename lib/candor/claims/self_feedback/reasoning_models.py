@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -625,8 +626,8 @@ def _of_cell(cell: str) -> list[Step]:
     def trained(name: str, make: str, works: Callable, *needs: str) -> Step:
         arm = name.removeprefix("judge_")
         places = tuple(f"{at}/{need}" for need in needs)
-        shared = {"settings": _READS, "seeds": seeds, "trains": True, "work": works}
-        return Step(f"{at}/{name}", f"{_HERE}:{make}", places, {"arm": arm}, **shared)
+        about = f"{at}/{name}", f"{_HERE}:{make}", places, {"arm": arm}
+        return Step(*about, settings=_READS, seeds=seeds, trains=True, work=works)
 
     tested = (*_READS, "eval_seed")
     found = [
@@ -639,10 +640,8 @@ def _of_cell(cell: str) -> list[Step]:
         trained("dpo", "prefer", _prefers, "labels"),
         trained("rlhf", "train", _trains, "labels", "rlsf"),
     ]
-    evaluated = {"settings": tested, "seeds": seeds, "work": _observes}
-    return found + [
-        Step(f"{at}/eval_{arm}", f"{_HERE}:evaluate", (f"{at}/{arm}",), {"arm": arm}, **evaluated) for arm in ARMS
-    ]
+    evaluated = partial(Step, make=f"{_HERE}:evaluate", settings=tested, seeds=seeds, work=_observes)
+    return found + [evaluated(f"{at}/eval_{arm}", needs=(f"{at}/{arm}",), options={"arm": arm}) for arm in ARMS]
 
 
 STEPS = {step.key: step for cell in CELLS for step in _of_cell(cell)}
