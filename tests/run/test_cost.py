@@ -234,9 +234,9 @@ def test_measured_rates_take_the_place_of_assumed_ones(tmp_path, monkeypatch):
 def test_what_papers_report_is_of_the_same_order():
     """Within four times of it where our count is of their run; the last differs in more than speed, and says so."""
     first, second, last = cost.ANCHORS
-    assert 20 / 4 < cost.anchor_hours(first[1], *first[3:6]) < 4 * 72
-    assert 24 / 4 < cost.anchor_hours(second[1], *second[3:6]) < 4 * 24
-    assert "others" in last[-1]
+    assert 20 / 4 < first.hours() < 4 * 72
+    assert 24 / 4 < second.hours() < 4 * 24
+    assert "others" in last.differs
 
 
 # --- The page and the command ---------------------------------------------------------------------

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -235,11 +236,11 @@ def runs(plan: graph.Plan, card: pd.Series, shared: bool = SHARED_PROMPTS) -> pd
     return pd.DataFrame(rows, columns=["key", "kind", "models", "core_seconds", *amounts]).fillna(amounts)
 
 
-def total(part: pd.DataFrame) -> dict[str, float]:
+def total(part: pd.DataFrame) -> pd.Series:
     """Of some runs: how many, how many of models, worlds never measured, the sums, and of memory the most."""
     counts = {"runs": len(part), "models": part["models"].sum(), "unmeasured": part["core_seconds"].isna().sum()}
     sums = part[["core_seconds", *SUMS, "most_seconds"]].sum()
-    return counts | sums.to_dict() | part[list(MOST)].max().to_dict()
+    return pd.concat([pd.Series(counts), sums, part[list(MOST)].max()])
 
 
 def downloads(plan: graph.Plan, names: Iterable[str]) -> dict[str, float]:
@@ -261,9 +262,9 @@ def table(every: pd.DataFrame, plan: graph.Plan) -> pd.DataFrame:
     parts = {name: (name,) for name in plan.claims} | ({"total": plan.claims} if len(plan.claims) > 1 else {})
     for title, names in parts.items():
         keys = {key for key, _ in graph.Plan(plan.config, names).runs()}
-        gigabytes = np.nansum([*downloads(plan, names).values()])
-        rows[title] = total(every[every["key"].isin(keys)]) | {"download": gigabytes}
-    return pd.DataFrame.from_dict(rows, orient="index")
+        rows[title] = total(every[every["key"].isin(keys)])
+        rows[title]["download"] = np.nansum([*downloads(plan, names).values()])
+    return pd.DataFrame(rows).T
 
 
 # --- As tables of words ---------------------------------------------------------------------------
@@ -277,14 +278,10 @@ def smallest(gigabytes: float) -> str:
     return next((f"{size}" for size in CARDS if gigabytes <= FREE * size), f"> {CARDS[-1]}")
 
 
-def _tokens(row: pd.Series, digits: int = 0) -> list[str]:
-    """Read, written and trained on, in millions."""
-    return [f"{row[name] / 1e6:,.{digits}f}" for name in SUMS[:3]]
-
-
-def _hours(row: pd.Series, digits: int = 0) -> str:
-    """As expected, to at most."""
-    return " to ".join(dict.fromkeys(f"{row[name] / 3600:,.{digits}f}" for name in ("seconds", "most_seconds")))
+def _counts(row: pd.Series, digits: int = 0) -> list[str]:
+    """Millions of tokens read, written and trained on, and hours as expected to at most."""
+    hours = dict.fromkeys(f"{row[name] / 3600:,.{digits}f}" for name in ("seconds", "most_seconds"))
+    return [*(f"{row[name] / 1e6:,.{digits}f}" for name in SUMS[:3]), " to ".join(hours)]
 
 
 def row_of(name: str, row: pd.Series) -> list[str]:
@@ -294,14 +291,14 @@ def row_of(name: str, row: pd.Series) -> list[str]:
     if not row["models"]:
         return [*told, "", "", "", "0", "0", f"{row['saved']:,.1f}", ""]
     sizes = (f"{row['download']:,.0f}", f"{row['saved']:,.0f}", smallest(row["memory"]))
-    return [*told, *_tokens(row), _hours(row), *sizes]
+    return [*told, *_counts(row), *sizes]
 
 
 def kinds(every: pd.DataFrame) -> list[list[str]]:
     """Rows under `KIND_HEADINGS`, of steps by kind."""
     parts = [(kind, total(part)) for kind, part in every[every["operations"] > 0].groupby("kind", sort=False)]
     return [
-        [kind, f"{row['runs']}", *_tokens(row, 1), _hours(row, 1), f"{row['saved']:,.1f}", f"{row['memory']:,.0f}"]
+        [kind, f"{row['runs']:.0f}", *_counts(row, 1), f"{row['saved']:,.1f}", f"{row['memory']:,.0f}"]
         for kind, row in parts
     ]
 
@@ -383,36 +380,45 @@ def show(plan: graph.Plan, card: pd.Series, shared: bool, file: Path | None = No
 # --- The page -------------------------------------------------------------------------------------
 
 
-# Trainings whose time is in print, as steps of ours: what, card, GPU-hours in print, scale and its changes, steps, what
-# differs. HotpotQA of arXiv 2507.16806 is not among them: it names four A100 and no hours.
+@dataclass(frozen=True)
+class Anchor:
+    """A training whose time is in print, as steps of ours at a scale, with changes of its settings."""
+
+    what: str
+    hardware: str
+    printed: str  # GPU-hours
+    scale: str
+    steps: tuple[str, ...]
+    differs: str
+    changes: Mapping = field(default_factory=dict)
+
+    def hours(self) -> float:
+        """GPU-hours by our count, as expected."""
+        settings, card = config.load(self.scale, overrides={"models": self.changes}), rate(self.hardware)
+        needed = [of_step(experiments.steps()[key], settings, card) for key in self.steps]
+        return np.sum(needed, 0)[SUMS.index("seconds"), 0] / 3600
+
+
 _SWAP = {"steps": 500, "prompts_per_step": 64, "num_generations": 8, "max_completion_tokens": 1024}
+# HotpotQA of arXiv 2507.16806 is not among them: it names four A100 and no hours.
 ANCHORS = (
-    (
+    Anchor(
         "Tan et al. 2026 (arXiv 2607.04332): a run of 3B, adapters, 500 steps of 64 x 8, up to 1,024 new tokens",
-        *("h100_slice", "20 to 72"),
-        *("gpu", {"policy": "Qwen/Qwen2.5-3B-Instruct", "hotpot": _SWAP}, ["hotpot/policy/rlvr"]),
+        *("h100_slice", "20 to 72", "gpu", ("hotpot/policy/rlvr",)),
         "HotpotQA's prompts; completions at their limit",
+        {"policy": "Qwen/Qwen2.5-3B-Instruct", "hotpot": _SWAP},
     ),
-    (
+    Anchor(
         "Shaikh et al. 2024 (arXiv 2311.09144): Mistral-7B with adapters, 1,000 steps of SFT, 2,700 of DPO",
-        *("a100", "about 24"),
-        *("paper", {}, ["dialogues/own/sft", "dialogues/own/dpo"]),
+        *("a100", "about 24", "paper", ("dialogues/own/sft", "dialogues/own/dpo")),
         "our length of 1,024 and rank of 64, because the paper gives none",
     ),
-    (
+    Anchor(
         "Chandna et al. 2026: QuALITY with the whole story, one run",
-        *("a100", "about 576"),
-        *("paper", {}, ["quality/full_sighted/rl"]),
+        *("a100", "about 576", "paper", ("quality/full_sighted/rl",)),
         "counted is our cell, full and sighted: GRPO with adapters, no value model; their settings are others",
     ),
 )
-
-
-def anchor_hours(hardware: str, scale: str, changes: dict, keys: Iterable[str]) -> float:
-    """GPU-hours by our count, as expected."""
-    settings, known = config.load(scale, overrides={"models": changes}), experiments.steps()
-    needed = sum(of_step(known[key], settings, rate(hardware)) for key in keys)
-    return needed[SUMS.index("seconds"), 0] / 3600
 
 
 def _markdown(headings: Iterable[str], lines: Iterable[Iterable[object]]) -> str:
@@ -425,14 +431,14 @@ def _markdown(headings: Iterable[str], lines: Iterable[Iterable[object]]) -> str
 
 def _scale(plan: graph.Plan) -> str:
     """The part of the page about one scale."""
-    card, others = rate(), [(one.title, one, False) for _, one in rates().iterrows()]
+    card = rate()
     every = runs(plan, card)
     rows = [row_of(str(name), row) for name, row in table(every, plan).iterrows()]
     listed = "\n".join(f"- {note}" for note in notes(every, plan, card))
     parts = [f"## Scale {plan.scale}", _markdown(HEADINGS, rows), listed]
     if every["models"].any():
-        others.insert(1, (f"{card.title}, a prompt once a group", card, True))
-        hours = [(name, _hours(pd.Series(total(runs(plan, *how))))) for name, *how in others]
+        hours = [(one.title, _counts(total(runs(plan, one)))[-1]) for _, one in rates().iterrows()]
+        hours.insert(1, (f"{card.title}, a prompt once a group", _counts(total(runs(plan, card, True)))[-1]))
         parts += ["By card, whether or not it holds every step:", _markdown(("card", "GPU-hours"), hours)]
         parts += ["By kind of step:", _markdown(KIND_HEADINGS, kinds(every))]
     return "\n\n".join(parts)
@@ -450,10 +456,7 @@ def page() -> str:
     """COST.md: what every scale needs, what the numbers rest on, and how they compare with what papers report."""
     scales = sorted(config.scales(), key=lambda name: (_ORDER.find(name) % 99, name))
     plans = [plan for plan in map(graph.plan, scales) if plan.runs()]  # one is of released outputs alone
-    printed = [
-        (what, rate(hardware).title, said, f"{anchor_hours(hardware, *counted):,.0f}", note)
-        for what, hardware, said, *counted, note in ANCHORS
-    ]
+    printed = [(a.what, rate(a.hardware).title, a.printed, f"{a.hours():,.0f}", a.differs) for a in ANCHORS]
     held = _markdown(("run", "card", "GPU-hours in print", "by our count", "what differs"), printed)
     data = {}
     for name, columns in _COLUMNS.items():

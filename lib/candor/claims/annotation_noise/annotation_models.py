@@ -16,8 +16,8 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -637,10 +637,10 @@ def _steps() -> dict[str, Step]:
         for labels in LABELS
     ]
     made, before = f"{WORLD}/judges/pairs", f"{WORLD}/judges/eval_base"
-    asking: dict[str, Any] = {"settings": _ASKING, "seeds": "annotation_seeds"}
+    asking = partial(Step, settings=_ASKING, seeds="annotation_seeds")
     found += [
-        Step(made, f"{_HERE}:collect_pairs", work=_answers_for_pairs, **asking),
-        Step(before, f"{_HERE}:evaluate", options={"arm": "base"}, work=_answers_to_be_judged, **asking),
+        asking(made, f"{_HERE}:collect_pairs", work=_answers_for_pairs),
+        asking(before, f"{_HERE}:evaluate", options={"arm": "base"}, work=_answers_to_be_judged),
     ]
     for arm in ARMS:
         reward = f"{WORLD}/judges/reward_{arm}"
@@ -669,13 +669,12 @@ def _steps() -> dict[str, Step]:
                     trains=True,
                     work=_trains,
                 ),
-                Step(
+                asking(
                     f"{WORLD}/judges/eval_{kind}_{arm}",
                     f"{_HERE}:evaluate",
                     needs=(key, before),
                     options={"arm": f"{kind}_{arm}"},
                     work=_answers_to_be_judged,
-                    **asking,
                 ),
             ]
     return {step.key: step for step in found}

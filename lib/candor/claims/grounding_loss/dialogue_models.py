@@ -337,7 +337,7 @@ def _free() -> None:
 
 def _turns(models: Config) -> np.ndarray:
     chosen = models["dialogues"]
-    return sum((chosen["conversations"] or 1000) * amount(f"{name} turns") for name in chosen["corpora"])
+    return np.sum([(chosen["conversations"] or 1000) * amount(f"{name} turns") for name in chosen["corpora"]], 0)
 
 
 def _labels(models: Config, messages: np.ndarray) -> list[Work]:

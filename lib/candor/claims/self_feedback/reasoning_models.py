@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -606,7 +606,7 @@ def _prefers(models: Config, step: Step) -> list[Work]:
     """DPO on pairs that the start has read before."""
     model, _, prompts, row = _sizes(models, step)
     recipe, sides = models["reasoning"]["dpo"], _sides_at_most(models, prompts)
-    pair: dict[str, Any] = {
+    pair = {
         "together": 2 * recipe["micro_batch"],
         "logits": models["reasoning"]["tokens"],
         **work.tuned(recipe["lora"]),
@@ -626,8 +626,8 @@ def _of_cell(cell: str) -> list[Step]:
     def trained(name: str, make: str, works: Callable, *needs: str) -> Step:
         arm = name.removeprefix("judge_")
         places = tuple(f"{at}/{need}" for need in needs)
-        shared: dict[str, Any] = {"settings": _READS, "seeds": seeds, "trains": True, "work": works}
-        return Step(f"{at}/{name}", f"{_HERE}:{make}", places, {"arm": arm}, **shared)
+        about = f"{at}/{name}", f"{_HERE}:{make}", places, {"arm": arm}
+        return Step(*about, settings=_READS, seeds=seeds, trains=True, work=works)
 
     tested = (*_READS, "eval_seed")
     found = [
@@ -640,10 +640,8 @@ def _of_cell(cell: str) -> list[Step]:
         trained("dpo", "prefer", _prefers, "labels"),
         trained("rlhf", "train", _trains, "labels", "rlsf"),
     ]
-    evaluated: dict[str, Any] = {"settings": tested, "seeds": seeds, "work": _observes}
-    return found + [
-        Step(f"{at}/eval_{arm}", f"{_HERE}:evaluate", (f"{at}/{arm}",), {"arm": arm}, **evaluated) for arm in ARMS
-    ]
+    evaluated = partial(Step, make=f"{_HERE}:evaluate", settings=tested, seeds=seeds, work=_observes)
+    return found + [evaluated(f"{at}/eval_{arm}", needs=(f"{at}/{arm}",), options={"arm": arm}) for arm in ARMS]
 
 
 STEPS = {step.key: step for cell in CELLS for step in _of_cell(cell)}

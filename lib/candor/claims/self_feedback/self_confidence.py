@@ -24,6 +24,7 @@ from candor.measure.checks import (
     OUTCOMES,
     PROBABILITIES,
     SEED,
+    SHARE,
     VALUES,
     WEIGHTS,
     Array,
@@ -199,7 +200,7 @@ def selection(b: float, traces: int = 10) -> tuple[float, float]:
     return float(accuracy), float(confidence - accuracy)
 
 
-@takes(confidence=Array(("prompts", "traces"), gaps=True, empty=True), threshold=Number())
+@takes(confidence=Array(("prompts", "traces"), 0, 1, gaps=True, empty=True), threshold=SHARE)
 def preference_pairs(confidence: ArrayLike, threshold: float = 0.9) -> pd.DataFrame:
     """All ordered pairs of traces of one prompt, from confidences [n, K]; frozen once made.
 

@@ -20,7 +20,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -504,7 +503,8 @@ def _learns_solutions(models: Config, step: Step) -> list[Work]:
 
 def _judged(code: Mapping) -> np.ndarray:
     """Problems of the evaluation."""
-    return sum(2 * code["eval_problems"] if name == "apps" else amount(f"{name} test") for name in code["eval_sets"])
+    each = [2 * code["eval_problems"] if name == "apps" else amount(f"{name} test") for name in code["eval_sets"]]
+    return np.sum(np.broadcast_arrays(*each), 0)
 
 
 def _programs(models: Config, n: np.ndarray) -> Work:
@@ -543,29 +543,38 @@ _SETTINGS = ("code", "program_data", "sandbox", "engine", "eval_batch", "eval_se
 
 def _steps() -> dict[str, Step]:
     data, first, ready = f"{WORLD}/data/problems", f"{WORLD}/policy/base", f"{WORLD}/policy/setup"
-    alone: dict[str, Any] = {"settings": ("code", "program_data", "sandbox", "eval_seed"), "work": work.nothing}
-    shared: dict[str, Any] = {"settings": _SETTINGS, "seeds": "code_seeds"}
+    alone, step = (
+        ("code", "program_data", "sandbox", "eval_seed"),
+        partial(Step, settings=_SETTINGS, seeds="code_seeds"),
+    )
     found = [
-        Step(data, f"{_HERE}:problems", seeds="code_seeds", **alone),
-        Step(first, f"{_HERE}:base", needs=(data,), trains=True, work=_learns_solutions, **shared),
-        Step(ready, f"{_HERE}:setup", needs=(data, first), work=_fixes, **shared),
+        step(data, f"{_HERE}:problems", settings=alone, work=work.nothing),
+        step(first, f"{_HERE}:base", needs=(data,), trains=True, work=_learns_solutions),
+        step(ready, f"{_HERE}:setup", needs=(data, first), work=_fixes),
     ]
     for arm in ("base", *TRAINED, *CHOSEN):
         key = f"{WORLD}/policy/{arm}"
         if arm in TRAINED:
-            options = {"options": {"arm": arm}, "uses": ("candor.claims.sophistry.programs:of_arm",)}
-            needs = (data, first, ready)
-            found.append(Step(key, f"{_HERE}:train", needs=needs, trains=True, work=_trains, **shared, **options))
+            found.append(
+                step(
+                    key,
+                    f"{_HERE}:train",
+                    needs=(data, first, ready),
+                    options={"arm": arm},
+                    uses=("candor.claims.sophistry.programs:of_arm",),
+                    trains=True,
+                    work=_trains,
+                )
+            )
         model = (key,) if arm in TRAINED else (first,)
         compared = () if arm == "base" else (f"{WORLD}/policy/eval_base",)
         found.append(
-            Step(
+            step(
                 f"{WORLD}/policy/eval_{arm}",
                 f"{_HERE}:evaluate",
                 needs=(data, ready, *model, *compared),
                 options={"arm": arm},
                 work=_writes,
-                **shared,
             )
         )
     return {step.key: step for step in found}

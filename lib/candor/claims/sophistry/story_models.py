@@ -17,7 +17,7 @@ import json
 import shutil
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, replace
-from typing import Any
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -326,17 +326,17 @@ _SETTINGS = ("stories", "story_data", "engine", "eval_batch", "eval_seed")
 
 def _steps() -> dict[str, Step]:
     ready = f"{WORLD}/data/reward"
-    shared: dict[str, Any] = {"settings": _SETTINGS, "seeds": "story_seeds"}
-    found = [Step(ready, f"{_HERE}:reward", trains=True, work=_judges, **shared)]
+    step = partial(Step, settings=_SETTINGS, seeds="story_seeds")
+    found = [step(ready, f"{_HERE}:reward", trains=True, work=_judges)]
     for view in VIEWS:
         options = {"arm": "base", "view": view}
         key = f"{WORLD}/{view}/eval_base"
-        found.append(Step(key, f"{_HERE}:evaluate", needs=(ready,), options=options, work=_argues, **shared))
+        found.append(step(key, f"{_HERE}:evaluate", needs=(ready,), options=options, work=_argues))
     for cell in (*stories.CELLS, stories.ORACLE):
         for arm in ARMS if cell != stories.ORACLE else ARMS[:1]:
             key, view = f"{WORLD}/{cell}/{arm}", cell.split("_")[0]
             found += [
-                Step(
+                step(
                     key,
                     f"{_HERE}:train",
                     needs=(ready,) if cell != stories.ORACLE else (),
@@ -344,15 +344,13 @@ def _steps() -> dict[str, Step]:
                     uses=("candor.claims.sophistry.stories:of_arm",),
                     trains=True,
                     work=_trains,
-                    **shared,
                 ),
-                Step(
+                step(
                     f"{WORLD}/{cell}/eval_{arm}",
                     f"{_HERE}:evaluate",
                     needs=(ready, key, f"{WORLD}/{view}/eval_base"),
                     options={"arm": arm, "view": view},
                     work=_argues,
-                    **shared,
                 ),
             ]
     return {step.key: step for step in found}
