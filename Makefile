@@ -1,6 +1,8 @@
 # Candor in one command: `make replicate`. `make` alone lists what else there is.
 
-PYTHON ?= python3.11
+ifndef PYTHON
+PYTHON := $(shell command -v python3.11 || echo python3)
+endif
 SCALE ?= laptop
 CLAIM ?=
 CORES ?=
@@ -40,7 +42,7 @@ help: ## This list
 	printf '  SCALE=smoke|laptop|released|sweep|gpu|paper (now %s)   CLAIM=a claim (now %s)\n' \
 	  $(call quote,$(SCALE)) $(call quote,$(or $(CLAIM),all))
 	echo "  Claims: binary_reward sophistry grounding_loss annotation_noise brier_fix self_feedback"
-	printf '  CORES=number (now %s)   GPUS=number that jobs share (now %s)   PYTHON=a Python 3.11 (now %s)\n' \
+	printf '  CORES=number (now %s)   GPUS=number that jobs share (now %s)   PYTHON=3.11 or newer (now %s)\n' \
 	  $(call quote,$(or $(CORES),all)) $(call quote,$(GPUS)) $(call quote,$(PYTHON))
 
 environment: $(READY) ## Create .venv from requirements.lock (2 GB, some minutes); other targets do it when needed
@@ -83,9 +85,9 @@ clean: ## Remove smoke results and caches; results of other scales, work/ and .v
 	  -exec rm -rf {} + 2>/dev/null || true
 
 $(READY): requirements.lock requirements-cuda.lock pyproject.toml tools/environment.py
-	$(call quote,$(PYTHON)) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
-	  printf "candor: Candor needs Python 3.11, and '%s' is not one: install it, or name it with %s.\n" \
-	    $(call quote,$(PYTHON)) make\ PYTHON=/path/to/python3.11 >&2; \
+	$(call quote,$(PYTHON)) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  printf "candor: Candor needs Python 3.11 or newer, and '%s' is not one: install it, or name it with %s.\n" \
+	    $(call quote,$(PYTHON)) make\ PYTHON=/path/to/python3 >&2; \
 	  exit 1; }
 	echo "An environment in .venv, with $$($(call quote,$(PYTHON)) --version): about 2 GB, some minutes"
 	$(call quote,$(PYTHON)) -m venv .venv

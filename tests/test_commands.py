@@ -129,7 +129,7 @@ def test_another_python_is_refused_in_a_sentence():
     refused = make("--always-make", "environment", "PYTHON=no such/python")
     assert refused.returncode
     [said, _] = refused.stderr.splitlines()  # the other is make's own
-    assert said.startswith("candor: Candor needs Python 3.11, and 'no such/python' is not one")
+    assert said.startswith("candor: Candor needs Python 3.11 or newer, and 'no such/python' is not one")
 
 
 def test_replicate_passes_its_arguments_on():

@@ -70,7 +70,7 @@ def locked(name: str = "requirements.lock") -> dict[str, Requirement]:
 
 
 def test_this_environment_is_the_lock():
-    """And so every locked package installs on any Python 3.11."""
+    """And so every locked package installs on Python 3.11, the oldest that Candor runs on."""
     here = {normal(one.metadata["Name"]): one for one in distributions()}
     for name, pin in locked().items():
         assert name in here, f"{name} is locked and not installed: run `make environment`"
@@ -96,7 +96,7 @@ def test_the_locks_are_those_of_the_requirements():
 def test_conda_has_the_python_and_the_locks_have_the_rest():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     assert environment["dependencies"] == ["python=3.11", "make", "git", "pip"]
-    assert 'requires-python = "==3.11.*"' in (ROOT / "pyproject.toml").read_text()
+    assert 'requires-python = ">=3.11"' in (ROOT / "pyproject.toml").read_text()
 
 
 def imports_of(source: str) -> set[str]:

@@ -30,7 +30,7 @@ HEADER = """\
 # Every package of the environment, pinned, each file that may be installed with its SHA-256. Written by `make lock`
 # (tools/environment.py) from requirements.in; pins stay as they are unless `make lock LOCK_FLAGS=--upgrade` says so.
 #
-# Install it by `make environment`, or into any Python 3.11 by `python tools/environment.py install`. By hand:
+# Install it by `make environment`, or into any Python from 3.11 by `python tools/environment.py install`. By hand:
 #   pip install --no-deps --require-hashes --no-build-isolation -r requirements.lock
 # --no-deps, because the builds of torch ask for different packages; requirements-cuda.lock has what its CUDA builds
 # need. No build isolation, because connection-pool has no wheel: it is built by the setuptools of this lock.
@@ -61,8 +61,8 @@ def by_name(*paths: Path) -> dict[str, str]:
 
 def install() -> None:
     """Raises SystemExit in one sentence if pip fails; what is there already is left alone."""
-    if sys.version_info[:2] != (3, 11):
-        sys.exit(f"Candor needs Python 3.11, and this is {sys.version.split()[0]}: run this file with another.")
+    if sys.version_info < (3, 11):
+        sys.exit(f"Candor needs Python 3.11 or newer, and this is {sys.version.split()[0]}: run this file with another.")
     wanted = by_name(MAIN)
     wanted["torch"] = _chosen_torch(wanted["torch"])
     _install([wanted.pop("setuptools"), *wanted.values()], "requirements.lock")
