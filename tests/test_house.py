@@ -203,6 +203,17 @@ def test_sizes():
         assert total <= 2 * MEGABYTE, f"{folder.name}: reference tables of a claim should stay below 2 MB"
 
 
+def test_no_module_and_no_function_is_too_long_to_read():
+    long = []
+    for path in (path for path in tracked(".py") if path.is_relative_to(ROOT / "lib")):
+        source = path.read_text(encoding="utf-8")
+        functions = (one for one in ast.walk(ast.parse(source)) if isinstance(one, ast.FunctionDef))
+        lengths = {one.name: one.end_lineno - one.lineno + 1 for one in functions}
+        long += [f"{path.name}:{name} has {count} lines" for name, count in lengths.items() if count > 60]
+        long += [f"{path} has {count} lines"] if (count := len(source.splitlines())) > 600 else []
+    assert not long, "\n".join(long)
+
+
 def test_json_and_yaml_parse():
     for path in tracked(".json", ".ipynb"):
         json.loads(path.read_text(encoding="utf-8"))
