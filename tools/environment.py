@@ -61,10 +61,8 @@ def by_name(*paths: Path) -> dict[str, str]:
 
 def install() -> None:
     """Raises SystemExit in one sentence if pip fails; what is there already is left alone."""
-    if sys.version_info < (3, 11):
-        sys.exit(
-            f"Candor needs Python 3.11 or newer, and this is {sys.version.split()[0]}: run this file with another."
-        )
+    if sys.version_info < (3, 11):  # noqa: UP036 (a person may run this file with any Python)
+        sys.exit(f"Candor needs Python 3.11 or newer, and this is {sys.version.split()[0]}: run it with another.")
     wanted = by_name(MAIN)
     wanted["torch"] = _chosen_torch(wanted["torch"])
     _install([wanted.pop("setuptools"), *wanted.values()], "requirements.lock")
