@@ -11,8 +11,7 @@ import test_language_models
 from candor.core import settings as config
 from candor.core.errors import CandorError
 from candor.core.runtime import Runtime, use
-from candor.language_models import generation
-from candor.language_models import run as lm
+from candor.language_models import generation, needs
 from numerics import ROUNDING
 
 policy = test_language_models.policy
@@ -38,7 +37,7 @@ def test_a_missing_attention_is_one_sentence(policy):
     with use(Runtime(attention="flash_attention_2")), pytest.raises(CandorError, match="set it to sdpa"):
         generation.load(policy)
     settings = config.load("gpu", overrides={"models": {"computation": {"attention": "flash_attention_2"}}})
-    assert any("flash-attn" in line for line in lm.engine_missing(settings))
+    assert any("flash-attn" in line for line in needs.engine_missing(settings))
 
 
 def test_rows_are_counted_by_the_bytes_of_their_keys_and_values(policy):

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import wired
 from candor.core import settings as config
 from candor.core.errors import CandorError
 from candor.core.fingerprint import used as code_used
@@ -204,7 +205,7 @@ def test_votes_are_grouped_as_they_are_graded(said, row, accuracy, different, un
 def test_votes_on_what_a_judge_grades_are_refused(policy):
     judged = {"judge": "owner/judge", "eval_sets": ["trivia_qa", "hotpot_vanilla"]}
     [line] = lm.votes_refused(small(policy, **judged).models)
-    assert "trivia_qa" in line and "voting_questions" in line and line in lm.requirements(small(policy, **judged))
+    assert "trivia_qa" in line and "voting_questions" in line and line in wired.needed(lm, small(policy, **judged))
     assert not lm.votes_refused(small(policy, **judged, voting_questions=0).models)
     assert not lm.votes_refused(small(policy, judge="owner/judge").models)
 
@@ -389,45 +390,7 @@ def test_steps_are_whole_and_their_code_is_found():
     assert names <= set(used) and "candor.train.policy:grpo" in used
 
 
-def test_what_a_scale_asks_for():
-    assert lm.wanted(config.load("laptop")) == []
-    gpu = lm.wanted(config.load("gpu"))
-    assert set(gpu) <= set(lm.STEPS) and not [key for key in gpu if key.startswith("math")]
-    assert gpu.index("hotpot/policy/log1") < gpu.index("hotpot/policy/eval_log1")
-    assert set(lm.wanted(config.load("gpu"), ("base", "rlvr"))) == {
-        "hotpot/released/eval_base",
-        "hotpot/released/eval_rlvr",
-        "hotpot/policy/eval_base",
-        "hotpot/policy/rlvr",
-        "hotpot/policy/eval_rlvr",
-    }
-    assert {"math/policy/rlcr", "math/released/eval_sft_rlcr"} <= set(lm.wanted(config.load("paper")))
-
-
 # --- What is missing --------------------------------------------------------------------------------
-
-
-def test_requirements_say_what_is_missing_and_how_to_get_it(tmp_path, monkeypatch):
-    import torch
-
-    monkeypatch.setenv("CANDOR_CORPORA", str(tmp_path))
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert lm.requirements(config.load("laptop")) == []
-    lacks = lm.requirements(config.load("gpu", overrides={"models": {"engine": "vllm"}}))
-    assert all("\n" not in line and line.endswith(".") for line in lacks)
-    everything = "\n".join(lacks)
-    for part in (
-        "needs a GPU",
-        "install vllm",
-        "candor fetch hotpot_modified hotpot_vanilla commonsense_qa",
-        "candor fetch models",
-        "Qwen/Qwen2.5-1.5B-Instruct, Qwen/Qwen2.5-7B",
-        "candor fetch outputs",
-    ):
-        assert part in everything
-    assert len(lacks) == 5
 
 
 def test_nothing_is_missing_where_everything_is(policy, corpora, monkeypatch):
@@ -435,13 +398,7 @@ def test_nothing_is_missing_where_everything_is(policy, corpora, monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     settings = small(policy)
-    assert ["fetch outputs" in line for line in lm.requirements(settings)] == [True]
-
-
-def test_a_scale_with_the_released_outputs_alone_needs_no_gpu(tmp_path, monkeypatch):
-    monkeypatch.setenv("CANDOR_CORPORA", str(tmp_path))
-    settings = config.load("gpu", overrides={"models": {"hotpot": None, "released": []}})
-    assert ["fetch outputs" in line for line in lm.requirements(settings)] == [True]
+    assert wired.needed(lm, settings) == []
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import wired
 from candor import claims
 from candor.claims.annotation_noise import annotation_models as am
 from candor.claims.annotation_noise import annotations, two_frames
@@ -21,7 +22,6 @@ from candor.core.settings import Config
 from candor.declare import ledger
 from candor.language_models import generation
 from candor.run import fetch
-from candor.run import plan as graph
 from candor.run import steps as experiments
 from candor.train import fit
 from candor.train import policy as recipes
@@ -123,7 +123,7 @@ def small(policy, **models) -> Config:
 def whole(policy, here):
     settings = small(policy)
     known = experiments.steps()
-    for key in am.wanted(settings):
+    for key in wired.wanted(am, settings):
         for seed in experiments.seeds_of(known[key], settings):
             steps.run(key, seed, known, settings)
     return settings
@@ -359,49 +359,8 @@ def test_steps_are_whole_and_their_code_is_found():
     assert not [name for name in reward | labels | data if name.endswith((":tables", ":policies"))]
 
 
-def test_what_a_scale_asks_for():
-    assert am.wanted(config.load("laptop")) == []
-    gpu, paper = am.wanted(config.load("gpu")), am.wanted(config.load("paper"))
-    assert set(gpu) < set(paper) <= set(am.STEPS) and gpu[0] == "annotations/data/eval_hosking"
-    assert "annotations/judges/matched_oracle" in set(paper) - set(gpu)
-    known = experiments.steps()
-    assert experiments.seeds_of(known["annotations/judges/pairs"], config.load("gpu")) == (11, 12, 13)
-    assert experiments.seeds_of(known["annotations/data/eval_dices"], config.load("gpu")) == (42,)
-    assert am.wanted(config.load("gpu"), ("dices",)) == ["annotations/data/eval_dices"]
-    models = config.load("laptop").models
-    assert set(models["annotation_data"]) == set(annotations.NAMES)
-    assert models["annotation_arms"] == am.ARMS and models["annotation_analyses"] == tuple(am.ANALYSES)
-
-
 def data_alone(policy) -> Config:
     return small(policy, annotation_policy=None, vote_rewards={"datasets": []})
-
-
-def test_the_analyses_of_data_need_neither_a_gpu_nor_a_model(policy, here, monkeypatch):
-    import torch
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    settings = data_alone(policy)
-    assert am.wanted(settings) == [f"annotations/data/eval_{name}" for name in am.ANALYSES]
-    assert am.requirements(settings) == [] and am.models_needed(settings) == []
-    assert ["needs a GPU" in line for line in am.requirements(small(policy))] == [True]
-    plan = graph.Plan(config.load("gpu"), ("annotation_noise",))
-    gpu = {key: batch.gpu for batch in plan.batches().values() for key in batch.keys}
-    assert not any(gpu[key] for key in am.wanted(settings)) and gpu["annotations/judges/pairs"]
-
-
-def test_requirements_say_what_is_missing_and_how_to_get_it(tmp_path, monkeypatch):
-    import torch
-
-    monkeypatch.setenv("CANDOR_CORPORA", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert am.requirements(config.load("laptop")) == []
-    lacks = am.requirements(config.load("gpu"))
-    assert len(lacks) == 3 and all("\n" not in line and line.endswith(".") for line in lacks)
-    assert "needs a GPU" in lacks[0] and "Qwen/Qwen2.5-0.5B" in lacks[2]
-    assert "candor fetch hosking_unbiased hosking_errors hosking_groupings dices_350 dices_990 prism" in lacks[1]
-    assert "trivia_qa --scale gpu" in lacks[1]
 
 
 def test_questions_that_are_too_few_are_one_sentence(policy, here):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import test_language_models
+import wired
 from candor import claims
 from candor.claims.grounding_loss import dialogue_models as dm
 from candor.claims.grounding_loss import dialogues, labeller
@@ -19,7 +20,6 @@ from candor.core.settings import Config
 from candor.declare import ledger
 from candor.language_models import generation
 from candor.run import fetch
-from candor.run import plan as graph
 from candor.run import steps as experiments
 from numerics import ROUNDING
 
@@ -71,7 +71,7 @@ def whole(policy, here):
     settings = small(policy, labeller={"model": str(policy), "hand_labels": str(hand)})
     known = experiments.steps()
     alike = {f"dialogues/own/eval_{arm}" for arm in set(dm.ARMS) - {"dpo", "more_sft"}}  # as the two that are evaluated
-    for key in dm.wanted(settings):
+    for key in wired.wanted(dm, settings):
         if key in alike:
             continue
         for seed in experiments.seeds_of(known[key], settings):
@@ -403,71 +403,21 @@ def test_steps_are_whole_and_their_code_is_found():
 def test_another_arm_or_another_interval_makes_nothing_stale(policy):
     known = experiments.steps()
     one, other = small(policy), small(policy, chat_arms=["dpo"], resamples=60)
-    assert set(dm.wanted(other)) < set(dm.wanted(one))
-    for key in dm.wanted(other):
+    assert set(wired.wanted(dm, other)) < set(wired.wanted(dm, one))
+    for key in wired.wanted(dm, other):
         assert steps.fingerprint(known[key], 11, known, one) == steps.fingerprint(known[key], 11, known, other)
     longer = small(policy, chat={"max_length": 512})
     key = "dialogues/own/eval_dpo"
     assert steps.fingerprint(known[key], 11, known, one) != steps.fingerprint(known[key], 11, known, longer)
 
 
-def test_what_a_scale_asks_for():
-    assert dm.wanted(config.load("laptop")) == []
-    gpu = dm.wanted(config.load("gpu"))
-    assert set(gpu) <= set(dm.STEPS) and gpu[0] == "dialogues/data/eval_questions"
-    assert not [key for key in gpu if "olmo_7b" in key]
-    assert "dialogues/olmo_7b/eval_base" in dm.wanted(config.load("paper"))
-    known = experiments.steps()
-    assert experiments.seeds_of(known["dialogues/own/dpo"], config.load("gpu")) == (11, 12, 13)
-    assert experiments.seeds_of(known["dialogues/zephyr/eval_dpo"], config.load("gpu")) == (42,)
-    assert dm.wanted(config.load("gpu"), ("questions",)) == ["dialogues/data/eval_questions"]
-
-
-def test_ids_of_the_schema_are_the_lineages():
-    models = config.load("laptop").models
-    assert set(models["lineage_ids"]) == {f"{name}_{stage}" for name, stages in dm.LINEAGES.items() for stage in stages}
-    assert set(models["dialogue_data"]) == set(dialogues.HUB) and set(models["chat_arms"]) == set(dm.ARMS)
-
-
-def test_requirements_say_what_is_missing_and_how_to_get_it(tmp_path, monkeypatch):
-    import torch
-
-    monkeypatch.setenv("CANDOR_CORPORA", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert dm.requirements(config.load("laptop")) == []
-    lacks = dm.requirements(config.load("gpu"))
-    assert len(lacks) == 3 and all("\n" not in line and line.endswith(".") for line in lacks)
-    assert "needs a GPU" in lacks[0]
-    assert "candor fetch ultrafeedback ultrachat esconv persuasion --scale gpu" in lacks[1]
-    assert "candor fetch models" in lacks[2] and "Qwen/Qwen2.5-7B-Instruct" in lacks[2]
-
-
 def test_nothing_is_missing_where_everything_is(policy, here, monkeypatch):
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert dm.requirements(small(policy)) == []
+    assert wired.needed(dm, small(policy)) == []
     absent = small(policy, labeller={"model": str(policy), "hand_labels": str(here / "absent.csv")})
-    assert ["check labeller.hand_labels" in line for line in dm.requirements(absent)] == [True]
-
-
-def test_questions_alone_need_no_gpu(policy, here):
-    settings = small(policy, lineages=[], chat={}, labeller={"model": None})
-    settings = config.load("gpu", overrides={"models": settings["models"].to_dict() | {"chat": None}})
-    assert dm.requirements(settings) == [] and dm.models_needed(settings) == []
-
-
-def test_two_claims_ask_for_the_same_thing_once(tmp_path, monkeypatch):
-    import torch
-
-    monkeypatch.setenv("CANDOR_CORPORA", str(tmp_path))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(graph, "models_path", lambda name: dm if name == "binary_reward" else test_language_models.lm)
-    lacks = graph.Plan(config.load("gpu"), ("binary_reward", "brier_fix")).requirements()
-    assert len(lacks) == len(set(lacks)) == 6 and sum("needs a GPU" in line for line in lacks) == 1
-    assert graph.Plan(config.load("laptop"), ("binary_reward", "brier_fix")).requirements() == []
+    assert ["check labeller.hand_labels" in line for line in wired.needed(dm, absent)] == [True]
 
 
 def test_fetching_leaves_what_dialogues_read(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import wired
 from candor.claims.self_feedback import reasoning
 from candor.claims.self_feedback import reasoning_models as rm
 from candor.core import settings as config
@@ -135,7 +136,7 @@ def small(policy, public, **models) -> Config:
 def whole(policy, public, here):
     settings = small(policy, public)
     known = experiments.steps()
-    for key in rm.wanted(settings):
+    for key in wired.wanted(rm, settings):
         for seed in experiments.seeds_of(known[key], settings):
             steps.run(key, seed, known, settings)
     return settings
@@ -421,18 +422,6 @@ def test_the_public_reward_model_reads_text(public, loaded):
     ]
 
 
-def test_what_is_missing_is_said(tmp_path, monkeypatch, policy, public):
-    monkeypatch.setenv("CANDOR_CORPORA", str(tmp_path))
-    lines = rm.requirements(small(policy, public))
-    assert any("candor fetch gsm8k_train gsm8k reward_bench --scale gpu" in line for line in lines)
-    away = small(policy, public, reasoning_ids={"small": "no/model"})
-    assert any("no/model" in line for line in rm.requirements(away))
-    assert rm.requirements(config.load("laptop")) == [] and rm.wanted(config.load("laptop")) == []
-    alone = small(policy, public, reasoning_arms=[])
-    assert rm.wanted(alone) == ["reasoning/small_gsm8k/eval_base"] and rm.data_needed(alone) == [("gsm8k", "test")]
-    assert rm.models_needed(alone) == [str(policy)]
-
-
 def test_fetch_knows_the_training_questions(tmp_path, monkeypatch):
     import datasets
 
@@ -457,11 +446,11 @@ def test_fetch_knows_the_training_questions(tmp_path, monkeypatch):
 
 
 def test_arms_bring_what_they_need(policy, public):
-    keys = rm.wanted(small(policy, public, reasoning_arms=["shuffled"]))
+    keys = wired.wanted(rm, small(policy, public, reasoning_arms=["shuffled"]))
     assert [key.split("/")[2] for key in keys] == [
         *("eval_base", "labels", "judge_rlsf", "judge_shuffled", "shuffled", "eval_shuffled")
     ]
-    every = rm.wanted(config.load("gpu"))
+    every = wired.wanted(rm, config.load("gpu"))
     assert len(every) == len(set(every)) == 2 * 12
     assert all(every.index(need) < every.index(key) for key in every for need in rm.STEPS[key].needs)
     assert all(graph._on_gpu(rm.STEPS[key], config.load("gpu")) for key in every)

@@ -2,12 +2,12 @@
 
 import json
 import math
-from functools import cache
 
 import numpy as np
 import pandas as pd
 import pytest
 import test_language_models
+import wired
 from candor.claims.sophistry import approval, code_reader, crossed, evaluators, programs, sandbox
 from candor.claims.sophistry import code_models as cm
 from candor.core import settings as config
@@ -58,7 +58,7 @@ def whole(policy, here):
     known = experiments.steps()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(code_reader, "BANK", WRITTEN)
-        for key in cm.wanted(settings):
+        for key in wired.wanted(cm, settings):
             steps.run(key, experiments.seeds_of(known[key], settings)[0], known, settings)
     return settings
 
@@ -341,24 +341,3 @@ def test_the_briefs_settings_reach_the_trainers(tmp_path):
     assert wanted.items() <= sft.items()
     with pytest.raises(CandorError, match=r"code\.sft\.micro_batch"):
         cm.settings_of(code["sft"].to_dict() | {"micro_batch": 7}, 10, 10, 11)
-
-
-def test_what_a_scale_asks_for():
-    assert cm.wanted(config.load("laptop")) == [] == cm.data_needed(config.load("laptop"))
-    keys = cm.wanted(config.load("gpu"))
-    assert {f"apps/policy/{arm}" for arm in programs.ARMS} <= set(keys) <= set(cm.STEPS)
-    assert "apps/policy/best_of_4" not in keys and "apps/policy/eval_best_of_4" in keys
-    assert cm.wanted(config.load("gpu"), ["r_star"])[-2:] == ["apps/policy/r_star", "apps/policy/eval_r_star"]
-    none = config.load("gpu", overrides={"models": {"code": None}})
-    assert cm.wanted(none) == [] == cm.models_needed(none)
-
-
-def test_requirements_say_what_is_missing_and_how_to_get_it(tmp_path, monkeypatch):
-    monkeypatch.setenv("CANDOR_CORPORA", str(tmp_path))
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(cm, "check", cache(sandbox.check.__wrapped__))
-    lacks = cm.requirements(config.load("gpu"))
-    said = " ".join(lacks)
-    for part in ("candor fetch apps", "Qwen/Qwen2.5-Coder-1.5B", "bubblewrap is not installed", "sandbox: container"):
-        assert part in said
-    assert all(line.endswith(".") for line in lacks) and cm.requirements(config.load("laptop")) == []

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import test_language_models
+import wired
 from candor.claims.grounding_loss import dialogues
-from candor.claims.sophistry import code_models, stories, story_models
-from candor.claims.sophistry import judged as judged_models
+from candor.claims.sophistry import code_models, stories, story_models, tables
 from candor.core import settings as config
 from candor.core import step as steps
 from candor.core.errors import CandorError
@@ -92,7 +92,7 @@ def whole(policy, here):
     settings = small(policy)
     known = experiments.steps()
     alike = {f"quality/{cell}/{name}" for cell in stories.CELLS[:3] for name in ("shuffled", "eval_shuffled")}
-    for key in story_models.wanted(settings):
+    for key in wired.wanted(story_models, settings):
         if key not in alike:  # as that of the fourth cell
             steps.run(key, experiments.seeds_of(known[key], settings)[0], known, settings)
     return settings
@@ -155,7 +155,7 @@ def test_the_initial_policy_ends_most_answers(whole):
 
 
 def test_tables_for_the_claim(whole):
-    found = judged_models.tables(experiments.Results(whole))
+    found = tables.models(experiments.Results(whole))
     assert set(found) == {f"models_stories{name}" for name in ("", "_effects", "_reward", "_fit", "_log")}
     table = found["models_stories"].set_index(["setting", "arm"])
     assert set(table["policy"]) == {"truncated", "full"} and set(table["judge"]) == {
@@ -169,7 +169,7 @@ def test_tables_for_the_claim(whole):
     assert row["approval_change_low"] <= row["approval_change"] <= row["approval_change_high"]
     assert math.isnan(table.loc[("full", "base"), "approval_change"])
     assert set(found["models_stories_effects"]["measure"]) == set(story_models.EFFECTS)
-    assert judged_models.tables(experiments.Results(config.load("laptop"))) == {}
+    assert tables.models(experiments.Results(config.load("laptop"))) == {}
 
 
 def test_main_effects_and_interaction():
@@ -210,26 +210,6 @@ def test_steps_are_whole_and_their_code_is_found():
     judging = code_used(story_models.STEPS["quality/full_blind/eval_rl"].make)
     assert "candor.claims.sophistry.story_models:models" not in judging
     assert "quality/data/reward" not in story_models.STEPS["quality/full_oracle/rl"].needs
-
-
-def test_what_a_scale_asks_for():
-    laptop, gpu = config.load("laptop"), config.load("gpu")
-    assert judged_models.wanted(laptop) == [] == judged_models.models_needed(laptop)
-    keys = judged_models.wanted(gpu)
-    assert {f"quality/{cell}/rl" for cell in (*stories.CELLS, stories.ORACLE)} < set(keys) < set(experiments.steps())
-    assert "quality/full_oracle/shuffled" not in keys and "apps/policy/r_star" in keys
-    assert judged_models.models_needed(gpu) == [
-        *("Qwen/Qwen2.5-Coder-1.5B", "Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen2.5-1.5B-Instruct"),
-    ]
-    needed = {("apps", "train"), ("apps", "test"), ("quality", "train"), ("quality", "test")}
-    assert set(judged_models.data_needed(gpu)) == needed
-
-
-def test_requirements_say_what_is_missing_and_how_to_get_it(tmp_path, monkeypatch):
-    monkeypatch.setenv("CANDOR_CORPORA", str(tmp_path))
-    said = " ".join(story_models.requirements(config.load("gpu")))
-    assert "candor fetch quality" in said and "Qwen/Qwen2.5-1.5B-Instruct" in said
-    assert story_models.requirements(config.load("laptop")) == []
 
 
 def test_fetching_leaves_what_the_corpora_read(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from candor.claims.annotation_noise import judges as annotators
 from candor.core import runtime
 from candor.core.errors import CandorError
 from candor.core.settings import ROOT, Config
-from candor.core.step import Context, Step
+from candor.core.step import Context, Step, wanted
 from candor.language_models import run as language_models
 from candor.language_models import sets, text, work
 from candor.language_models.work import Amount, Work, amount
@@ -611,132 +611,80 @@ _HERE = "candor.claims.annotation_noise.annotation_models"
 _ASKING = ("annotation_policy", "datasets", "eval_seed", "eval_batch", "engine")
 
 
+def _wants(models: Config, step: Step) -> bool:
+    _, setting, name = step.key.split("/")
+    if setting != "judges":
+        chosen = models["annotation_analyses"] if setting == "data" else models["vote_rewards"]["datasets"]
+        return _of_data(step) in chosen
+    if models["annotation_policy"] is None:
+        return False
+    if name.startswith("reward_"):
+        return step.options["arm"] in models["annotation_arms"]
+    return name in ("pairs", "eval_base") or name.rsplit("_", 1)[1] in models["annotation_policy_arms"]
+
+
+def _of_data(step: Step) -> str:
+    """The analysis, or the set of votes."""
+    return step.options.get("dataset") or step.key.rpartition("eval_")[2]
+
+
 def _steps() -> dict[str, Step]:
+    step = partial(Step, asked=_wants, seeds="annotation_seeds")
     found = [
-        Step(
+        step(
             f"{WORLD}/data/eval_{name}",
             f"{_HERE}:{function}",
             options={"gpu": False},
             settings=("annotation_data", "resamples" if name == "hosking" else "annotation_draws"),
             seeds="eval_seed",
             work=work.nothing,
+            data=lambda models, step: [(name, "train") for name in ANALYSES[_of_data(step)]],
         )
         for name, function in zip(ANALYSES, ("hosking", "dices", "prism", "vote_analysis"))
     ]
     found += [
-        Step(
+        step(
             f"{WORLD}/votes/{dataset}_{labels}",
             f"{_HERE}:vote_reward",
             options={"dataset": dataset, "labels": labels},
             settings=("vote_rewards", "annotation_reward", "annotation_data"),
-            seeds="annotation_seeds",
             trains=True,
             work=_learns_votes,
+            data=lambda models, step: [(_of_data(step), "train")],
         )
         for dataset in annotations.PREFERENCES
         for labels in LABELS
     ]
-    made, before = f"{WORLD}/judges/pairs", f"{WORLD}/judges/eval_base"
-    asking = partial(Step, settings=_ASKING, seeds="annotation_seeds")
+    at, made, before = f"{WORLD}/judges", f"{WORLD}/judges/pairs", f"{WORLD}/judges/eval_base"
+    step = partial(step, settings=_ASKING, data=lambda models, step: [("trivia_qa", "test")])
+    answered = partial(step, make=f"{_HERE}:evaluate", work=_answers_to_be_judged)
+    learned = ("annotation_policy", "annotation_reward", "datasets", "eval_seed")
     found += [
-        asking(made, f"{_HERE}:collect_pairs", work=_answers_for_pairs),
-        asking(before, f"{_HERE}:evaluate", options={"arm": "base"}, work=_answers_to_be_judged),
+        step(made, f"{_HERE}:collect_pairs", work=_answers_for_pairs),
+        answered(before, options={"arm": "base"}),
     ]
     for arm in ARMS:
-        reward = f"{WORLD}/judges/reward_{arm}"
-        found.append(
-            Step(
-                reward,
-                f"{_HERE}:train_reward",
-                needs=(made,),
-                options={"arm": arm},
-                settings=("annotation_policy", "annotation_reward", "datasets", "eval_seed"),
-                seeds="annotation_seeds",
-                trains=True,
-                work=_learns_labels,
-            )
-        )
+        reward = f"{at}/reward_{arm}"
+        about = {"needs": (made,), "options": {"arm": arm}, "settings": learned, "trains": True, "work": _learns_labels}
+        found.append(step(reward, f"{_HERE}:train_reward", **about))
         for kind in ("policy", "matched"):
-            key = f"{WORLD}/judges/{kind}_{arm}"
+            key = f"{at}/{kind}_{arm}"
             found += [
-                Step(
+                step(
                     key,
                     f"{_HERE}:train_policy",
                     needs=(reward,),
                     options={"arm": arm, "matched": kind == "matched"},
-                    settings=("annotation_policy", "annotation_reward", "annotation_rloo", "datasets", "eval_seed"),
-                    seeds="annotation_seeds",
+                    settings=(*learned[:2], "annotation_rloo", *learned[2:]),
                     trains=True,
                     work=_trains,
                 ),
-                asking(
-                    f"{WORLD}/judges/eval_{kind}_{arm}",
-                    f"{_HERE}:evaluate",
-                    needs=(key, before),
-                    options={"arm": f"{kind}_{arm}"},
-                    work=_answers_to_be_judged,
-                ),
+                answered(f"{at}/eval_{kind}_{arm}", needs=(key, before), options={"arm": f"{kind}_{arm}"}),
             ]
     return {step.key: step for step in found}
 
 
 STEPS = _steps()
-
-
-def wanted(config: Config, arms: Collection[str] | None = None) -> list[str]:
-    """Keys of the steps that a scale asks for, of these arms and analyses only (None: of all), the data first."""
-    if "models" not in config["evidence"]:
-        return []
-    models = config["models"]
-    keys = [(name, f"{WORLD}/data/eval_{name}") for name in models["annotation_analyses"]]
-    keys += [
-        (name, f"{WORLD}/votes/{name}_{labels}") for name in models["vote_rewards"]["datasets"] for labels in LABELS
-    ]
-    if models["annotation_policy"] is not None:
-        judges = [("pairs", "pairs"), ("base", "eval_base")]
-        judges += [(arm, f"reward_{arm}") for arm in models["annotation_arms"]]
-        for arm in models["annotation_policy_arms"]:
-            for kind in ("policy", "matched"):
-                judges += [(arm, f"{kind}_{arm}"), (arm, f"eval_{kind}_{arm}")]
-        keys += [(arm, f"{WORLD}/judges/{name}") for arm, name in judges]
-    return [key for arm, key in keys if arms is None or arm in arms]
-
-
-# --- What has to be there ---------------------------------------------------------------------------
-
-
-def data_needed(config: Config) -> list[str]:
-    """Names of the annotation sets that the scale's steps read."""
-    if not wanted(config):
-        return []
-    models = config["models"]
-    names = [name for analysis in models["annotation_analyses"] for name in ANALYSES[analysis]]
-    return list(dict.fromkeys([*names, *models["vote_rewards"]["datasets"]]))
-
-
-def questions_needed(config: Config) -> list[str]:
-    """Names of the question sets that the scale's steps read."""
-    return ["trivia_qa"] if wanted(config) and config["models"]["annotation_policy"] is not None else []
-
-
-def models_needed(config: Config) -> list[str]:
-    """Model ids (or folders) that the scale's steps load; none where only data are analysed."""
-    models = config["models"]
-    if not wanted(config) or (models["annotation_policy"] is None and not models["vote_rewards"]["datasets"]):
-        return []
-    ids = [models["annotation_policy"]["model"]] if models["annotation_policy"] is not None else []
-    return [*ids, models["annotation_reward"]["model"]]
-
-
-def requirements(config: Config) -> list[str]:
-    """What a scale with these steps still lacks here, a sentence each; analyses of data alone need no GPU."""
-    lacks = []
-    if models_needed(config):
-        lacks += language_models.engine_missing(config)
-    absent = [name for name in data_needed(config) if annotations.missing(name)]
-    absent += [name for name in questions_needed(config) if sets.missing(name, "test")]
-    lacks += language_models.data_missing(config, absent)
-    return lacks + language_models.weights_missing(config, models_needed(config))
 
 
 # --- Tables for the claim ---------------------------------------------------------------------------
@@ -753,7 +701,7 @@ def tables(results) -> dict[str, pd.DataFrame]:
     matched_<arm>, seed, of the stated confidence), models_log (the same, the log of the policies' training).
     """
     config = results.config
-    if "models" not in config["evidence"]:
+    if not wanted(STEPS, config):
         return {}
     models = config["models"]
     found = {}

@@ -576,8 +576,6 @@ def world(results) -> dict[str, pd.DataFrame]:
 
 # --- Pretrained models and real raters --------------------------------------------------------------
 
-MODELS_FROM = annotation_models
-
 
 def models(results) -> dict[str, pd.DataFrame]:
     """What pretrained models and real raters showed; empty at a scale that asks for none."""

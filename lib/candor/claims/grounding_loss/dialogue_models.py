@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import gc
 import shutil
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ from candor.claims.grounding_loss import dialogues, labeller
 from candor.core import runtime
 from candor.core.errors import CandorError
 from candor.core.settings import Config
-from candor.core.step import Context, Step
+from candor.core.step import Context, Step, wanted
 from candor.language_models import run as language_models
 from candor.language_models import work
 from candor.language_models.work import Work, amount
@@ -388,106 +389,62 @@ _LABELLING = ("dialogues", "labeller", "dialogue_data", "eval_batch", "eval_seed
 _WRITING = (*_LABELLING, "engine")
 
 
+def _wants(models: Config, step: Step) -> bool:
+    _, setting, _ = step.key.split("/")
+    own = models["chat"] is not None and step.options.get("arm") in ("sft", *models["chat_arms"])
+    return own if setting == "own" else setting in ("data", *models["lineages"])
+
+
+def _check(models: Config, step: Step) -> None:
+    if path := models["labeller"]["hand_labels"]:
+        labeller.hand_labels(path)
+
+
+def _spoken(models: Config, step: Step) -> list[tuple[str, str]]:
+    return [(name, "train") for name in models["dialogues"]["corpora"]]
+
+
+def _chatted(models: Config, step: Step) -> list[tuple[str, str]]:
+    return [("ultrafeedback", "train"), ("ultrachat", "train"), *(_spoken(models, step) if step.trains else ())]
+
+
 def _steps() -> dict[str, Step]:
+    step = partial(Step, seeds="eval_seed", asked=_wants, data=_spoken)
+    written = partial(step, make=f"{_HERE}:evaluate", work=_writes)
     found = [
-        Step(
+        step(
             f"{WORLD}/data/eval_questions",
             f"{_HERE}:questions",
             settings=("dialogue_data",),
-            seeds="eval_seed",
             work=work.nothing,
+            data=_chatted,
         ),
-        Step(f"{WORLD}/data/eval_human", f"{_HERE}:human", settings=_LABELLING, seeds="eval_seed", work=_labels_people),
+        step(f"{WORLD}/data/eval_human", f"{_HERE}:human", settings=_LABELLING, work=_labels_people, check=_check),
     ]
     for lineage, stages in LINEAGES.items():
         for stage in stages:
-            found.append(
-                Step(
-                    f"{WORLD}/{lineage}/eval_{stage}",
-                    f"{_HERE}:evaluate",
-                    options={"arm": stage, "model": f"{lineage}_{stage}"},
-                    settings=(*_WRITING, "lineage_ids"),
-                    seeds="eval_seed",
-                    work=_writes,
-                )
-            )
+            options, reads = {"arm": stage, "model": f"{lineage}_{stage}"}, (*_WRITING, "lineage_ids")
+            found.append(written(f"{WORLD}/{lineage}/eval_{stage}", options=options, settings=reads))
     for arm in ("sft", *ARMS):
         key = f"{WORLD}/own/{arm}"
-        found.append(
-            Step(
+        own = {"options": {"arm": arm}, "seeds": "chat_seeds"}
+        found += [
+            step(
                 key,
                 f"{_HERE}:train",
                 needs=() if arm == "sft" else (f"{WORLD}/own/sft",),
-                options={"arm": arm},
                 settings=("dialogues", "dialogue_data", "eval_batch", "eval_seed", "chat"),
-                seeds="chat_seeds",
                 trains=True,
                 work=_trains,
-            )
-        )
-        found.append(
-            Step(
-                f"{WORLD}/own/eval_{arm}",
-                f"{_HERE}:evaluate",
-                needs=(key,),
-                options={"arm": arm},
-                settings=_WRITING,
-                seeds="chat_seeds",
-                work=_writes,
-            )
-        )
+                data=_chatted,
+                **own,
+            ),
+            written(f"{WORLD}/own/eval_{arm}", needs=(key,), settings=_WRITING, **own),
+        ]
     return {step.key: step for step in found}
 
 
 STEPS = _steps()
-
-
-def wanted(config: Config, arms: Collection[str] | None = None) -> list[str]:
-    """Keys of the steps that a scale asks for, of these arms and stages only (None: of all), the data first."""
-    if "models" not in config["evidence"]:
-        return []
-    models = config["models"]
-    keys = [("questions", f"{WORLD}/data/eval_questions"), ("human", f"{WORLD}/data/eval_human")]
-    keys += [(stage, f"{WORLD}/{name}/eval_{stage}") for name in models["lineages"] for stage in LINEAGES[name]]
-    if models["chat"] is not None:
-        for arm in ("sft", *models["chat_arms"]):
-            keys += [(arm, f"{WORLD}/own/{part}") for part in (arm, f"eval_{arm}")]
-    return [key for arm, key in keys if arms is None or arm in arms]
-
-
-# --- What has to be there ---------------------------------------------------------------------------
-
-
-def data_needed(config: Config) -> list[str]:
-    """Names of the data sets that the scale's steps read."""
-    return ["ultrafeedback", "ultrachat", *config["models"]["dialogues"]["corpora"]] if wanted(config) else []
-
-
-def models_needed(config: Config) -> list[str]:
-    """Model ids (or folders) that the scale's steps load."""
-    if not wanted(config):
-        return []
-    models = config["models"]
-    ids = [models["lineage_ids"][f"{name}_{stage}"] for name in models["lineages"] for stage in LINEAGES[name]]
-    ids += [models["chat"]["policy"]] if models["chat"] is not None else []
-    ids += [models["labeller"]["model"]] if models["labeller"]["model"] else []
-    return list(dict.fromkeys(ids))
-
-
-def requirements(config: Config) -> list[str]:
-    """What a scale with these steps still lacks here, a sentence each with the way to get it; empty if nothing."""
-    lacks = []
-    if models_needed(config):
-        lacks += language_models.engine_missing(config)
-    absent = [name for name in data_needed(config) if dialogues.missing(name)]
-    lacks += language_models.data_missing(config, absent)
-    lacks += language_models.weights_missing(config, models_needed(config))
-    if wanted(config) and (path := config["models"]["labeller"]["hand_labels"]):
-        try:
-            labeller.hand_labels(path)
-        except CandorError as error:
-            lacks.append(str(error))
-    return lacks
 
 
 # --- Tables for the claims --------------------------------------------------------------------------
@@ -503,7 +460,7 @@ def tables(results) -> dict[str, pd.DataFrame]:
     models_agreement: the labellers against hand labels; models_strategies: ESConv's own labels.
     """
     config = results.config
-    if "models" not in config["evidence"]:
+    if not wanted(STEPS, config):
         return {}
     models = config["models"]
 

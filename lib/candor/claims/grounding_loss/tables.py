@@ -617,9 +617,6 @@ def world(results) -> dict[str, pd.DataFrame]:
     return {name: table for name, table in tables.items() if len(table)}
 
 
-MODELS_FROM = dialogue_models
-
-
 def models(results) -> dict[str, pd.DataFrame]:
     """What pretrained models did; empty at a scale that asks for none."""
     return dialogue_models.tables(results)

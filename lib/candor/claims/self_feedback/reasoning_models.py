@@ -31,9 +31,8 @@ from candor.claims.self_feedback import self_confidence as own
 from candor.core import runtime
 from candor.core.errors import CandorError
 from candor.core.settings import Config
-from candor.core.step import Context, Step
-from candor.language_models import run as language_models
-from candor.language_models import sets, work
+from candor.core.step import Context, Step, wanted
+from candor.language_models import work
 from candor.language_models.work import Amount, Work, amount
 from candor.measure import calibration, intervals, spans
 
@@ -627,12 +626,13 @@ def _of_cell(cell: str) -> list[Step]:
         arm = name.removeprefix("judge_")
         places = tuple(f"{at}/{need}" for need in needs)
         about = f"{at}/{name}", f"{_HERE}:{make}", places, {"arm": arm}
-        return Step(*about, settings=_READS, seeds=seeds, trains=True, work=works)
+        return Step(*about, settings=_READS, seeds=seeds, trains=True, work=works, data=_trained)
 
     tested = (*_READS, "eval_seed")
+    evaluated = partial(Step, settings=tested, seeds=seeds, asked=_wants, work=_observes, data=_tested)
     found = [
-        Step(f"{at}/eval_base", f"{_HERE}:base", settings=(*tested, "resamples"), seeds="eval_seed", work=_observes),
-        Step(f"{at}/labels", f"{_HERE}:labels", settings=_READS, seeds=seeds, work=_writes),
+        evaluated(f"{at}/eval_base", f"{_HERE}:base", settings=(*tested, "resamples"), seeds="eval_seed"),
+        Step(f"{at}/labels", f"{_HERE}:labels", settings=_READS, seeds=seeds, work=_writes, data=_trained),
         trained("judge_rlsf", "judge", _judges, "labels"),
         trained("judge_shuffled", "judge", _judges, "labels"),
         trained("rlsf", "train", _trains, "labels", "judge_rlsf"),
@@ -640,66 +640,28 @@ def _of_cell(cell: str) -> list[Step]:
         trained("dpo", "prefer", _prefers, "labels"),
         trained("rlhf", "train", _trains, "labels", "rlsf"),
     ]
-    evaluated = partial(Step, make=f"{_HERE}:evaluate", settings=tested, seeds=seeds, work=_observes)
-    return found + [evaluated(f"{at}/eval_{arm}", needs=(f"{at}/{arm}",), options={"arm": arm}) for arm in ARMS]
+    return found + [
+        evaluated(f"{at}/eval_{arm}", f"{_HERE}:evaluate", needs=(f"{at}/{arm}",), options={"arm": arm}) for arm in ARMS
+    ]
 
 
-STEPS = {step.key: step for cell in CELLS for step in _of_cell(cell)}
+def _wants(models: Config, step: Step) -> bool:
+    cell, chosen = step.key.split("/")[1], ("base", *models["reasoning_arms"])
+    return cell in models["reasoning_cells"] and step.options.get("arm", "base") in chosen
 
 
-def wanted(config: Config, arms: Collection[str] | None = None) -> list[str]:
-    """Keys of the steps that a scale asks for, of these arms only (None: of all), inference first."""
-    if "models" not in config["evidence"]:
-        return []
-    chosen = [arm for arm in ARMS if arm in config["models"]["reasoning_arms"]]
-    keys = [("base", f"{WORLD}/{cell}/eval_base") for cell in config["models"]["reasoning_cells"]]
-    for cell in config["models"]["reasoning_cells"]:
-        needed = [f"{WORLD}/{cell}/{arm}" for arm in chosen]
-        before = dict.fromkeys(need for key in needed for need in _needs(key))
-        keys += [(None, key) for key in before if key not in needed]
-        keys += [(arm, f"{WORLD}/{cell}/{name}") for arm in chosen for name in (arm, f"eval_{arm}")]
-    return [key for arm, key in keys if arms is None or arm is None or arm in arms]
+def _tested(models: Config, step: Step) -> list[tuple[str, str]]:
+    return [reasoning.files(CELLS[step.key.split("/")[1]][1])[1]]
 
 
-def _needs(key: str) -> list[str]:
-    """What a step needs, all the way down, first things first."""
-    return [found for need in STEPS[key].needs for found in (*_needs(need), need)]
+def _trained(models: Config, step: Step) -> list[tuple[str, str]]:
+    asked = [("reward_bench", "test")] if "judge" in step.key.split("/")[2] else []
+    return [reasoning.files(CELLS[step.key.split("/")[1]][1])[0], *asked]
 
 
-# --- What has to be there ---------------------------------------------------------------------------
-
-
-def data_needed(config: Config) -> list[tuple[str, str]]:
-    """Names and splits of the files that the scale's steps read."""
-    if not wanted(config):
-        return []
-    chosen = [CELLS[cell][1] for cell in config["models"]["reasoning_cells"]]
-    trains = bool(config["models"]["reasoning_arms"])
-    places = [place for name in chosen for place in reasoning.files(name) if trains or place[1] == "test"]
-    return list(dict.fromkeys([*places, *([("reward_bench", "test")] if trains else [])]))
-
-
-def models_needed(config: Config) -> list[str]:
-    """Model ids (or folders) that the scale's steps load."""
-    if not wanted(config):
-        return []
-    models = config["models"]
-    ids = [models["reasoning_ids"][CELLS[cell][0]] for cell in models["reasoning_cells"]]
-    ids += [models["reasoning"]["public_judge"]] if "rlhf" in models["reasoning_arms"] else []
-    return list(dict.fromkeys(ids))
-
-
-def requirements(config: Config) -> list[str]:
-    """What a scale with these steps still lacks here, a sentence each with the way to get it; empty if nothing."""
-    if not wanted(config):
-        return []
-    lacks = language_models.engine_missing(config)
-    absent = dict.fromkeys(name for name, split in data_needed(config) if sets.missing(name, split))
-    return (
-        lacks
-        + language_models.data_missing(config, absent)
-        + language_models.weights_missing(config, models_needed(config))
-    )
+_EVERY = [step for cell in CELLS for step in _of_cell(cell)]
+# What needs no training comes first: whether confidence ranks at all is the first question.
+STEPS = {step.key: step for step in sorted(_EVERY, key=lambda step: not step.key.endswith("eval_base"))}
 
 
 # --- Tables for the claim ---------------------------------------------------------------------------
@@ -716,7 +678,7 @@ def models(results) -> dict[str, pd.DataFrame]:
     cell, arm, seed).
     """
     config = results.config
-    if not wanted(config):
+    if not wanted(STEPS, config):
         return {}
     chosen, arms = config["models"]["reasoning_cells"], list(config["models"]["reasoning_arms"])
     seeds, tokens = config["models"]["reasoning_seeds"], config["models"]["reasoning"]["tokens"]

@@ -316,8 +316,6 @@ def world(results) -> dict[str, pd.DataFrame]:
 
 # --- Pretrained models ----------------------------------------------------------------------------
 
-MODELS_FROM = reasoning_models
-
 
 def models(results) -> dict[str, pd.DataFrame]:
     """What pretrained models did; empty at a scale that asks for none."""

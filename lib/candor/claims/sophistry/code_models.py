@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,9 +29,9 @@ from candor.claims.sophistry.sandbox import Pool, check
 from candor.core import runtime
 from candor.core.errors import CandorError
 from candor.core.settings import Config
-from candor.core.step import Context, Step
+from candor.core.step import Context, Step, wanted
 from candor.language_models import run as language_models
-from candor.language_models import sets, work
+from candor.language_models import work
 from candor.language_models.work import Work, amount
 
 WORLD = "apps"
@@ -541,12 +541,22 @@ _HERE = "candor.claims.sophistry.code_models"
 _SETTINGS = ("code", "program_data", "sandbox", "engine", "eval_batch", "eval_seed")
 
 
+def _wants(models: Config, step: Step) -> bool:
+    return models["code"] is not None and step.options["arm"] in ("base", *models["code_arms"])
+
+
+def _reads(models: Config, step: Step) -> list[tuple[str, str]]:
+    return [("apps", "train"), *((name, "test") for name in models["code"]["eval_sets"])]
+
+
+def _check(models: Config, step: Step) -> None:
+    check(models["sandbox"])
+
+
 def _steps() -> dict[str, Step]:
     data, first, ready = f"{WORLD}/data/problems", f"{WORLD}/policy/base", f"{WORLD}/policy/setup"
-    alone, step = (
-        ("code", "program_data", "sandbox", "eval_seed"),
-        partial(Step, settings=_SETTINGS, seeds="code_seeds"),
-    )
+    alone = ("code", "program_data", "sandbox", "eval_seed")
+    step = partial(Step, settings=_SETTINGS, seeds="code_seeds", data=_reads, check=_check)
     found = [
         step(data, f"{_HERE}:problems", settings=alone, work=work.nothing),
         step(first, f"{_HERE}:base", needs=(data,), trains=True, work=_learns_solutions),
@@ -574,6 +584,7 @@ def _steps() -> dict[str, Step]:
                 f"{_HERE}:evaluate",
                 needs=(data, ready, *model, *compared),
                 options={"arm": arm},
+                asked=_wants,
                 work=_writes,
             )
         )
@@ -581,50 +592,6 @@ def _steps() -> dict[str, Step]:
 
 
 STEPS = _steps()
-
-
-def wanted(config: Config, arms: Collection[str] | None = None) -> list[str]:
-    """Keys of the steps that a scale asks for, of these arms only (None: of all)."""
-    models = config["models"]
-    if "models" not in config["evidence"] or models["code"] is None:
-        return []
-    keys = [(None, f"{WORLD}/data/problems"), *((None, f"{WORLD}/policy/{n}") for n in ("base", "setup", "eval_base"))]
-    for arm in models["code_arms"]:
-        keys += [(arm, f"{WORLD}/policy/{part}") for part in ((arm,) if arm in TRAINED else ()) + (f"eval_{arm}",)]
-    return [key for arm, key in keys if arms is None or arm is None or arm in arms]
-
-
-# --- What has to be there ---------------------------------------------------------------------------
-
-
-def data_needed(config: Config) -> list[tuple[str, str]]:
-    """Data sets and splits that the scale's steps read."""
-    if not wanted(config):
-        return []
-    return list(dict.fromkeys([("apps", "train"), *((name, "test") for name in config["models"]["code"]["eval_sets"])]))
-
-
-def models_needed(config: Config) -> list[str]:
-    """Model ids (or folders) that the scale's steps load."""
-    if not wanted(config):
-        return []
-    code = config["models"]["code"]
-    return [code["policy"], *([code["judge"]] if code["judge"] else [])]
-
-
-def requirements(config: Config) -> list[str]:
-    """What a scale with these steps still lacks here, a sentence each with the way to get it; empty if nothing."""
-    if not wanted(config):
-        return []
-    lacks = language_models.engine_missing(config)
-    absent = dict.fromkeys(name for name, split in data_needed(config) if sets.missing(name, split))
-    lacks += language_models.data_missing(config, absent)
-    lacks += language_models.weights_missing(config, models_needed(config))
-    try:
-        check(config["models"]["sandbox"])
-    except CandorError as error:
-        lacks.append(str(error))
-    return lacks
 
 
 # --- Tables for the claims --------------------------------------------------------------------------
@@ -641,8 +608,7 @@ def models(results) -> dict[str, pd.DataFrame]:
     models_code_difficulty: by dataset and difficulty, n, approval, correctness, fpr, pass_rate.
     """
     config = results.config
-    keys = wanted(config)
-    if not keys:
+    if not wanted(STEPS, config):
         return {}
     arms = ["base", *config["models"]["code_arms"]]
     trained = [arm for arm in arms if arm in TRAINED]

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 
@@ -25,9 +25,9 @@ import pandas as pd
 from candor.claims.sophistry import code_reader, crossed, stories
 from candor.core.errors import CandorError
 from candor.core.settings import Config
-from candor.core.step import Context, Step
+from candor.core.step import Context, Step, wanted
 from candor.language_models import run as language_models
-from candor.language_models import sets, work
+from candor.language_models import work
 from candor.language_models.work import Amount, Work, amount
 
 WORLD = "quality"
@@ -324,16 +324,26 @@ _HERE = "candor.claims.sophistry.story_models"
 _SETTINGS = ("stories", "story_data", "engine", "eval_batch", "eval_seed")
 
 
+def _arms(cell: str) -> tuple[str, ...]:
+    return ARMS if cell != stories.ORACLE else ARMS[:1]
+
+
+def _wants(models: Config, step: Step) -> bool:
+    return models["stories"] is not None and step.key.split("/")[1] in models["story_cells"]
+
+
 def _steps() -> dict[str, Step]:
     ready = f"{WORLD}/data/reward"
-    step = partial(Step, settings=_SETTINGS, seeds="story_seeds")
+    files = [("quality", "train"), ("quality", "test")]
+    step = partial(Step, settings=_SETTINGS, seeds="story_seeds", data=lambda models, step: files)
     found = [step(ready, f"{_HERE}:reward", trains=True, work=_judges)]
     for view in VIEWS:
         options = {"arm": "base", "view": view}
         key = f"{WORLD}/{view}/eval_base"
-        found.append(step(key, f"{_HERE}:evaluate", needs=(ready,), options=options, work=_argues))
+        always = {"asked": lambda models, step: models["stories"] is not None}
+        found.append(step(key, f"{_HERE}:evaluate", needs=(ready,), options=options, work=_argues, **always))
     for cell in (*stories.CELLS, stories.ORACLE):
-        for arm in ARMS if cell != stories.ORACLE else ARMS[:1]:
+        for arm in _arms(cell):
             key, view = f"{WORLD}/{cell}/{arm}", cell.split("_")[0]
             found += [
                 step(
@@ -350,6 +360,7 @@ def _steps() -> dict[str, Step]:
                     f"{_HERE}:evaluate",
                     needs=(ready, key, f"{WORLD}/{view}/eval_base"),
                     options={"arm": arm, "view": view},
+                    asked=_wants,
                     work=_argues,
                 ),
             ]
@@ -357,43 +368,6 @@ def _steps() -> dict[str, Step]:
 
 
 STEPS = _steps()
-
-
-def _arms(cell: str) -> tuple[str, ...]:
-    return ARMS if cell != stories.ORACLE else ARMS[:1]
-
-
-def wanted(config: Config, arms: Collection[str] | None = None) -> list[str]:
-    """Keys of the steps that a scale asks for, of these cells only (None: of all)."""
-    models = config["models"]
-    if "models" not in config["evidence"] or models["stories"] is None:
-        return []
-    cells = [cell for cell in models["story_cells"] if arms is None or cell in arms]
-    keys = [f"{WORLD}/data/reward", *(f"{WORLD}/{view}/eval_base" for view in VIEWS)]
-    return keys + [f"{WORLD}/{cell}/{part}" for cell in cells for arm in _arms(cell) for part in (arm, f"eval_{arm}")]
-
-
-# --- What has to be there ---------------------------------------------------------------------------
-
-
-def data_needed(config: Config) -> list[tuple[str, str]]:
-    """Data sets and splits that the scale's steps read."""
-    return [("quality", "train"), ("quality", "test")] if wanted(config) else []
-
-
-def models_needed(config: Config) -> list[str]:
-    """Model ids (or folders) that the scale's steps load."""
-    chosen = config["models"]["stories"]
-    return [chosen["policy"], chosen["evaluator"]] if wanted(config) else []
-
-
-def requirements(config: Config) -> list[str]:
-    """What a scale with these steps still lacks here, a sentence each with the way to get it; empty if nothing."""
-    if not wanted(config):
-        return []
-    absent = dict.fromkeys(name for name, split in data_needed(config) if sets.missing(name, split))
-    lacks = language_models.engine_missing(config) + language_models.data_missing(config, absent)
-    return lacks + language_models.weights_missing(config, models_needed(config))
 
 
 # --- Tables for the claims --------------------------------------------------------------------------
@@ -411,7 +385,7 @@ def models(results) -> dict[str, pd.DataFrame]:
     tables of the reward step. models_stories_log: setting, arm, seed and what the trainer logs.
     """
     config = results.config
-    if not wanted(config):
+    if not wanted(STEPS, config):
         return {}
     places = [*((view, ["base"]) for view in VIEWS), *((c, list(_arms(c))) for c in config["models"]["story_cells"])]
 
