@@ -7,7 +7,7 @@ was given by a little, so that models differ from their start and from one anoth
 
 import importlib
 import json
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -124,6 +124,13 @@ class Steps:
             return found
 
         self.patch.setattr(module, name, noted)
+
+    def samplers(self, make) -> None:
+        """Policies that write are made up by `make(place)`, and noted as `of_step`; judges are None."""
+        from candor.language_models import generation
+
+        self.patch.setattr(generation, "loaded", lambda *args: nullcontext())
+        self.spy(generation, "of_step", lambda context, place, batch=None: nullcontext(make(place)))
 
     def _shift(self, model) -> None:
         import torch

@@ -7,16 +7,20 @@ with a model: everything is read from this machine (`python -m candor fetch mode
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import math
+import shutil
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from candor.core import runtime
 from candor.core.errors import CandorError
+from candor.core.step import Context
 from candor.language_models.text import tags
 
 BATCH = 32  # texts together where the memory of a card does not say it
@@ -98,6 +102,44 @@ def tokenizer_of(place: str | Path):
     return tokenizer
 
 
+def free() -> None:
+    """Gives the memory of models that nothing names any more back to the GPU."""
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+@contextmanager
+def loaded(place: str | Path, batch: int | None, engine: str = "transformers", scratch: Path | None = None):
+    """A sampler of a model, whose memory is free for the next one when the block ends, whoever still names the sampler.
+
+    `engine`: "vllm" for its own, which takes whole models: adapters are merged in a folder below `scratch`.
+    """
+    merged = scratch / "merged" if scratch else None
+    if engine == "vllm" and merged and (Path(place) / "adapter_config.json").exists():
+        model, tokenizer = load(place)
+        model.save_pretrained(merged)
+        tokenizer.save_pretrained(merged)
+        place = merged
+        del model
+    free()
+    sampler = VllmSampler(place, tokenizer_of(place)) if engine == "vllm" else Sampler(*load(place), batch)
+    try:
+        yield sampler
+    finally:
+        sampler.close()
+        free()
+        if merged:
+            shutil.rmtree(merged, ignore_errors=True)
+
+
+def of_step(context: Context, place: str | Path, batch: int | None = None):
+    """`loaded` for a step that samples from a policy: by the engine of its settings."""
+    settings = context.settings
+    return loaded(place, batch or settings["eval_batch"], settings["engine"], context.folder)
+
+
 # --- Batches that fit -------------------------------------------------------------------------------
 
 
@@ -165,6 +207,10 @@ class Sampler:
 
     def __init__(self, model, tokenizer, batch: int | None = BATCH):
         self.model, self.tokenizer, self.batch = model, tokenizer, batch
+
+    def close(self) -> None:
+        """Forgets the model."""
+        self.model = None
 
     def __call__(self, prompts: Sequence[str], tokens: int, temperature: float = 0.0, seed: int = 42) -> list[str]:
         """One continuation of at most `tokens` tokens for each prompt; temperature 0 is greedy."""
@@ -252,6 +298,13 @@ class VllmSampler(Sampler):
         vllm = vllm_module()
         self.vllm, self.tokenizer = vllm, tokenizer
         self.engine = vllm.LLM(model=str(place), dtype="bfloat16", gpu_memory_utilization=0.85, seed=42)
+
+    def close(self) -> None:
+        """Ends the engine, which has a process of its own, and what vLLM keeps of it in this one."""
+        if core := getattr(self.engine.llm_engine, "engine_core", None):
+            core.shutdown()
+        self.engine = None
+        self.vllm.distributed.cleanup_dist_env_and_memory()
 
     def write(self, prompts, tokens, temperature=0.0, seed=42, top_p=1.0):
         # A seed of its own for each place: with one for all, a prompt that is asked twice would be answered alike.

@@ -11,10 +11,8 @@ the stated confidence of a greedy completion is a `q_mode`.
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Collection, Iterable, Mapping
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -95,26 +93,23 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     else:
         name = CLASSIFIED.get(options["model"], options["model"])
         place = settings["policy"] if name == "policy" else settings["ids"][name]
-    sampler, tokenizer = _sampler(place, context)
     asked, votes = {}, pd.DataFrame()
-    for i, name in enumerate(settings["eval_sets"]):
-        questions = sets.prompts(
-            name, "test", settings["eval_seed"], settings["eval_questions"], form=options["form"], tokenizer=tokenizer
-        )
-        asked[name] = (questions, ask(sampler, questions, settings["eval_tokens"], options["form"]))
-        if i == 0 and options.get("voting") and settings["voting_questions"]:
-            few = questions.select(range(min(settings["voting_questions"], len(questions))))
-            votes = vote(sampler, few, settings["voting_samples"], settings["eval_tokens"], settings["eval_seed"])
-        context.progress(i + 1, len(settings["eval_sets"]))
-    del sampler
-    shutil.rmtree(context.folder / "merged", ignore_errors=True)
+    with generation.of_step(context, place) as sampler:
+        for i, name in enumerate(settings["eval_sets"]):
+            about = {"form": options["form"], "tokenizer": sampler.tokenizer}
+            questions = sets.prompts(name, "test", settings["eval_seed"], settings["eval_questions"], **about)
+            asked[name] = (questions, ask(sampler, questions, settings["eval_tokens"], options["form"]))
+            if i == 0 and options.get("voting") and settings["voting_questions"]:
+                few = questions.select(range(min(settings["voting_questions"], len(questions))))
+                votes = vote(sampler, few, settings["voting_samples"], settings["eval_tokens"], settings["eval_seed"])
+            context.progress(i + 1, len(settings["eval_sets"]))
     if options.get("model") in CLASSIFIED:
         classify(settings["ids"][options["model"]], asked)
     judged = [name for name in asked if sets.SETS[name].judged] if settings["judge"] else []
     if judged:
-        judge = generation.Sampler(*generation.load(settings["judge"]), settings["eval_batch"])
-        for name in judged:
-            asked[name] = asked[name][0], judged_items(judge, *asked[name])
+        with generation.loaded(settings["judge"], settings["eval_batch"]) as judge:
+            for name in judged:
+                asked[name] = asked[name][0], judged_items(judge, *asked[name])
     items = pd.concat([part.drop(columns=["said", "text"]).assign(dataset=name) for name, (_, part) in asked.items()])
     tables = {
         "summary": pd.DataFrame(
@@ -129,22 +124,6 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
         "items": items.reset_index(drop=True),
     }
     return tables | ({"voting": votes} if len(votes) else {})
-
-
-def _sampler(place: str | Path, context: Context):
-    from candor.language_models import generation
-
-    if context.settings["engine"] != "vllm":
-        model, tokenizer = generation.load(place)
-        return generation.Sampler(model, tokenizer, context.settings["eval_batch"]), tokenizer
-    if (Path(place) / "adapter_config.json").exists():
-        model, tokenizer = generation.load(place)
-        place = context.folder / "merged"
-        model.save_pretrained(place)
-        tokenizer.save_pretrained(place)
-        del model
-    tokenizer = generation.tokenizer_of(place)
-    return generation.VllmSampler(place, tokenizer), tokenizer
 
 
 def force_cues(sampler, prompts: list[str], completions: list[str]) -> list[str]:
@@ -237,6 +216,7 @@ def classify(place: str, asked: dict) -> None:
 
     from candor.language_models import generation
 
+    generation.free()
     model, tokenizer = generation.load(place, "AutoModelForSequenceClassification")
     for questions, items in asked.values():
         q = []
@@ -267,11 +247,7 @@ def judge_answers(judge, problems: Iterable[str], accepted: Iterable, said: Iter
     prompts = []
     for problem, gold, answer in zip(problems, accepted, said):
         user = f"Question: {problem}\nAccepted answers: {'; '.join(gold)}\nAnswer given: {answer or 'none'}"
-        messages = [{"role": "system", "content": instruction}, {"role": "user", "content": user}]
-        if getattr(judge.tokenizer, "chat_template", None):
-            prompts.append(judge.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        else:
-            prompts.append(f"{instruction}\n\n{user}\nReply: ")
+        prompts.append(text.prompt(judge.tokenizer, instruction, user, "\nReply: "))
     found = [re.search(r"\b(?:yes|no)\b", reply.lower()) for reply in judge(prompts, 20)]
     return [match and match[0] == "yes" for match in found]
 

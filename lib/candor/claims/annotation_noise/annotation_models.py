@@ -14,10 +14,8 @@ the three types by construction: they show what such labels do to a language mod
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -28,7 +26,6 @@ from candor.core import runtime
 from candor.core.errors import CandorError
 from candor.core.settings import ROOT, Config
 from candor.core.step import Context, Step, wanted
-from candor.language_models import run as language_models
 from candor.language_models import sets, text, work
 from candor.language_models.work import Amount, Work, amount
 from candor.measure import calibration as cal
@@ -263,10 +260,7 @@ def questions_of(settings: Mapping, part: str, tokenizer) -> pd.DataFrame:
 
 
 def _prompt(problem: str, tokenizer) -> str:
-    if getattr(tokenizer, "chat_template", None):
-        messages = [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": problem}]
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    return f"{INSTRUCTION}\n\nQuestion: {problem}\n"
+    return text.prompt(tokenizer, INSTRUCTION, problem, plain=f"{INSTRUCTION}\n\nQuestion: {problem}\n")
 
 
 def answers_to(sampler, questions: pd.DataFrame, tokens: int, seed: int) -> pd.DataFrame:
@@ -297,18 +291,19 @@ def collect_pairs(context: Context) -> dict[str, pd.DataFrame]:
     unreadable, discarded (pairs of equal confidence), pairs, same_answer, exactly_one_right), shares (type, share,
     true).
     """
+    from candor.language_models import generation
     from candor.train import models
 
     models.quiet()
     settings, seed = context.settings, context.seed
     policy = settings["annotation_policy"]
-    sampler, tokenizer = _sampler(policy["model"], context)
-    questions = questions_of(settings, "train", tokenizer)
     drawn = []
-    for k in range(policy["samples"]):
-        drawn.append(answers_to(sampler, questions, policy["tokens"], 1000 * seed + k))
-        context.progress(k + 1, policy["samples"])
-    held = answers_to(sampler, questions_of(settings, "eval", tokenizer), policy["tokens"], 1000 * seed + 999)
+    with generation.of_step(context, policy["model"], policy["batch"]) as sampler:
+        questions, others = (questions_of(settings, part, sampler.tokenizer) for part in ("train", "eval"))
+        for k in range(policy["samples"]):
+            drawn.append(answers_to(sampler, questions, policy["tokens"], 1000 * seed + k))
+            context.progress(k + 1, policy["samples"])
+        held = answers_to(sampler, others, policy["tokens"], 1000 * seed + 999)
     both = [one.merge(other, on="question", suffixes=("_a", "_b")) for one, other in zip(drawn[::2], drawn[1::2])]
     made = pd.concat(both, ignore_index=True)
     whole = made[made["well_formed_a"] & made["well_formed_b"]]
@@ -496,19 +491,20 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     win_genuine (against the other policy's own draw; malformed on either side left out), kl (nats a completion, of the
     last tenth of the training; 0 before it)), items (columns of `answers_to` without what was said), reliability.
     """
+    from candor.language_models import generation
     from candor.train import models
 
     models.quiet()
     settings, arm, seed = context.settings, context.step.options["arm"], context.seed
     policy = settings["annotation_policy"]
-    sampler, tokenizer = _sampler(context.need(arm).model if arm != "base" else policy["model"], context)
-    questions = questions_of(settings, "eval", tokenizer)
-    own = answers_to(sampler, questions, policy["tokens"], 1000 * seed + 997)
-    if arm == "base":
-        rival, kl = answers_to(sampler, questions, policy["tokens"], 1000 * seed + 998), 0.0
-    else:
-        rival, kl = context.need("eval_base").table("rival"), last_kl(context.need(arm).table("log"))
-    shutil.rmtree(context.folder / "merged", ignore_errors=True)
+    place = context.need(arm).model if arm != "base" else policy["model"]
+    with generation.of_step(context, place, policy["batch"]) as sampler:
+        questions = questions_of(settings, "eval", sampler.tokenizer)
+        own = answers_to(sampler, questions, policy["tokens"], 1000 * seed + 997)
+        if arm == "base":
+            rival, kl = answers_to(sampler, questions, policy["tokens"], 1000 * seed + 998), 0.0
+        else:
+            rival, kl = context.need("eval_base").table("rival"), last_kl(context.need(arm).table("log"))
     q, correct = _read(own)
     found = {"summary": pd.DataFrame([summary(own, rival) | {"kl": kl}]), "items": own.drop(columns="said")}
     found |= {"reliability": cal.reliability_table(q, correct)} if len(q) else {}
@@ -550,12 +546,6 @@ def summary(own: pd.DataFrame, rival: pd.DataFrame, setting: str = "main") -> di
 def last_kl(log: pd.DataFrame) -> float:
     """Mean KL of a completion over the last tenth of the log."""
     return float(log["kl"].tail(max(1, len(log) // 10)).mean())
-
-
-def _sampler(place: str | Path, context: Context):
-    sampler, tokenizer = language_models._sampler(place, context)
-    sampler.batch = context.settings["annotation_policy"]["batch"]
-    return sampler, tokenizer
 
 
 # --- What a step asks of its models -----------------------------------------------------------------

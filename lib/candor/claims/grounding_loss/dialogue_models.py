@@ -13,9 +13,8 @@ labelled by the same call. Their GPT models of 2023 cannot be replayed; open mod
 
 from __future__ import annotations
 
-import gc
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -26,7 +25,6 @@ from candor.core import runtime
 from candor.core.errors import CandorError
 from candor.core.settings import Config
 from candor.core.step import Context, Step, wanted
-from candor.language_models import run as language_models
 from candor.language_models import work
 from candor.language_models.work import Work, amount
 from candor.measure import clustered
@@ -87,16 +85,16 @@ def human(context: Context) -> dict[str, pd.DataFrame]:
 
     models.quiet()
     settings = context.settings
-    sampler = _labeller(settings)
     turns = turns_of(settings)
-    found = {"turns": _labelled(sampler, turns, _places(turns), [turn.message.text for turn in turns])}
+    found = {"turns": _labelled(settings, turns, _places(turns), [turn.message.text for turn in turns])}
     if "esconv" in settings["dialogues"]["corpora"]:
         share, n = dialogues.strategy_share(dialogues.raw_conversations("esconv"))
         row = {"corpus": "esconv", "strategy": "Question", "share": share, "n": n}
         found["strategies"] = pd.DataFrame([row])
     if path := settings["labeller"]["hand_labels"]:
         hand = labeller.hand_labels(path)
-        made = labeller.label_all(sampler, hand["history"].tolist(), hand["message"].tolist())
+        with _labeller(settings) as sampler:
+            made = labeller.label_all(sampler, hand["history"].tolist(), hand["message"].tolist())
         found["agreement"] = labeller.agreement(hand, made)
     return found
 
@@ -274,20 +272,18 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     Tables: turns (corpus, conversation, turn, sample, words, a column a labeller, malformed), messages (the same places
     with the model's text).
     """
+    from candor.language_models import generation
     from candor.train import models
 
     models.quiet()
     settings, options = context.settings, context.step.options
     place = context.need(options["arm"]).model if context.needs else settings["lineage_ids"][options["model"]]
     turns = turns_of(settings)
-    sampler, _ = language_models._sampler(place, context)
     chosen = settings["dialogues"]
-    messages = write(sampler, turns, chosen["tokens"], chosen["samples"], context.seed, context.progress)
-    del sampler
-    shutil.rmtree(context.folder / "merged", ignore_errors=True)
-    _free()
+    with generation.of_step(context, place) as sampler:
+        messages = write(sampler, turns, chosen["tokens"], chosen["samples"], context.seed, context.progress)
     repeated = [turn for turn in turns for _ in range(chosen["samples"])]
-    labelled = _labelled(_labeller(settings), repeated, messages.drop(columns="text"), messages["text"].tolist())
+    labelled = _labelled(settings, repeated, messages.drop(columns="text"), messages["text"].tolist())
     return {"turns": labelled, "messages": messages}
 
 
@@ -311,9 +307,10 @@ def _places(turns: Iterable[dialogues.Turn]) -> pd.DataFrame:
     return pd.DataFrame([(turn.corpus, turn.conversation, turn.turn) for turn in turns], columns=_AT)
 
 
-def _labelled(sampler, turns, places: pd.DataFrame, texts: list[str]) -> pd.DataFrame:
+def _labelled(settings: Mapping, turns, places: pd.DataFrame, texts: list[str]) -> pd.DataFrame:
     histories = [dialogues.transcript(turn.corpus, turn.history) for turn in turns]
-    labels = labeller.label_all(sampler, histories, texts)
+    with _labeller(settings) as sampler:
+        labels = labeller.label_all(sampler, histories, texts)
     return pd.concat([places, pd.Series(texts).str.split().str.len().rename("words"), labels], axis=1)
 
 
@@ -322,15 +319,7 @@ def _labeller(settings: Mapping):
     from candor.language_models import generation
 
     place = settings["labeller"]["model"]
-    return generation.Sampler(*generation.load(place), settings["eval_batch"]) if place else None
-
-
-def _free() -> None:
-    """Gives the memory of a model that is no longer named back to the GPU before the next is loaded."""
-    import torch
-
-    gc.collect()
-    torch.cuda.empty_cache()
+    return generation.loaded(place, settings["eval_batch"]) if place else nullcontext()
 
 
 # --- What a step asks of its models -----------------------------------------------------------------

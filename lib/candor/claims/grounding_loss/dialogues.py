@@ -22,6 +22,7 @@ import pandas as pd
 
 from candor.core.errors import CandorError
 from candor.language_models import sets
+from candor.language_models.text import in_turns
 
 # On the Hub: which of a source's splits make our one file `train`.
 HUB: dict[str, str] = {
@@ -199,25 +200,13 @@ def transcript(corpus: str, history: Iterable[Message]) -> str:
 def next_message_prompt(turn: Turn, tokenizer) -> str:
     """The text after which a model writes the expert's next message.
 
-    By the tokenizer's chat template, with the role as system line (in the first user message where a template refuses
-    or leaves out a system line, or allows no assistant to begin), otherwise as a transcript whose next line is the
-    expert's. It begins with the token that the tokenizer puts in front of texts, because `generation.Sampler` adds
-    none.
+    By the tokenizer's chat template, otherwise as a transcript whose next line is the expert's. It begins with the
+    token that the tokenizer puts in front of texts, because `generation.Sampler` adds none.
     """
     instruction, (expert, _) = ROLES[turn.corpus]
     if getattr(tokenizer, "chat_template", None):
-        from jinja2 import TemplateError
-
         said = [{"role": "assistant" if part.expert else "user", "content": part.text} for part in turn.history]
-        first, rest = (said[0]["content"], said[1:]) if said[0]["role"] == "user" else ("", said)
-        folded = [{"role": "user", "content": f"{instruction}\n\n{first}".strip()}, *rest]
-        options = {"tokenize": False, "add_generation_prompt": True}
-        try:
-            text = tokenizer.apply_chat_template([{"role": "system", "content": instruction}, *said], **options)
-        except TemplateError:
-            text = ""
-        if instruction not in text:
-            text = tokenizer.apply_chat_template(folded, **options)
+        text = in_turns(tokenizer, instruction, said)
     else:
         text = f"{instruction}\n\n{transcript(turn.corpus, turn.history)}{expert}:"
     return opening(tokenizer, text) + text

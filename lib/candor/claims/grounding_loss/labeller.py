@@ -18,6 +18,7 @@ import pandas as pd
 
 from candor.claims.grounding_loss.dialogues import asks, opening
 from candor.core.errors import CandorError
+from candor.language_models.text import prompt as asking
 
 LABELS = ("followup", "acknowledgement", "clarification", "none")
 TOKENS = 8  # a label has at most five in common vocabularies
@@ -81,11 +82,7 @@ def prompt(history: str, message: str, tokenizer, *, stock_rule: bool = False) -
     """The labeller's question about `message` after `history` (a transcript): the same for every origin."""
     instruction = INSTRUCTION + (STOCK_RULE if stock_rule else "") + REQUEST
     user = f"Conversation:\n{history.strip() or '(it begins)'}\n\nLast message: {' '.join(message.split())}"
-    if getattr(tokenizer, "chat_template", None):
-        messages = [{"role": "system", "content": instruction}, {"role": "user", "content": user}]
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    else:
-        text = f"{instruction}\n\n{user}\nLabel:"
+    text = asking(tokenizer, instruction, user, "\nLabel:")
     return opening(tokenizer, text) + text
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -30,7 +29,6 @@ from candor.core import runtime
 from candor.core.errors import CandorError
 from candor.core.settings import Config
 from candor.core.step import Context, Step, wanted
-from candor.language_models import run as language_models
 from candor.language_models import work
 from candor.language_models.work import Work, amount
 
@@ -169,46 +167,51 @@ def setup(context: Context) -> dict[str, pd.DataFrame]:
     tests: JSON of the tests that evaluators may write), fit (one row: the knobs, what they reach, `overlap`: share of
     bank tests that are rewarded, `corr_r_train` and `corr_r_star` with one evaluator's verdicts).
     """
+    from candor.language_models import generation
     from candor.train.models import quiet
 
     quiet()
-    settings, code = context.settings, context.settings["code"]
-    sandbox = Pool(settings["sandbox"])
+    settings, code, at = context.settings, context.settings["code"], ["dataset", "problem_id"]
+    sandbox, tokens, k = Pool(settings["sandbox"]), code["rl"]["max_completion_tokens"], code["samples"]
     rows, found = _read(context.need("problems").table("problems"), "rl", "fit", "eval")
-    sampler, _ = language_models._sampler(context.need("base").model, context)
-    tokens, k = code["rl"]["max_completion_tokens"], code["samples"]
-    rewards = []
-    for i, row in enumerate(rows.itertuples()):
-        if not i % 64:  # some at a time, so that the progress moves
-            some = found[i : i + 64]
-            drawn = sampler([p.prompt for p in some for _ in range(k)], tokens, 1.0, 1000 * context.seed + i)
-            judged = programs.verdicts(sandbox, drawn, [p.tests for p in some for _ in range(k)])
-            context.progress(i + len(some), len(found))
-        passed = np.array([[said == "pass" for said in own] for own in judged[i % 64 * k : (i % 64 + 1) * k]])
-        easy, hard = programs.easiest(passed), programs.hardest(passed)
-        rewards.append((row.dataset, row.problem_id, row.part, json.dumps(easy), json.dumps(hard)))
-    rewards = pd.DataFrame(rewards, columns=["dataset", "problem_id", "part", "easiest", "hardest"])
-    judged_parts = rows["part"].isin(["fit", "eval"])
+    fitted = np.flatnonzero(rows["part"] == "fit")
+    places = []
+    with generation.of_step(context, context.need("base").model) as sampler:
+        for i in range(0, len(found), 64):  # some at a time, so that the progress moves
+            some = [problem for problem in found[i : i + 64] for _ in range(k)]
+            drawn = sampler([p.prompt for p in some], tokens, 1.0, 1000 * context.seed + i)
+            passed = sandbox.map(lambda text, p: programs.passes(sandbox, text, p.tests), drawn, some)
+            own = [np.array(passed[j : j + k]) for j in range(0, len(passed), k)]
+            places += [(programs.easiest(samples), programs.hardest(samples)) for samples in own]
+            context.progress(len(places), len(found))
+        written = _write(sampler, [found[i] for i in fitted], tokens, context.seed)
+    names = ("easiest", "hardest")
+    rewards = rows[[*at, "part"]].assign(**{n: [json.dumps(p[j]) for p in places] for j, n in enumerate(names)})
     banks = []
-    for i, row in rows[judged_parts].iterrows():
+    for i in np.flatnonzero(rows["part"].isin(["fit", "eval"])):
         rng = np.random.default_rng([settings["eval_seed"], 2, i])
-        rewarded = [place for kind in ("easiest", "hardest") for place in json.loads(rewards.loc[i, kind])]
-        tests = code_reader.bank(sandbox, found[i], json.loads(row["solutions"]), rewarded, rng)
-        banks.append((row["dataset"], row["problem_id"], json.dumps(tests)))
-    bank = pd.DataFrame(banks, columns=["dataset", "problem_id", "tests"])
-    fit_rows = rows[rows["part"] == "fit"]
-    own = Setup(fit_rows, [found[i] for i in fit_rows.index], rewards, bank)
-    outputs = own.run(sandbox, own.write(sampler, tokens, context.seed), sampler.tokenizer)
-    rng = np.random.default_rng([context.seed, 5])
+        solutions = json.loads(rows["solutions"][i])
+        banks.append(json.dumps(code_reader.bank(sandbox, found[i], solutions, [*places[i][0], *places[i][1]], rng)))
+    bank = rows.loc[rows["part"].isin(["fit", "eval"]), at].assign(tests=banks).reset_index(drop=True)
+    own = Setup(rows.iloc[fitted], [found[i] for i in fitted], rewards, bank)
+    outputs = own.run(sandbox, written, sampler.tokenizer)
+    return {"rewards": rewards, "bank": bank, "fit": pd.DataFrame([_fit(outputs, code, context.seed, own.overlap())])}
+
+
+_REWARDS = {"r_train": "r_train", "r_star": "correct"}  # and their columns in what `Setup.run` says
+
+
+def _fit(outputs: pd.DataFrame, code: Mapping, seed: int, overlap: float) -> dict[str, float]:
+    """The evaluators' knobs, as `code_reader.fit`, and how one evaluator's verdicts go with the rewards."""
+    rng = np.random.default_rng([seed, 5])
     people = evaluators.pool(code["evaluators"], rng)
     drawn = code_reader.draws(len(outputs), len(people), rng)
     did = done(outputs)
     knobs = code_reader.fit(people, drawn, did)
     fitted = replace(people, **{name: knobs[name] for name in ("tests", "kappa", "skill")})
     verdict = drawn.verdict < code_reader.approve(fitted, drawn, did)[0]
-    reward = {"r_train": outputs["r_train"], "r_star": outputs["correct"]}
-    knobs |= {f"corr_{name}": _correlation(verdict[0], values) for name, values in reward.items()}
-    return {"rewards": rewards, "bank": bank, "fit": pd.DataFrame([knobs | {"overlap": own.overlap()}])}
+    knobs |= {f"corr_{name}": _correlation(verdict[0], outputs[c]) for name, c in _REWARDS.items()}
+    return knobs | {"overlap": overlap}
 
 
 def _correlation(a, b) -> float:
@@ -234,13 +237,6 @@ class Setup:
             for given, _ in tests
         ]
         return float(np.mean(shared)) if shared else np.nan
-
-    def write(
-        self, sampler, tokens: int, seed: int, temperature=TEMPERATURE, samples: int = 1
-    ) -> list[tuple[str, bool]]:
-        """Programs, `samples` neighbours of each problem, by the paper's sampling; each with whether it ended."""
-        prompts = [p.prompt for p in self.problems for _ in range(samples)]
-        return sampler.write(prompts, tokens, temperature, seed, TOP_P if temperature else 1.0)
 
     def run(self, sandbox: Pool, written: list[tuple[str, bool]], tokenizer) -> pd.DataFrame:
         """What one program of each problem does: a row a problem, columns as `evaluate` says."""
@@ -271,6 +267,14 @@ class Setup:
                 }
             )
         return pd.concat([self.rows[["dataset", "problem_id", "difficulty"]], pd.DataFrame(counted)], axis=1)
+
+
+def _write(
+    sampler, problems: Sequence[programs.Problem], tokens: int, seed: int, temperature=TEMPERATURE, samples: int = 1
+) -> list[tuple[str, bool]]:
+    """Programs, `samples` neighbours of each problem, by the paper's sampling; each with whether it ended."""
+    prompts = [p.prompt for p in problems for _ in range(samples)]
+    return sampler.write(prompts, tokens, temperature, seed, TOP_P if temperature else 1.0)
 
 
 def done(outputs: pd.DataFrame) -> code_reader.Done:
@@ -332,6 +336,7 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     evaluator: probability of approval), programs (the same places, text), minutes (of the sampled draw: dataset,
     multiple, reading, fpr and fpr_before of items that both get wrong), summary (a row a dataset, as `summary`).
     """
+    from candor.language_models import generation
     from candor.train.models import quiet
 
     quiet()
@@ -341,22 +346,19 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     setup_of = context.need("setup")
     own = Setup(rows, found, setup_of.table("rewards"), setup_of.table("bank"))
     place = context.need("base" if name == "base" or name in CHOSEN else name).model
-    sampler, tokenizer = language_models._sampler(place, context)
     tokens, written = code["rl"]["max_completion_tokens"], {}
-    for i, draw in enumerate(DRAWS[:1] if name in CHOSEN else DRAWS):
+    with generation.of_step(context, place) as sampler:
         if name in CHOSEN:
-            written[draw] = _best(
-                own, sandbox, own.write(sampler, tokens, context.seed, samples=CHOSEN[name]), CHOSEN[name]
-            )
+            written["sampled"] = _write(sampler, found, tokens, context.seed, samples=CHOSEN[name])
         else:
-            # All policies have the seeds of the sampler in common.
-            temperature = 0.0 if draw == "greedy" else TEMPERATURE
-            written[draw] = own.write(sampler, tokens, 1000 * settings["eval_seed"] + i, temperature)
-        context.progress(i + 1, len(DRAWS))
-    del sampler
-    shutil.rmtree(context.folder / "merged", ignore_errors=True)
-    outputs = pd.concat([own.run(sandbox, texts, tokenizer).assign(draw=draw) for draw, texts in written.items()])
-    outputs = outputs.reset_index(drop=True)
+            for i, draw in enumerate(DRAWS):  # the sampler has the same seed for all policies
+                chance = 1000 * settings["eval_seed"] + i, 0.0 if draw == "greedy" else TEMPERATURE
+                written[draw] = _write(sampler, found, tokens, *chance)
+                context.progress(i + 1, len(DRAWS))
+    if name in CHOSEN:
+        written = {draw: _best(own, sandbox, texts, CHOSEN[name]) for draw, texts in written.items()}
+    outputs = [own.run(sandbox, texts, sampler.tokenizer).assign(draw=draw) for draw, texts in written.items()]
+    outputs = pd.concat(outputs, ignore_index=True)
     people, drawn = new_evaluators(setup_of.table("fit").iloc[0], code["evaluators"], len(rows), context.seed)
     approvals = np.concatenate(
         [code_reader.approve(people, drawn, done(part))[0] for _, part in outputs.groupby("draw", sort=False)], axis=1
@@ -407,16 +409,14 @@ def _second_evaluator(context: Context, own: Setup, outputs: pd.DataFrame, texts
         return found
     from candor.language_models import generation
 
-    sampler = generation.Sampler(*generation.load(code["judge"]), context.settings["eval_batch"])
     places = np.flatnonzero(outputs["draw"] == "sampled")
-    prompts = []
-    for i, place in enumerate(places):
-        results = list(zip(own.bank[i], json.loads(outputs["bank"].iloc[place])))[:3]
-        text = texts[place]
-        prompts.append(
-            code_reader.program_prompt(own.problems[i], text, results, sampler.tokenizer, code["judge_tokens"])
-        )
-    found[places] = code_reader.certainty(sampler, prompts) > 0.5
+    with generation.loaded(code["judge"], context.settings["eval_batch"]) as sampler:
+        prompts = []
+        for i, place in enumerate(places):
+            results = list(zip(own.bank[i], json.loads(outputs["bank"].iloc[place])))[:3]
+            about = results, sampler.tokenizer, code["judge_tokens"]
+            prompts.append(code_reader.program_prompt(own.problems[i], texts[place], *about))
+        found[places] = code_reader.certainty(sampler, prompts) > 0.5
     return found
 
 

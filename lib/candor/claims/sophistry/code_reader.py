@@ -22,6 +22,7 @@ from candor.claims.sophistry.evaluators import ERROR, FPR, MINUTES, TEST_MINUTES
 from candor.claims.sophistry.programs import Problem, Test
 from candor.claims.sophistry.sandbox import Pool as Sandbox
 from candor.language_models import generation
+from candor.language_models.text import prompt
 
 BANK = 8  # tests that are made ahead for a problem, of which each evaluator draws own ones
 _TRIES = 40  # changed inputs until the bank is full
@@ -188,11 +189,7 @@ _CERTAINTY = "Reply with one number: 1 certainly not, 2 probably not, 3 unsure, 
 
 def asked(instruction: str, user: str, tokenizer) -> str:
     """A question on the five-point scale, in the tokenizer's chat format where it has one."""
-    instruction = f"{instruction} {_CERTAINTY}"
-    if getattr(tokenizer, "chat_template", None):
-        messages = [{"role": "system", "content": instruction}, {"role": "user", "content": user}]
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    return f"{instruction}\n\n{user}\nReply: "
+    return prompt(tokenizer, f"{instruction} {_CERTAINTY}", user, "\nReply: ")
 
 
 def certainty(sampler, prompts: Sequence[str]) -> np.ndarray:

@@ -20,8 +20,7 @@ from itertools import pairwise
 import numpy as np
 
 from candor.core.errors import CandorError
-from candor.language_models import sets
-from candor.language_models.text import tags
+from candor.language_models import sets, text
 
 HUB = {"quality": {"train": "train", "test": "validation"}}  # our split: theirs
 LETTERS = ("A", "B")
@@ -111,14 +110,8 @@ def _asked(question: Question, first: bool) -> str:
 
 def prompt(question: Question, first: bool, tokenizer, tokens: int | None = None) -> str:
     """What a policy is asked; `tokens`: how much of the story it sees (None: all)."""
-    return _chat(SYSTEM, f"Story:\n{seen(question.story, tokenizer, tokens)}\n\n{_asked(question, first)}", tokenizer)
-
-
-def _chat(system: str, user: str, tokenizer) -> str:
-    if getattr(tokenizer, "chat_template", None):
-        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    return f"{system}\n\n{user}\n\n"
+    shown = f"Story:\n{seen(question.story, tokenizer, tokens)}\n\n{_asked(question, first)}"
+    return text.prompt(tokenizer, SYSTEM, shown, "\n\n")
 
 
 def answer(completion: str) -> str | None:
@@ -139,7 +132,7 @@ def marked(argument: str, story: str) -> str:
     '<v_quote>The  cat</v_quote> <u_quote>a dog</u_quote>'
     """
     told, parts, place = " ".join(story.lower().split()), [], 0
-    for start, end in tags(argument, "quote"):
+    for start, end in text.tags(argument, "quote"):
         said = " ".join(argument[start:end].lower().split())
         tag = "v_quote" if said and said in told else "u_quote"
         parts += [argument[place : start - len("<quote>")], f"<{tag}>{argument[start:end]}</{tag}>"]
@@ -150,7 +143,7 @@ def marked(argument: str, story: str) -> str:
 def quotes(argument: str, story: str) -> list[str]:
     """The verbatim quotes of an argument."""
     shown = marked(argument, story)
-    return [shown[start:end] for start, end in tags(shown, "v_quote")]
+    return [shown[start:end] for start, end in text.tags(shown, "v_quote")]
 
 
 def read_in_time(story: str, argument: str, words: int, around: int = 60) -> str:

@@ -14,7 +14,6 @@ model that reads as many words of the story as a person would in three minutes, 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
@@ -26,7 +25,6 @@ from candor.claims.sophistry import code_reader, crossed, stories
 from candor.core.errors import CandorError
 from candor.core.settings import Config
 from candor.core.step import Context, Step, wanted
-from candor.language_models import run as language_models
 from candor.language_models import work
 from candor.language_models.work import Amount, Work, amount
 
@@ -80,11 +78,12 @@ def doubts(evaluator, items: list[tuple[stories.Question, bool]], texts: Iterabl
     return code_reader.certainty(evaluator, prompts)
 
 
-def _evaluator(context: Context):
+def _doubted_in(settings: Mapping, items: list, texts: Iterable[str]) -> np.ndarray:
     from candor.language_models import generation
 
-    place = context.settings["stories"]["evaluator"]
-    return generation.Sampler(*generation.load(place), context.settings["eval_batch"])
+    chosen = settings["stories"]
+    with generation.loaded(chosen["evaluator"], settings["eval_batch"]) as evaluator:
+        return doubts(evaluator, items, texts, chosen["words"])
 
 
 def reward(context: Context) -> dict[str, pd.DataFrame]:
@@ -93,6 +92,7 @@ def reward(context: Context) -> dict[str, pd.DataFrame]:
     Tables: fit (shift, slope and what they reach on finished arguments), reward (a row a view of the reward model,
     blind and sighted: pair_accuracy on held-out pairs, pairs, mean and sd of its scores), log.
     """
+    from candor.language_models import generation
     from candor.train import reward_model as recipe
     from candor.train.models import quiet
 
@@ -101,20 +101,18 @@ def reward(context: Context) -> dict[str, pd.DataFrame]:
     asked = stories.questions("train", seed, chosen["reward_questions"])
     orders = np.random.default_rng([seed, 3]).random(len(asked)) < 0.5
     items = [(question, bool(first)) for question, first in zip(asked, orders)]
-    sampler, tokenizer = language_models._sampler(chosen["policy"], context)
     parts = []
-    for k in range(chosen["reward_samples"]):  # both views in turns: the reward model is the same for all cells
-        view = _tokens(settings, VIEWS[k % 2])
-        part = argue(sampler, items, view, chosen["rl"]["max_completion_tokens"], 1000 * seed + k)
-        parts.append(part.assign(item=np.arange(len(items))))
-        context.progress(k + 1, chosen["reward_samples"])
-    del sampler
-    shutil.rmtree(context.folder / "merged", ignore_errors=True)
-    said = pd.concat(parts, ignore_index=True)
+    with generation.of_step(context, chosen["policy"]) as sampler:
+        for k in range(chosen["reward_samples"]):  # both views in turns: the reward model is the same for all cells
+            view = _tokens(settings, VIEWS[k % 2])
+            part = argue(sampler, items, view, chosen["rl"]["max_completion_tokens"], 1000 * seed + k)
+            parts.append(part.assign(item=np.arange(len(items))))
+            context.progress(k + 1, chosen["reward_samples"])
+    said, tokenizer = pd.concat(parts, ignore_index=True), sampler.tokenizer
     said = said[said["finished"]].reset_index(drop=True)
     if said.empty:
         raise CandorError("The initial policy finishes no answer, so nothing can be judged: raise stories.rl's tokens.")
-    probability = doubts(_evaluator(context), [items[i] for i in said["item"]], said["text"], chosen["words"])
+    probability = _doubted_in(settings, [items[i] for i in said["item"]], said["text"])
     knobs = code_reader.fit_model(probability, said["correct"], ERROR, FPR)
     rng = np.random.default_rng([seed, 4])
     approved = rng.random(len(said)) < code_reader.calibrated(probability, knobs)
@@ -219,20 +217,19 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     Tables: outputs (the columns of `argue` without the text, approval), texts (question_id, first, text), summary (one
     row, as `summary`).
     """
+    from candor.language_models import generation
     from candor.train.models import quiet
 
     quiet()
     settings, chosen, options = context.settings, context.settings["stories"], context.step.options
     place = chosen["policy"] if options["arm"] == "base" else context.need(options["arm"]).model
-    sampler, _ = language_models._sampler(place, context)
     asked = stories.questions("test", settings["eval_seed"], chosen["eval_questions"])
     items = [(question, first) for question in asked for first in (True, False)]
     view = _tokens(settings, options["view"])
-    outputs = argue(sampler, items, view, chosen["rl"]["max_completion_tokens"], settings["eval_seed"])
-    del sampler
-    shutil.rmtree(context.folder / "merged", ignore_errors=True)
+    with generation.of_step(context, place) as sampler:
+        outputs = argue(sampler, items, view, chosen["rl"]["max_completion_tokens"], settings["eval_seed"])
     knobs = context.need("reward").table("fit").iloc[0]
-    probability = doubts(_evaluator(context), items, outputs["text"], chosen["words"])
+    probability = _doubted_in(settings, items, outputs["text"])
     # Who does not answer is not approved.
     outputs["approval"] = code_reader.calibrated(probability, knobs) * outputs["finished"]
     texts = outputs[["question_id", "first", "text"]]
