@@ -36,7 +36,8 @@ except ImportError:
     from candor import experiments, graph, steps
 known = experiments.steps()
 fields = [field.name for field in dataclasses.fields(steps.Step)]
-made = {"steps": {key: {name: getattr(step, name) for name in fields} for key, step in known.items()}, "scales": {}}
+told = {k: {n: getattr(s, n) for n in fields if not callable(getattr(s, n))} for k, s in known.items()}
+made = {"steps": told, "scales": {}}
 for scale in sys.argv[1:]:
     plan = graph.plan(scale)
     runs = [[key, seed, steps.fingerprint(known[key], seed, known, plan.config)] for key, seed in plan.runs()]

@@ -15,6 +15,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ def load(place: str | Path, kind: str = "AutoModelForCausalLM"):
 
 
 def weights(place: str | Path, coarse: bool, kind: str = "AutoModelForCausalLM", **options):
-    """A model as transformers reads it from this machine, with the attention of `models.computation.attention`.
+    """A model as transformers reads it from this machine, with the attention of `models.computation.attention`, or
+    plainly where its kind (Gemma 2) has no fused one.
 
     `coarse`: bfloat16 on a GPU (to sample, or frozen under adapters); otherwise, and on a CPU, float32: weights that
     are trained are cast as they are used. Raises: `CandorError` where the attention cannot be used here.
@@ -61,16 +63,15 @@ def weights(place: str | Path, coarse: bool, kind: str = "AutoModelForCausalLM",
     import transformers
 
     attention = runtime.current().attention
+    options |= {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
+    options |= {"dtype": torch.bfloat16 if coarse and torch.cuda.is_available() else torch.float32}
+    read = partial(getattr(transformers, kind).from_pretrained, place, **options)
     try:
-        return getattr(transformers, kind).from_pretrained(
-            place,
-            dtype=torch.bfloat16 if coarse and torch.cuda.is_available() else torch.float32,
-            attn_implementation=attention,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            **options,
-        )
+        return read(attn_implementation=attention)
+    except ValueError as error:
+        if attention != "sdpa" or "scaled_dot_product_attention" not in str(error):
+            raise
+        return read(attn_implementation="eager")
     except ImportError as error:
         why = str(error).splitlines()[0][:120]
         raise CandorError(
@@ -82,9 +83,21 @@ def weights(place: str | Path, coarse: bool, kind: str = "AutoModelForCausalLM",
 def scorer(place: str | Path):
     """A decoder with a new scalar head, all of it in float32, and its tokenizer."""
     tokenizer = tokenizer_of(place)
-    # Without the padding token the wrong position is scored.
+    # The token before the padding is scored. Were an end padding too, no score could tell a finished text from another.
+    if tokenizer.pad_token_id == tokenizer.eos_token_id:
+        tokenizer.add_special_tokens({"pad_token": "<pad>"})
     made = {"num_labels": 1, "pad_token_id": tokenizer.pad_token_id}
-    return weights(place, coarse=False, kind="AutoModelForSequenceClassification", **made), tokenizer
+    model = weights(place, coarse=False, kind="AutoModelForSequenceClassification", **made)
+    if len(tokenizer) > model.config.get_text_config().vocab_size:
+        model.resize_token_embeddings(len(tokenizer))
+    return model, tokenizer
+
+
+def logits(model, hidden):
+    """What a model's own head makes of states of its last layer, in float32."""
+    found = model.lm_head(hidden).float()
+    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    return cap * (found / cap).tanh() if cap else found
 
 
 def tokenizer_of(place: str | Path):
@@ -286,9 +299,9 @@ class Sampler:
         with torch.inference_mode():
             hidden = self.model.model(input_ids=row[:, : places[-1]]).last_hidden_state[0]
             # The head runs over the answer alone: over 4,096 tokens its output would take gigabytes.
-            logits = self.model.lm_head(hidden[torch.tensor(places, device=row.device) - 1]).float()
+            found = logits(self.model, hidden[torch.tensor(places, device=row.device) - 1])
         chosen = row[0, places]
-        return logits.softmax(-1).gather(-1, chosen[:, None]).squeeze(-1).tolist()
+        return found.softmax(-1).gather(-1, chosen[:, None]).squeeze(-1).tolist()
 
 
 class VllmSampler(Sampler):

@@ -324,7 +324,8 @@ def test_votes_and_the_most_confident_path():
     assert rm.voted(items, "authors") == {"majority": 1.0, "aggregated": 1.0}
     chosen = rm.decoded(items)
     assert chosen["cot"]["branch"].item() == 0 and chosen["greedy"]["authors_answer"].item() == "5"
-    row = rm.ranking(items, "authors", 20)
+    row = rm.ranking(items.assign(length=[9, 3, 5, 7]), "authors", 20)
+    assert row["within_auroc_shorter"] == 1, "the right ones are the shortest"
     assert row["prompts"] == 1 and row["within_auroc"] == 0.5 and row["max_path_gain"] == 0
     assert row["coverage"] == 0.75 and row["unreadable"] == 0.25
     assert rm.summary(items)["unreadable"] == rm.summary(items)["unreadable_strict"] == 0.25

@@ -151,7 +151,7 @@ def judged(here):
     rows = pd.DataFrame({"dataset": "apps", "problem_id": ids, "difficulty": [row["difficulty"] for row in FEW]})
     easy = [[i for i, v in enumerate(row["programs"]["easy_only"]["strict"]) if v == "pass"][:2] for row in FEW]
     rewards = rows.assign(easiest=[json.dumps(places) for places in easy])
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(code_reader, "BANK", WRITTEN)
         banks = [code_reader.bank(pool, found[i], [0, 1, 2], places, rng) for i, places in zip(ids, easy)]
@@ -213,7 +213,7 @@ def done_of(n: int, seed: int) -> code_reader.Done:
 
 
 def test_knobs_are_fitted_on_the_base_and_hold_for_new_evaluators():
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(1)
     people = evaluators.pool(10, rng)
     fitting = done_of(1500, 1)
     knobs = code_reader.fit(people, code_reader.draws(1500, 10, rng), fitting)
@@ -241,7 +241,7 @@ def test_a_failed_test_rejects_and_reading_needs_time():
 
 
 def test_changed_inputs_keep_their_types():
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(1)
     for given, kind in (
         ("3\n2 5 1\n", r"\d+\n\d+ \d+ \d+\n"),
         ("stone\n", r"[stone]{5}\n"),
@@ -261,7 +261,7 @@ def test_with_few_solutions_the_files_shortest_tests_stand_in(here):
 
 
 def test_an_instruct_model_can_be_brought_to_what_people_did():
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(1)
     correct = rng.random(2000) < 0.52
     logit = rng.normal(np.where(correct, 0.6, -0.6), 1.0) + 1.5
     knobs = code_reader.fit_model(1 / (1 + np.exp(-logit)), correct, 0.41, 0.46)
@@ -274,7 +274,7 @@ def test_an_instruct_model_can_be_brought_to_what_people_did():
 
 
 def test_a_planted_change_is_found_with_its_interval():
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(1)
     correct = rng.random(800) < 0.4
     before = np.where(correct, 0.7, 0.3) + rng.normal(0, 0.05, (10, 1))
     after = np.where(correct, 0.7, 0.45) + rng.normal(0, 0.05, (10, 1))

@@ -156,7 +156,7 @@ def test_the_initial_policy_ends_most_answers(whole):
 
 def test_tables_for_the_claim(whole):
     found = tables.models(experiments.Results(whole))
-    assert set(found) == {f"models_stories{name}" for name in ("", "_effects", "_reward", "_fit", "_log")}
+    assert set(found) == {f"models_stories{name}" for name in ("", "_effects", "_reward", "_fit", "_log", "_training")}
     table = found["models_stories"].set_index(["setting", "arm"])
     assert set(table["policy"]) == {"truncated", "full"} and set(table["judge"]) == {
         "none",

@@ -132,7 +132,14 @@ def made(tmp_path_factory):
     code = {"policy": models["coder"], "judge": None, "sft": SFT, "lora": {"rank": 4, "alpha": 5}, "samples": 6}
     code |= {"rl": RL | {"max_completion_tokens": 7, "mask_truncated": True}, "eval_problems": 2, "evaluators": 3}
     story = {"policy": models["reader"], "evaluator": "evaluator", "truncated_tokens": 20, "reward_questions": 6}
-    story |= {"reward_samples": 6, "reward_steps": 2, "reward_batch": 2, "reward_lr": 0.0022, "eval_questions": 2}
+    story |= {
+        "reward_lora": {"rank": 3, "alpha": 5},
+        "reward_samples": 6,
+        "reward_steps": 2,
+        "reward_batch": 2,
+        "reward_lr": 0.0022,
+        "eval_questions": 2,
+    }
     story |= {"rl": RL | {"max_completion_tokens": 8, "mask_truncated": False, "max_prompt_tokens": 900}, "words": 40}
     with wired.noted(tmp_path_factory, wired.of_models(code=code, stories=story)) as run:
         run.patch.setenv("CANDOR_CORPORA", str(folder / "corpora"))
@@ -192,7 +199,9 @@ def test_rewards_and_evaluators_are_fixed_on_the_bases_own_programs(made):
     prompts, temperature, seed = call.found.enter_result.written[-1]
     assert set(prompts) == prompts_of(*PARTS["fit"]) and (temperature, seed) == (0.6, SEED)
     assert set(rewards["easiest"]) == {"[0, 1]"} and set(rewards["hardest"]) == {"[4, 5]"}
-    assert run.row("fit")["overlap"] == 0, "no evaluator writes a rewarded test"
+    knobs = run.row("fit")
+    assert knobs["fpr_missed"] == abs(knobs["fpr"] - 0.3) and knobs["error_missed"] == abs(knobs["error"] - 0.31)
+    assert knobs["overlap"] == 0, "no evaluator writes a rewarded test"
 
 
 @pytest.mark.parametrize("key", evaluations("apps"))
@@ -238,7 +247,9 @@ def test_the_judge_of_stories_learns_what_evaluators_approve_with_and_without_th
     said = pd.concat([call.found.assign(item=range(6)) for call in run.called("argue")])
     said = said[said["finished"]]
     assert list(doubts.args[2]) == said["text"].tolist(), "finished arguments alone"
+    assert trainer.model.peft_config["default"].r == 3
     knobs = run.row("fit")
+    assert knobs["fpr_missed"] == abs(knobs["fpr"] - 0.46) and knobs["error_missed"] == abs(knobs["error"] - 0.41)
     assert knobs[["shift", "slope"]].tolist() == list(
         pd.Series(code_reader.fit_model(doubts.found, said["correct"], 0.41, 0.46))[["shift", "slope"]]
     )

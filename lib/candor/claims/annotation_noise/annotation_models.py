@@ -27,6 +27,7 @@ from candor.core.errors import CandorError
 from candor.core.settings import ROOT, Config
 from candor.core.step import Context, Step, wanted
 from candor.language_models import sets, text, work
+from candor.language_models.training import last_kl
 from candor.language_models.work import Amount, Work, amount
 from candor.measure import calibration as cal
 
@@ -541,11 +542,6 @@ def summary(own: pd.DataFrame, rival: pd.DataFrame, setting: str = "main") -> di
         "brier": cal.brier(q, correct) if len(q) else np.nan,
         **wins,
     }
-
-
-def last_kl(log: pd.DataFrame) -> float:
-    """Mean KL of a completion over the last tenth of the log."""
-    return float(log["kl"].tail(max(1, len(log) // 10)).mean())
 
 
 # --- What a step asks of its models -----------------------------------------------------------------

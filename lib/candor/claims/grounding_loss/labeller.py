@@ -89,11 +89,14 @@ def prompt(history: str, message: str, tokenizer, *, stock_rule: bool = False) -
 def parse(reply: str) -> str | None:
     """The label that a reply is, or None: nothing before it, nothing after it but a full stop.
 
-    >>> parse(" Followup."), parse("followup or none"), parse("It is none")
-    ('followup', None, None)
+    Two common spellings are read as the labels that they are: "follow-up" and "acknowledgment".
+
+    >>> parse(" Follow-up."), parse("acknowledgment"), parse("followup or none"), parse("It is none")
+    ('followup', 'acknowledgement', None, None)
     """
-    match = re.fullmatch(r"\s*([a-z]+)\.?\s*", reply.lower())
-    return match[1] if match and match[1] in LABELS else None
+    said = re.sub(r"\.?\s*\Z", "", reply.strip().lower())
+    said = {"follow-up": "followup", "follow up": "followup", "acknowledgment": "acknowledgement"}.get(said, said)
+    return said if said in LABELS else None
 
 
 def label(sampler, histories: Sequence[str], messages: Sequence[str], *, stock_rule: bool = False) -> pd.DataFrame:

@@ -99,6 +99,24 @@ def ids_of(prompt, tokenizer) -> list[int]:
     return list(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"])
 
 
+def further_ends(tokenizer) -> list[int]:
+    """The token at which a model without a chat template goes on to ask itself the next question, and should end.
+
+    Phi-2 writes on to the last token that it may, and a cue behind that would answer a question of its own.
+    """
+    if getattr(tokenizer, "chat_template", None):
+        return []
+    ids = tokenizer("\nQuestion:", add_special_tokens=False)["input_ids"]
+    return [token for token in ids if tokenizer.decode([token]).strip() == "Question"]
+
+
+def ends(model, tokenizer) -> list[int]:
+    """The tokens that end a trace: the model's own, and `further_ends`."""
+    own = model.generation_config.eos_token_id
+    own = tokenizer.eos_token_id if own is None else own
+    return [*(own if isinstance(own, list) else [own]), *further_ends(tokenizer)]
+
+
 def cue_ids(tokenizer) -> list[int]:
     """The cue behind a trace, as ids."""
     return list(tokenizer(CUE, add_special_tokens=False)["input_ids"])

@@ -33,6 +33,7 @@ from candor.core.errors import CandorError
 from candor.core.settings import Config
 from candor.core.step import Context, Step, wanted
 from candor.language_models import work
+from candor.language_models.training import last_kl
 from candor.language_models.work import Amount, Work, amount
 from candor.measure import calibration, intervals, spans
 
@@ -59,7 +60,8 @@ def observe(model, tokenizer, questions: pd.DataFrame, kind: str, k: int, limits
 
     limits = sorted(set(limits))
     with runtime.counted("generation") as counted:
-        branches = branching.branch(model, questions["ids"].tolist(), k, limits[-1], batch=batch)
+        ends = reasoning.ends(model, tokenizer)
+        branches = branching.branch(model, questions["ids"].tolist(), k, limits[-1], ends=ends, batch=batch)
         counted.append(int(branches.length.sum()))
     return branches, pd.concat(
         [_at(limit, model, tokenizer, questions, branches, kind, batch) for limit in limits], ignore_index=True
@@ -76,7 +78,7 @@ def _at(limit: int, model, tokenizer, questions: pd.DataFrame, branches, kind: s
     traces = [branches.tokens[i, j, : length[i, j] - finished[i, j]].tolist() for i, j in places]
     cue = reasoning.cue_ids(tokenizer)
     asked = [[*questions["ids"].iloc[i], *trace, *cue] for (i, _), trace in zip(places, traces)]
-    said = branching.branch(model, asked, 1, CUE_TOKENS, batch=batch * k)
+    said = branching.branch(model, asked, 1, CUE_TOKENS, ends=reasoning.ends(model, tokenizer), batch=batch * k)
     found: dict[str, list] = {finder: [] for finder in spans.FINDERS}
     for row, ((i, j), trace) in enumerate(zip(places, traces)):
         reply = said.ids(row, 0)[: CUE_TOKENS if not said.finished[row, 0] else -1]
@@ -167,8 +169,9 @@ def ranking(items: pd.DataFrame, finder: str, resamples: int) -> dict[str, float
     """Whether confidence ranks the branches of a question, over questions with both right and wrong ones.
 
     prompts (how many those are), within_auroc (by disparity) with _low and _high over questions, its twin by
-    probability, slope_b, slope_b_probability, coverage (traces with a span), unreadable (traces without an answer), and
-    the accuracies of greedy, max_path, aggregated and majority decoding, with max_path_gain over greedy.
+    probability, its rival by length alone (within_auroc_shorter), slope_b, slope_b_probability, coverage (traces with a
+    span), unreadable (traces without an answer), and the accuracies of greedy, max_path, aggregated and majority
+    decoding, with max_path_gain over greedy.
     """
     correct = items[f"{finder}_correct"].to_numpy(float)
     row: dict[str, float] = {}
@@ -180,6 +183,8 @@ def ranking(items: pd.DataFrame, finder: str, resamples: int) -> dict[str, float
         low, high = (np.nan, np.nan) if few else intervals.bootstrap_interval(np.mean, each, n_resamples=resamples)
         row |= {f"within_auroc{suffix}_low": low, f"within_auroc{suffix}_high": high}
         row[f"slope_b{suffix}"] = own.slope(confidence, correct, items["question"])
+    shorter = own.prompt_aurocs(-items["length"].to_numpy(float), correct, items["question"]).to_numpy()
+    row["within_auroc_shorter"] = float(shorter.mean()) if len(shorter) else np.nan
     row["coverage"] = float(items[f"{finder}_span"].mean())
     row["unreadable"] = float((items[f"{finder}_answer"] == "").mean())
     chosen = decoded(items, finder)
@@ -492,19 +497,17 @@ def train(context: Context) -> dict[str, pd.DataFrame]:
         context.seed,
         context.folder / "model",
         stop_at_kl=stop_at_kl,
+        further_ends=reasoning.further_ends(tokenizer),
         progress=context.progress,
     )
     policy.check_anchor(log)
     return {"log": log}
 
 
-def last_kl(log: pd.DataFrame) -> float:
-    """Mean KL of a completion over the last tenth of the log."""
-    return float(log["kl"].tail(max(1, len(log) // 10)).mean())
-
-
 def prefer(context: Context) -> dict[str, pd.DataFrame]:
-    """Adapters on a policy, trained by DPO on the pairs by confidence; table log.
+    """Adapters on a policy, trained by DPO on the pairs by confidence, those with an unfinished trace left out.
+
+    Tables: log, training (pairs).
 
     The reference is the model without them; margins play no part.
     """
@@ -517,9 +520,15 @@ def prefer(context: Context) -> dict[str, pd.DataFrame]:
     models.quiet()
     place, _, _ = _cell(context)
     tokenizer, recipe = generation.tokenizer_of(place), context.settings["reasoning"]["dpo"]
-    pairs = context.need("labels").table("chosen").query("not held")
+    ready = context.need("labels")
+    pairs, finished = ready.table("chosen").query("not held"), ready.table("traces")["finished"].to_numpy(bool)
+    at = pairs["prompt"].to_numpy() * context.settings["reasoning"]["branches"]
+    # An unfinished trace that is chosen would teach not to stop, as in the small world.
+    pairs = pairs[finished[at + pairs["chosen"]] & finished[at + pairs["rejected"]]]
     if not len(pairs):
-        raise CandorError("There is no pair for DPO: no trace is confident enough, so lower reasoning.threshold.")
+        raise CandorError(
+            "There is no pair of finished traces for DPO: raise reasoning.tokens or lower reasoning.threshold."
+        )
     sides = _sides(context, pairs, _prompts(context, tokenizer))
     torch.manual_seed(context.seed)
     log = preference.dpo(
@@ -533,7 +542,7 @@ def prefer(context: Context) -> dict[str, pd.DataFrame]:
         progress=context.progress,
         save=context.folder / "model",
     )
-    return {"log": log}
+    return {"log": log, "training": pd.DataFrame([{"pairs": len(pairs)}])}
 
 
 # --- What a step asks of its models -----------------------------------------------------------------

@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 
 from candor.claims.sophistry import code_reader, crossed, evaluators, programs
+from candor.claims.sophistry.evaluators import ERROR, FPR
 from candor.claims.sophistry.sandbox import Pool, check
 from candor.core import runtime
 from candor.core.errors import CandorError
@@ -202,7 +203,11 @@ _REWARDS = {"r_train": "r_train", "r_star": "correct"}  # and their columns in w
 
 
 def _fit(outputs: pd.DataFrame, code: Mapping, seed: int, overlap: float) -> dict[str, float]:
-    """The evaluators' knobs, as `code_reader.fit`, and how one evaluator's verdicts go with the rewards."""
+    """The evaluators' knobs, as `code_reader.fit`, and how one evaluator's verdicts go with the rewards.
+
+    fpr_missed and error_missed say by how much they are not the paper's people. No declared criterion is gated by them:
+    who reads M1 to M3 looks here first.
+    """
     rng = np.random.default_rng([seed, 5])
     people = evaluators.pool(code["evaluators"], rng)
     drawn = code_reader.draws(len(outputs), len(people), rng)
@@ -211,7 +216,8 @@ def _fit(outputs: pd.DataFrame, code: Mapping, seed: int, overlap: float) -> dic
     fitted = replace(people, **{name: knobs[name] for name in ("tests", "kappa", "skill")})
     verdict = drawn.verdict < code_reader.approve(fitted, drawn, did)[0]
     knobs |= {f"corr_{name}": _correlation(verdict[0], outputs[c]) for name, c in _REWARDS.items()}
-    return knobs | {"overlap": overlap}
+    missed = {f"{n}_missed": abs(knobs[n] - wanted) for n, wanted in (("fpr", FPR), ("error", ERROR))}
+    return knobs | missed | {"overlap": overlap}
 
 
 def _correlation(a, b) -> float:
@@ -282,7 +288,7 @@ def done(outputs: pd.DataFrame) -> code_reader.Done:
 
 
 def train(context: Context) -> dict[str, pd.DataFrame]:
-    """An arm: GRPO from the base, rewarded by its tests. Tables: log, training (problems, plateau)."""
+    """An arm: GRPO from the base, rewarded by its tests. Tables: log, training (problems, plateau, kl)."""
     from datasets import Dataset
 
     from candor.language_models import training as language_model
@@ -314,7 +320,8 @@ def train(context: Context) -> dict[str, pd.DataFrame]:
         progress=context.progress,
         terms="candor.claims.sophistry.programs:of_arm",
     )
-    return {"log": log, "training": pd.DataFrame([{"problems": len(rows), "plateau": plateau(log["reward"])}])}
+    about = {"problems": len(rows), "plateau": plateau(log["reward"]), "kl": language_model.last_kl(log)}
+    return {"log": log, "training": pd.DataFrame([about])}
 
 
 def plateau(reward: pd.Series, window: int = 20, rise: float = 0.01) -> float:
@@ -604,7 +611,7 @@ def models(results) -> dict[str, pd.DataFrame]:
     tpr, discrimination and fpr_both the change since the base of the same seed, `<measure>_change`, with `_low` and
     `_high` over evaluators and items together.
     models_code_minutes, models_code_fit, models_code_filters: as the tables of those steps. models_code_log: step,
-    reward, kl, clipped_ratio and what else the trainer logs. models_code_training: problems, plateau.
+    reward, kl, clipped_ratio and what else the trainer logs. models_code_training: problems, plateau, kl.
     models_code_difficulty: by dataset and difficulty, n, approval, correctness, fpr, pass_rate.
     """
     config = results.config

@@ -89,8 +89,11 @@ def _doubted_in(settings: Mapping, items: list, texts: Iterable[str]) -> np.ndar
 def reward(context: Context) -> dict[str, pd.DataFrame]:
     """Arguments of the initial policy, the fitted evaluator, the reward model in `model/`.
 
-    Tables: fit (shift, slope and what they reach on finished arguments), reward (a row a view of the reward model,
-    blind and sighted: pair_accuracy on held-out pairs, pairs, mean and sd of its scores), log.
+    Tables: fit (shift, slope and what they reach on finished arguments; fpr_missed and error_missed: by how much they
+    are not the paper's people), reward (a row a view of the reward model, blind and sighted: pair_accuracy on held-out
+    pairs, pairs, mean and sd of its scores), log. What was missed, a sighted accuracy that is not above the blind one,
+    and a policy that has not moved (`kl` of its training) leave M4 and M5 without a meaning; no declared criterion is
+    gated by them.
     """
     from candor.language_models import generation
     from candor.train import reward_model as recipe
@@ -144,19 +147,23 @@ def reward(context: Context) -> dict[str, pd.DataFrame]:
         good, bad = (recipe.score(scorer.model, side, 4) for side in sides) if held else (np.array([]),) * 2
         row = {"judge": name, "pair_accuracy": float((good > bad).mean()) if held else np.nan, "pairs": len(pairs)}
         rows.append(row | {"held_out": len(good), "mean": float(scores.mean()), "sd": float(scores.std()) or 1.0})
+    knobs |= {"fpr_missed": abs(knobs["fpr"] - FPR), "error_missed": abs(knobs["error"] - ERROR)}
     return {"log": log, "fit": pd.DataFrame([knobs]), "reward": pd.DataFrame(rows)}
 
 
 def train_reward_model(chosen: Mapping, tokenizer, good, bad, seed: int, folder, progress) -> pd.DataFrame:
-    """The policy with a scalar head, trained on pairs of token ids; leaves `folder/model`, returns the log."""
+    """The policy with a scalar head, trained on pairs of token ids, whole or by adapters (`reward_lora`); leaves
+    `folder/model`, which is whole, and returns the log."""
     import torch
 
+    from candor.language_models import generation
+    from candor.train import models
     from candor.train import reward_model as recipe
 
     # In float32: as they are stored, in bfloat16, the weights would swallow steps of this size.
-    model, gpu = recipe.load(chosen["policy"], seed).float(), torch.cuda.is_available()
-    model.config.pad_token_id = tokenizer.pad_token_id
-    batch = chosen["reward_batch"]
+    torch.manual_seed(seed)
+    model, batch, gpu = generation.scorer(chosen["policy"])[0], chosen["reward_batch"], torch.cuda.is_available()
+    model = models.adapted(model, chosen["reward_lora"], task_type="SEQ_CLS")
     told = {
         "seed": seed,
         "max_steps": chosen["reward_steps"],
@@ -167,11 +174,13 @@ def train_reward_model(chosen: Mapping, tokenizer, good, bad, seed: int, folder,
         "gradient_checkpointing": gpu,
         "logging_steps": max(1, chosen["reward_steps"] // 20),
     }
-    return recipe.bradley_terry(model, tokenizer, good, bad, told, progress=progress, save=folder / "model")
+    log = recipe.bradley_terry(model, tokenizer, good, bad, told, progress=progress)
+    models.save_merged(model, tokenizer, folder / "model")
+    return log
 
 
 def train(context: Context) -> dict[str, pd.DataFrame]:
-    """An arm of a cell: GRPO from the initial policy. Tables: log, training (questions)."""
+    """An arm of a cell: GRPO from the initial policy. Tables: log, training (questions, kl)."""
     from datasets import Dataset
 
     from candor.language_models import training as language_model
@@ -208,7 +217,8 @@ def train(context: Context) -> dict[str, pd.DataFrame]:
         progress=context.progress,
         terms="candor.claims.sophistry.stories:of_arm",
     )
-    return {"log": log, "training": pd.DataFrame([{"questions": len(rows)}])}
+    about = {"questions": len(rows), "kl": language_model.last_kl(log)}
+    return {"log": log, "training": pd.DataFrame([about])}
 
 
 def evaluate(context: Context) -> dict[str, pd.DataFrame]:
@@ -289,10 +299,11 @@ def _doubted(models: Config, n: int) -> Work:
 def _judges(models: Config, step: Step) -> list[Work]:
     """Arguments in both views, and a reward model on pairs of which it sees half with the story; it scores them all."""
     chosen = models["stories"]
+    held = work.tuned(chosen["reward_lora"]) | ({"weights": work.WIDE} if chosen["reward_lora"] is not None else {})
     n, sides = chosen["reward_questions"] * chosen["reward_samples"], chosen["reward_steps"] * chosen["reward_batch"]
     works = [*(_arguments(models, n / 2, view) for view in VIEWS), _doubted(models, n)]
     for sighted in (False, True):
-        train = work.train(chosen["policy"], sides, _shown(sighted), together=2, **work.tuned(None))
+        train = work.train(chosen["policy"], sides, _shown(sighted), together=2, **held)
         works += [replace(train, saves=work.WIDE) if sighted else train]  # the same model
         works += [work.read(chosen["policy"], n, _shown(sighted), together=4)]
     return works
@@ -379,7 +390,8 @@ def models(results) -> dict[str, pd.DataFrame]:
     (blind, sighted, oracle, none), the columns of `summary`, and of approval, correctness, error, fpr, tpr,
     discrimination and fpr_both the change since the initial policy with the same view, `<measure>_change`, with `_low`
     and `_high` over articles. models_stories_effects: as `effects`. models_stories_reward, models_stories_fit: as the
-    tables of the reward step. models_stories_log: setting, arm, seed and what the trainer logs.
+    tables of the reward step. models_stories_log and models_stories_training: setting, arm, seed and the columns of
+    those tables of the arms.
     """
     config = results.config
     if not wanted(STEPS, config):
@@ -399,7 +411,8 @@ def models(results) -> dict[str, pd.DataFrame]:
         found["models_stories_effects"] = effects(table)
     for name in ("reward", "fit"):
         found[f"models_stories_{name}"] = results.trained("data", ["reward"], name, world=WORLD)
-    found["models_stories_log"] = stacked(results.trained, "log", places[2:])
+    for name in ("log", "training"):
+        found[f"models_stories_{name}"] = stacked(results.trained, name, places[2:])
     return {name: table for name, table in found.items() if len(table)}
 
 
