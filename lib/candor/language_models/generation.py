@@ -223,7 +223,7 @@ class Sampler:
 
     def close(self) -> None:
         """Forgets the model."""
-        self.model = None
+        del self.model
 
     def __call__(self, prompts: Sequence[str], tokens: int, temperature: float = 0.0, seed: int = 42) -> list[str]:
         """One continuation of at most `tokens` tokens for each prompt; temperature 0 is greedy."""
@@ -316,7 +316,7 @@ class VllmSampler(Sampler):
         """Ends the engine, which has a process of its own, and what vLLM keeps of it in this one."""
         if core := getattr(self.engine.llm_engine, "engine_core", None):
             core.shutdown()
-        self.engine = None
+        del self.engine
         self.vllm.distributed.cleanup_dist_env_and_memory()
 
     def write(self, prompts, tokens, temperature=0.0, seed=42, top_p=1.0):
