@@ -118,4 +118,6 @@ def test_an_engine_ends_with_its_block_and_so_do_merged_weights(policy, tmp_path
     with pytest.raises(KeyError), generation.loaded(tmp_path / "adapters", 4, "vllm", tmp_path) as sampler:
         assert (tmp_path / "merged").is_dir() and happened == [["model.safetensors"]]
         raise KeyError
-    assert happened[1:] == ["ended", "cleaned"] and not hasattr(sampler, "engine") and not (tmp_path / "merged").exists()
+    assert (
+        happened[1:] == ["ended", "cleaned"] and not hasattr(sampler, "engine") and not (tmp_path / "merged").exists()
+    )

@@ -12,12 +12,10 @@ import pytest
 import wired
 from candor.core import settings as config
 from candor.core.errors import CandorError
-from candor.core.fingerprint import used as code_used
 from candor.core.settings import Config
 from candor.core.step import Context, Result
 from candor.language_models import generation, sets, text
 from candor.language_models import run as lm
-from candor.run import fetch
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 FULL = "<think> because </think> <answer> {} </answer> <analysis> perhaps </analysis> <confidence> {} </confidence>"
@@ -375,21 +373,6 @@ def test_vllm_is_optional():
 # --- Steps as data ----------------------------------------------------------------------------------
 
 
-def test_steps_are_whole_and_their_code_is_found():
-    assert {"hotpot/policy/rlcr", "math/policy/eval_rlvr", "hotpot/released/eval_classifier"} <= set(lm.STEPS)
-    for key, step in lm.STEPS.items():
-        assert step.key == key and all(need in lm.STEPS for need in step.needs)
-        module, function = step.make.split(":")
-        assert module == lm.__name__ and callable(getattr(lm, function))
-    used = code_used(lm.STEPS["hotpot/policy/rlcr"].make, *lm.STEPS["hotpot/policy/rlcr"].uses)
-    names = {
-        "candor.language_models.rewards:shifted_brier",
-        "candor.language_models.text:parse",
-        "candor.language_models.hotpot:modified",
-    }
-    assert names <= set(used) and "candor.train.policy:grpo" in used
-
-
 # --- What is missing --------------------------------------------------------------------------------
 
 
@@ -399,54 +382,6 @@ def test_nothing_is_missing_where_everything_is(policy, corpora, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     settings = small(policy)
     assert wired.needed(lm, settings) == []
-
-
-@pytest.fixture
-def no_network(monkeypatch, tmp_path):
-    import socket
-
-    def refuse(*_, **__):
-        raise OSError("Network is unreachable")
-
-    monkeypatch.setenv("CANDOR_CORPORA", str(tmp_path))
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-
-
-@pytest.mark.parametrize("name", ["commonsense_qa", "outputs", "models"])
-def test_fetching_without_a_network_is_one_sentence(no_network, tmp_path, monkeypatch, name):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(CandorError, match="is there a network") as caught:
-        fetch.fetch([name], config.load("gpu"))
-    assert "\n" not in str(caught.value)
-    assert not list(tmp_path.rglob("*.parquet"))
-
-
-def test_fetching_what_does_not_exist():
-    with pytest.raises(CandorError, match="nothing to fetch called 'squad'"):
-        fetch.fetch(["squad"], config.load("gpu"))
-    with pytest.raises(CandorError, match="loads no pretrained models"):
-        fetch.fetch(["models"], config.load("laptop"))
-
-
-def test_fetching_leaves_what_prompts_read(tmp_path, monkeypatch):
-    import datasets
-
-    monkeypatch.setenv("CANDOR_CORPORA", str(tmp_path))
-    asked = []
-
-    def load_dataset(source, configuration, split):
-        asked.append((source, configuration, split))
-        return datasets.Dataset.from_list([{"question": "Sum?", "answer": "so\n#### 3"}])
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    told = []
-    assert fetch.fetch(["gsm8k"], config.load("gpu"), told.append) == [tmp_path / "gsm8k"]
-    assert asked == [("openai/gsm8k", "main", "test")] and told == [f"gsm8k: {tmp_path / 'gsm8k'}"]
-    assert sets.prompts("gsm8k")["answer"] == [["3"]]
-    assert json.loads((tmp_path / "gsm8k" / "source.json").read_text())["source"] == "openai/gsm8k"
 
 
 # --- The tables of the claims -----------------------------------------------------------------------

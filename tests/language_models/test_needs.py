@@ -1,5 +1,6 @@
 """Which steps of pretrained models a scale asks for, and what it is told that they lack."""
 
+import importlib
 from functools import cache
 
 import pytest
@@ -9,6 +10,7 @@ from candor.claims.grounding_loss import dialogue_models, dialogues
 from candor.claims.self_feedback import reasoning_models
 from candor.claims.sophistry import code_models, sandbox, story_models
 from candor.core import settings as config
+from candor.core.fingerprint import used as code_used
 from candor.language_models import needs
 from candor.language_models import run as lm
 from candor.run import plan as graph
@@ -145,3 +147,61 @@ def test_names_of_the_schema_are_those_of_the_code():
     lineages = {f"{name}_{stage}" for name, stages in dialogue_models.LINEAGES.items() for stage in stages}
     assert set(models["lineage_ids"]) == lineages and set(models["dialogue_data"]) == set(dialogues.HUB)
     assert set(models["chat_arms"]) == set(dialogue_models.ARMS)
+
+
+def test_steps_are_whole():
+    for key, step in KNOWN.items():
+        if step.work:
+            module, function = step.make.split(":")
+            assert step.key == key and callable(getattr(importlib.import_module(module), function))
+            assert set(step.needs) <= set(KNOWN)
+            assert {name.split("=")[-1] for name in step.settings} <= set(config.load("gpu")["models"])
+
+
+# Of a step, what its code reaches; what another table or analysis is made of it does not.
+REACHED = {
+    "hotpot/policy/rlcr": (
+        "language_models.rewards:shifted_brier language_models.text:parse language_models.hotpot:modified "
+        "train.policy:grpo"
+    ),
+    "dialogues/own/dpo": (
+        "train.preference:dpo claims.grounding_loss.dialogue_models:TEMPLATE claims.grounding_loss.dialogues:RULES"
+    ),
+    "dialogues/zephyr/eval_dpo": "claims.grounding_loss.labeller:INSTRUCTION",
+    "apps/policy/r_train": (
+        "claims.sophistry.programs:passes_all claims.sophistry.programs:same language_models.training:_fit"
+    ),
+    "apps/policy/eval_r_train": "claims.sophistry.code_reader:approve claims.sophistry.sandbox:_LAUNCH",
+    "quality/full_blind/rl": (
+        "claims.sophistry.stories:Scorer claims.sophistry.stories:answer language_models.training:_fit"
+    ),
+    "quality/full_blind/eval_rl": "claims.sophistry.code_reader:calibrated",
+    "annotations/judges/reward_naive": (
+        "train.reward_model:weighted_loss claims.annotation_noise.annotation_rewards:fit_reward"
+    ),
+    "annotations/judges/pairs": "claims.annotation_noise.judges:respond claims.annotation_noise.response_types:em",
+    "annotations/data/eval_dices": "claims.annotation_noise.raters_removed:flips",
+    "reasoning/small_gsm8k/judge_rlsf": "train.reward_model:bradley_terry train.models:adapted",
+    "reasoning/small_gsm8k/rlhf": (
+        "train.policy:rloo_adapters claims.self_feedback.reasoning_judges:by_text claims.self_feedback.run:scale_of"
+    ),
+    "reasoning/small_gsm8k/eval_base": "claims.self_feedback.branching:branch measure.spans:authors",
+}
+
+
+@pytest.mark.parametrize("key", REACHED)
+def test_the_code_of_a_step_is_what_it_reaches(key):
+    step = KNOWN[key]
+    used = set(code_used(step.make, *step.uses))
+    assert {f"candor.{name}" for name in REACHED[key].split()} <= used
+    assert not [name for name in used if name.endswith((":tables", ":models", ":policies", ":differences"))]
+    alone = key.startswith("annotations/data")
+    assert not (alone and [name for name in used if "language_models.generation" in name or "fit_reward" in name])
+
+
+def test_what_one_cell_needs_is_no_other():
+    assert "quality/data/reward" not in KNOWN["quality/full_oracle/rl"].needs
+    shuffled = {"reasoning_arms": ["shuffled"], "reasoning_cells": ["small_gsm8k"]}
+    keys = wired.wanted(reasoning_models, config.load("gpu", overrides={"models": shuffled}))
+    names = ("eval_base", "labels", "judge_rlsf", "judge_shuffled", "shuffled", "eval_shuffled")
+    assert [key.split("/")[2] for key in keys] == [*names]

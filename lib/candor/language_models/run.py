@@ -436,6 +436,15 @@ def seeds_of(step: Step, config: Config) -> tuple[int, ...]:
 # --- Tables for the claims --------------------------------------------------------------------------
 
 
+def stacked(read, places: Iterable[tuple[str, Collection[str]]], table: str, world: str) -> pd.DataFrame:
+    """A table of several settings, each with its names, in one; `read` is a method of `run/steps.py: Results`.
+
+    Frames without rows are left out: with one among them, whole numbers would become decimals.
+    """
+    frames = [read(setting, list(names), table, world=world) for setting, names in places]
+    return pd.concat([frame for frame in frames if len(frame)] or [pd.DataFrame()], ignore_index=True)
+
+
 def tables(results, arms: Collection[str] | None = None) -> dict[str, pd.DataFrame]:
     """What claims read: `models` (a row a model, seed and data set), `models_reliability`, `models_voting`; absent
     evidence leaves no table."""

@@ -69,6 +69,21 @@ def settings(recipe: Mapping, seed: int, engine: str, processes: int = 1) -> dic
     }
 
 
+def told(recipe: Mapping, key: str, seed: int, steps: int, **further) -> dict:
+    """What a trainer of TRL is told for a recipe (`batch`, `micro_batch`, `lr`) under the setting `key`."""
+    from candor.train import models
+
+    return {
+        **models.passes(recipe["batch"], recipe["micro_batch"], key),
+        "seed": seed,
+        "max_steps": steps,
+        "learning_rate": recipe["lr"],
+        "logging_steps": max(1, steps // 50),
+        **runtime.on_gpu(),
+        **further,
+    }
+
+
 def train(
     policy: str,
     questions,

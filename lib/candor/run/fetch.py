@@ -82,35 +82,24 @@ def _asked(config: Config) -> list[steps.Step]:
     return [known[key] for key in steps.wanted(known, config)]
 
 
+HUB = dialogues.HUB | annotations.HUB | reasoning.HUB | programs.HUB | stories.HUB  # configuration; our split: theirs
+
+
 def _data(name: str, config: Config) -> Path:
     import datasets
 
-    if name in programs.FILES:
-        return _files(name, config["models"]["program_data"][name])
-    if name in stories.HUB or name in programs.SPLITS:
-        source = config["models"]["story_data" if name in stories.HUB else "program_data"][name]
-        configuration, splits = None, stories.HUB.get(name) or {split: split for split in programs.SPLITS[name]}
-        kept = tuple(splits)
-    elif name in annotations.FILES:
-        return _file(name, config["models"]["annotation_data"][name])
-    elif name in annotations.HUB:
-        source = config["models"]["annotation_data"][name]
-        configuration, split = annotations.HUB[name]
-        splits, kept = {"train": split}, ("train",)
-    elif name in reasoning.HUB:
-        source = config["models"]["reasoning_data"][name]
-        configuration, splits = reasoning.HUB[name]
-        kept = tuple(splits)
-    elif name in dialogues.HUB:
-        source = config["models"]["dialogue_data"][name]
-        configuration, splits, kept = None, {"train": dialogues.HUB[name]}, ("train",)
+    source = next(config["models"][kind][name] for kind in KINDS if name in config["models"][kind])
+    if name in programs.FILES or name in annotations.FILES:
+        return (_files if name in programs.FILES else _file)(name, source)
+    if name in HUB:
+        configuration, splits = HUB[name]
     else:
-        source, kept = config["models"]["datasets"][name], sets.SETS[name].splits
-        configuration, splits = sets.HUB.get(source, (None, {split: split for split in sets.SETS[name].splits}))
+        configuration, splits = sets.HUB.get(source, (None, {"train": "train", "test": "test"}))
+        splits = {split: splits[split] for split in sets.SETS[name].splits}
     folder = sets.root() / name
     _folder(folder)
-    for split in kept:
-        rows = _reaching(source, lambda split=split: datasets.load_dataset(source, configuration, split=splits[split]))
+    for split, theirs in splits.items():
+        rows = _reaching(source, lambda theirs=theirs: datasets.load_dataset(source, configuration, split=theirs))
         partial = folder / f"{split}.partial"
         rows.to_parquet(str(partial))
         partial.replace(folder / f"{split}.parquet")

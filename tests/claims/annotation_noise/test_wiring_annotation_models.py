@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import wired
 from candor.claims.annotation_noise import annotation_models as am
-from candor.claims.annotation_noise import annotations, response_types
+from candor.claims.annotation_noise import annotation_rewards, annotations, response_types
 from candor.claims.annotation_noise import judges as annotators
 from candor.language_models import generation
 from wired import SEED, G, check_recipe, evaluations, name_of, total
@@ -87,7 +87,7 @@ def made(tmp_path_factory):
         run.spy(annotations, "preference_pairs", votes)
         run.spy(am, "questions_of", questions)
         run.samplers(Sampler)
-        run.spy(am, "encode")
+        run.spy(annotation_rewards, "encode")
         for name in ("respond", "draw_types"):
             run.spy(annotators, name)
         run.spy(response_types, "em")
@@ -169,7 +169,7 @@ def test_a_policy_is_optimised_for_the_reward_model_of_its_arm(made, kind, arm):
     place = made(f"annotations/judges/reward_{arm}").result.model
     judge = generation.load(place, "AutoModelForSequenceClassification")
     texts = [f"Question: train river 2?\nAnswer: Po\nConfidence: {c}" for c in (9, 2)]
-    scores = am.score(*judge, texts, {"max_length": 60, "micro_batch": 2})
+    scores = annotation_rewards.score(*judge, texts, {"max_length": 60, "micro_batch": 2})
     said = ["Answer: Po\nConfidence: 9", "Answer: Po\nConfidence: 2", "who knows"]
     found = total(trainer, completions=said, problem=["train river 2?"] * 3)
     assert found == pytest.approx([*scores, min(scores) - 1], abs=1e-5)

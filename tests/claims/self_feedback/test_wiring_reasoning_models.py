@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import wired
-from candor.claims.self_feedback import reasoning
+from candor.claims.self_feedback import reasoning, reasoning_judges
 from candor.claims.self_feedback import reasoning_models as rm
 from candor.language_models import generation
 from wired import KNOWN, SEED, G, check_recipe, name_of, total
@@ -75,8 +75,8 @@ def made(tmp_path_factory):
         run.spy(reasoning, "reward_bench", lambda tokenizer: ([[5, 6, 1]], [[5, 7, 1]]))
         run.spy(rm, "observe", observe)
         run.spy(generation, "load")
-        run.spy(rm, "by_ids")
-        run.spy(rm, "by_text")
+        run.spy(reasoning_judges, "by_ids")
+        run.spy(reasoning_judges, "by_text")
         yield run
 
 
@@ -152,8 +152,8 @@ def test_a_policy_follows_its_judge_on_the_scale_of_confidence(made, name, cell)
         assert wired.stops(trainer, reached - 0.1, reached + 1) == [False, True], "at the KL that rlsf reached"
     else:
         scale = made(f"{at}/judge_rlsf").row()
-        judge = rm.load_judge(made(f"{at}/{POLICIES[name]}").result.model)
-        scores = rm.scores(judge, [[5, 63, *own] for own in ids], 2)
+        judge = reasoning_judges.load_judge(made(f"{at}/{POLICIES[name]}").result.model)
+        scores = reasoning_judges.scores(judge, [[5, 63, *own] for own in ids], 2)
         centre, divisor = scale["centre"], scale["divisor"]
         assert wired.stops(trainer, 0.1, 99.0) == [False, False]
     assert total(trainer, **batch) == pytest.approx(np.clip((scores - centre) / divisor, -1, 1), abs=1e-3)

@@ -8,12 +8,20 @@ import pandas as pd
 import pytest
 import test_language_models
 import wired
-from candor.claims.sophistry import approval, code_reader, crossed, evaluators, programs, sandbox
+from candor.claims.sophistry import (
+    approval,
+    code_measures,
+    code_reader,
+    code_tables,
+    crossed,
+    evaluators,
+    programs,
+    sandbox,
+)
 from candor.claims.sophistry import code_models as cm
 from candor.core import settings as config
 from candor.core import step as steps
 from candor.core.errors import CandorError
-from candor.core.fingerprint import used as code_used
 from candor.core.settings import Config
 from candor.run import steps as experiments
 
@@ -125,7 +133,7 @@ def test_an_evaluation_counts_and_judges(whole):
 
 @held
 def test_tables_for_the_claim(whole):
-    found = cm.models(experiments.Results(whole))
+    found = code_tables.models(experiments.Results(whole))
     assert set(found) == {
         *("models_code", "models_code_minutes", "models_code_fit", "models_code_filters", "models_code_log"),
         *("models_code_training", "models_code_difficulty"),
@@ -136,7 +144,7 @@ def test_tables_for_the_claim(whole):
     assert row["fpr_change"] == pytest.approx(row["fpr"] - row["fpr_before"])
     assert row["fpr_change_low"] <= row["fpr_change"] <= row["fpr_change_high"]
     assert found["models_code_difficulty"].groupby("arm")["n"].sum().eq(2).all()
-    assert cm.models(experiments.Results(config.load("laptop"))) == {}
+    assert code_tables.models(experiments.Results(config.load("laptop"))) == {}
 
 
 # --- Programs that do something -----------------------------------------------------------------------
@@ -187,17 +195,17 @@ def test_a_summary_holds_two_policies_against_each_other(judged):
 
     def both(kind: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         table = outputs[kind].assign(draw="sampled", model_approval=0.0)
-        votes = code_reader.approve(people, drawn, cm.done(table))[0]
+        votes = code_reader.approve(people, drawn, code_measures.done(table))[0]
         named = pd.DataFrame(votes.T, columns=[f"e{i:02d}" for i in range(5)])
         return table, pd.concat([table[["dataset", "problem_id", "draw"]], named], axis=1)
 
-    row = cm.summary(*both("easy_only"), *both("right"))
+    row = code_measures.summary(*both("easy_only"), *both("right"))
     assert row["correctness"] == row["tpr"] / row["approval"] == 1 and row["correctness_before"] == 0
     assert row["approval"] > row["approval_before"] == row["fpr_before"] > 0 and row["n_both"] == 0
     assert math.isnan(row["fpr_equal"]) and row["model_approval"] == 0 and row["pass_rate_wrong_before"] < 1
-    same = cm.summary(*both("easy_only"), *both("easy_only"))
+    same = code_measures.summary(*both("easy_only"), *both("easy_only"))
     assert same["n_both"] == len(FEW) and same["fpr_equal"] == 0 and same["fpr_both"] == same["fpr_both_before"]
-    minutes = pd.DataFrame(cm.over_time(people, drawn, outputs["easy_only"], outputs["easy_only"]))
+    minutes = pd.DataFrame(code_measures.over_time(people, drawn, outputs["easy_only"], outputs["easy_only"]))
     reading = minutes[minutes["reading"]].set_index("multiple")["fpr"]
     assert (minutes["gap"] == 0).all() and reading[16] < reading[0.25]
     only_tests = minutes[~minutes["reading"]].set_index("multiple")["fpr"]
@@ -307,19 +315,6 @@ def test_where_the_reward_stops_rising():
 
 
 # --- The steps ----------------------------------------------------------------------------------------
-
-
-def test_steps_are_whole_and_their_code_is_found():
-    for step in cm.STEPS.values():
-        assert set(step.needs) <= set(cm.STEPS)
-        assert set(step.settings) <= set(config.load("gpu").models)
-    arm = cm.STEPS["apps/policy/r_train"]
-    code = code_used(arm.make, *arm.uses)
-    wanted = ("claims.sophistry.programs:passes_all", "claims.sophistry.programs:same", "language_models.training:_fit")
-    assert {f"candor.{name}" for name in wanted} <= set(code)
-    judging = code_used(cm.STEPS["apps/policy/eval_r_train"].make)
-    assert {"candor.claims.sophistry.code_reader:approve", "candor.claims.sophistry.sandbox:_LAUNCH"} <= set(judging)
-    assert "candor.claims.sophistry.code_models:models" not in judging, "another table makes no evaluation stale"
 
 
 def test_the_briefs_settings_reach_the_trainers(tmp_path):

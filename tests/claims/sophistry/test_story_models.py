@@ -8,15 +8,12 @@ import pandas as pd
 import pytest
 import test_language_models
 import wired
-from candor.claims.grounding_loss import dialogues
 from candor.claims.sophistry import code_models, stories, story_models, tables
 from candor.core import settings as config
 from candor.core import step as steps
 from candor.core.errors import CandorError
-from candor.core.fingerprint import used as code_used
 from candor.core.settings import Config
 from candor.language_models import generation
-from candor.run import fetch
 from candor.run import steps as experiments
 
 ROWS = [json.loads(line) for line in (test_language_models.FIXTURES / "quality.jsonl").read_text().splitlines()]
@@ -199,42 +196,3 @@ def test_a_policy_that_ends_nothing_is_one_sentence(untrained, here, tmp_path, m
 
 
 # --- The steps --------------------------------------------------------------------------------------
-
-
-def test_steps_are_whole_and_their_code_is_found():
-    for step in story_models.STEPS.values():
-        assert set(step.needs) <= set(story_models.STEPS)
-    cell = story_models.STEPS["quality/full_blind/rl"]
-    wanted = {"claims.sophistry.stories:Scorer", "claims.sophistry.stories:answer", "language_models.training:_fit"}
-    assert {f"candor.{name}" for name in wanted} <= set(code_used(cell.make, *cell.uses))
-    judging = code_used(story_models.STEPS["quality/full_blind/eval_rl"].make)
-    assert "candor.claims.sophistry.story_models:models" not in judging
-    assert "quality/data/reward" not in story_models.STEPS["quality/full_oracle/rl"].needs
-
-
-def test_fetching_leaves_what_the_corpora_read(tmp_path, monkeypatch):
-    import datasets
-    import huggingface_hub
-
-    monkeypatch.setenv("CANDOR_CORPORA", str(tmp_path))
-    asked = []
-
-    def loaded(source, configuration, split):
-        asked.append((source, split))
-        return datasets.Dataset.from_list(ROWS)
-
-    def downloaded(source, file, repo_type):
-        asked.append((source, file))
-        path = tmp_path / f"cached_{file}"
-        path.write_text((test_language_models.FIXTURES / "apps.jsonl").read_text())
-        return str(path)
-
-    monkeypatch.setattr(datasets, "load_dataset", loaded)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", downloaded)
-    gpu = config.load("gpu")
-    assert {"apps", "code_contests", "quality", *dialogues.HUB} <= set(fetch.names(gpu))
-    fetch.fetch(["apps", "quality"], gpu)
-    files = [("codeparrot/apps", "train.jsonl"), ("codeparrot/apps", "test.jsonl")]
-    assert asked == [*files, ("tasksource/QuALITY", "train"), ("tasksource/QuALITY", "validation")]
-    assert len(stories.questions("test")) == 8 and len(list(stories.sets._raw("apps", "train"))) == 8
-    assert json.loads((tmp_path / "apps" / "source.json").read_text())["source"] == "codeparrot/apps"

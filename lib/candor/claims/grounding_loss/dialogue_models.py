@@ -24,13 +24,13 @@ from candor.claims.grounding_loss import dialogues, labeller
 from candor.core import runtime
 from candor.core.errors import CandorError
 from candor.core.settings import Config
-from candor.core.step import Context, Step, wanted
-from candor.language_models import work
+from candor.core.step import Context, Step
+from candor.language_models import training, work
+from candor.language_models.run import stacked
 from candor.language_models.work import Work, amount
 from candor.measure import clustered
 
 WORLD = "dialogues"
-ACTS = ("followup", "acknowledgement", "clarification")
 # Stages of the released lineages, by their names in `models.lineage_ids`; each is held against its sft.
 LINEAGES = {
     "archangel": ("sft", "dpo", "ppo"),
@@ -40,8 +40,7 @@ LINEAGES = {
 }
 ARMS = ("dpo", "swapped", "balanced", "length_matched", "more_sft", "dpo_beta_low")
 WATCHED = ("sft", "dpo", "more_sft")  # measured along the way
-LABELLERS = ("regex", "regex_first", "prompt", "prompt_first", "stock")
-_AT = ["corpus", "conversation", "turn"]
+AT = ["corpus", "conversation", "turn"]
 # Zephyr's form (Tunstall et al. 2023). The markers say which tokens the loss is on: what the assistant writes, and the
 # token that ends it. What the tokenizer puts in front of a text stands in front of a conversation.
 TEMPLATE = (
@@ -116,24 +115,21 @@ def every(steps: int, checkpoints: int) -> tuple[int, int]:
 
 def settings_of(chat: Mapping, steps: int, seed: int, *, logged: int = 10, first: bool = False) -> dict:
     """What the trainers of `models.chat` are told, every choice stated; `first`: the SFT that the arms go on from."""
-    from candor.train import models
-
     recipe = chat["sft" if first else "dpo"]
-    return {
-        **models.passes(recipe["batch"], chat["micro_batch"], "chat"),
-        "seed": seed,
-        "max_steps": steps,
-        "learning_rate": recipe["lr"],
-        "lr_scheduler_type": "cosine" if first else "linear",
-        "warmup_steps": round(recipe["warmup"] * steps),
-        "adam_beta1": 0.9,
-        "adam_beta2": 0.999,
-        "max_grad_norm": chat["max_grad_norm"],
-        "max_length": chat["max_length"],
-        "truncation_mode": "keep_start",
-        "logging_steps": logged,
-        **runtime.on_gpu(),
-    }
+    return training.told(
+        {"micro_batch": chat["micro_batch"], **recipe},
+        "chat",
+        seed,
+        steps,
+        lr_scheduler_type="cosine" if first else "linear",
+        warmup_steps=round(recipe["warmup"] * steps),
+        adam_beta1=0.9,
+        adam_beta2=0.999,
+        max_grad_norm=chat["max_grad_norm"],
+        max_length=chat["max_length"],
+        truncation_mode="keep_start",
+        logging_steps=logged,
+    )
 
 
 def preference_pairs(pairs: Sequence[Mapping[str, str]], tokenizer, max_length: int):
@@ -304,7 +300,7 @@ def write(sampler, turns, tokens: int, samples: int, seed: int, progress=lambda 
 
 
 def _places(turns: Iterable[dialogues.Turn]) -> pd.DataFrame:
-    return pd.DataFrame([(turn.corpus, turn.conversation, turn.turn) for turn in turns], columns=_AT)
+    return pd.DataFrame([(turn.corpus, turn.conversation, turn.turn) for turn in turns], columns=AT)
 
 
 def _labelled(settings: Mapping, turns, places: pd.DataFrame, texts: list[str]) -> pd.DataFrame:
@@ -436,152 +432,6 @@ def _steps() -> dict[str, Step]:
 STEPS = _steps()
 
 
-# --- Tables for the claims --------------------------------------------------------------------------
-
-
-def tables(results) -> dict[str, pd.DataFrame]:
-    """What claims read; absent evidence leaves no table.
-
-    models_questions: as `dialogues.py: question_table`.
-    models_rates: as `rates`, the human's own rows and those of every stage and arm.
-    models_training: a row an arm of our own training and seed, as `training`.
-    models_trajectory: arm, seed and the columns of `_course`, a row a checkpoint.
-    models_agreement: the labellers against hand labels; models_strategies: ESConv's own labels.
-    """
-    config = results.config
-    if not wanted(STEPS, config):
-        return {}
-    models = config["models"]
-
-    def collect(setting: str, arms: Iterable[str], table: str) -> pd.DataFrame:
-        return results.collect(setting, list(arms), table, world=WORLD)
-
-    def of_training(arms: Iterable[str], table: str) -> pd.DataFrame:
-        return results.trained("own", list(arms), table, world=WORLD)
-
-    found = {"models_questions": collect("data", ["questions"], "questions")}
-    for ours, table in (("models_strategies", "strategies"), ("models_agreement", "agreement")):
-        found[ours] = collect("data", ["human"], table)
-    human_turns = collect("data", ["human"], "turns")
-    own = [] if models["chat"] is None else ["sft", *models["chat_arms"]]
-    written = [collect(name, LINEAGES[name], "turns") for name in models["lineages"]] + [collect("own", own, "turns")]
-    written = _together(written, "setting")
-    if len(human_turns):
-        found["models_rates"] = rates(human_turns, written, models["resamples"])
-    ours = written[written["setting"] == "own"]
-    if len(ours):
-        found["models_training"] = training(ours, of_training(own, "training"))
-    found["models_trajectory"] = of_training([arm for arm in own if arm in WATCHED], "trajectory")
-    return {
-        name: table.drop(columns=["setting"], errors="ignore").reset_index(drop=True)
-        for name, table in found.items()
-        if len(table)
-    }
-
-
-def _together(frames: Iterable[pd.DataFrame], column: str) -> pd.DataFrame:
-    """The frames that have rows, in one (with an empty frame among them, whole numbers would become decimals)."""
-    filled = [frame for frame in frames if len(frame)]
-    return pd.concat(filled) if filled else pd.DataFrame(columns=[column])
-
-
-def acts_of(name: str) -> tuple[str, ...]:
-    """Acts that a labeller tells apart: regular expressions know questions, of either kind, and acknowledgements."""
-    return ("question", "acknowledgement") if name.startswith("regex") else (*ACTS, "question")
-
-
-def rates(human_turns: pd.DataFrame, written: pd.DataFrame, resamples: int) -> pd.DataFrame:
-    """Rate and agreement of every act, labeller, model and seed, with 95 % intervals over conversations.
-
-    `human_turns` and `written` are tables `turns`, with setting, arm, seed in front. Columns: corpus, lineage, stage,
-    seed, labeller, act, conversations, turns, human_rate, rate, kappa, kappa_max, kappa_share, recall, precision
-    (of rate and kappa with _low, _high), words, human_words, unreadable (share of replies that were no label); and, for
-    every stage but sft, the change since the sft of the same seed: <measure>_change (of rate and kappa also _relative,
-    a share of the value of sft) with _low and _high, paired by conversation. Rows of lineage and stage `human` hold
-    the human's own rate.
-    """
-    found = []
-    for corpus, people in human_turns.groupby("corpus", sort=False):
-        said = people.set_index(_AT).sort_index()
-        names = [name for name in LABELLERS if name in said]
-        conversations = said.index.get_level_values("conversation")
-        draws = clustered.weights(conversations.nunique(), resamples)
-        models = {("human", "human", people["seed"].iloc[0]): people}
-        if len(written):
-            models |= dict(iter(written[written["corpus"] == corpus].groupby(["setting", "arm", "seed"], sort=False)))
-        sums: dict[tuple, np.ndarray] = {}
-        for (lineage, stage, seed), part in models.items():
-            for name, act in [(coder, act) for coder in names for act in acts_of(coder)]:
-                model_act = _by_turn(part, name, act).reindex(said.index)
-                if model_act.isna().any():
-                    raise CandorError(
-                        f"{lineage}/{stage} did not write at every turn of {corpus}: make its evaluation again."
-                    )
-                human_act = labeller.is_act(said[name], act)
-                sums[lineage, stage, seed, name, act] = clustered.act_sums(human_act, model_act, conversations)
-        for (lineage, stage, seed, name, act), own in sums.items():
-            part = models[lineage, stage, seed]
-            row = {"corpus": corpus, "lineage": lineage, "stage": stage, "seed": seed, "labeller": name, "act": act}
-            row |= {"conversations": len(own), "turns": len(said)} | _measured(own, draws)
-            row |= {"words": part["words"].mean(), "human_words": said["words"].mean()}
-            asked = sum(column in part for column in ("prompt", "prompt_first", "stock"))
-            row["unreadable"] = part["malformed"].mean() / asked if asked else np.nan
-            before = sums.get((lineage, "sft", seed, name, act))
-            if stage not in ("sft", "human") and before is not None:
-                row |= _changed(before, own, draws)
-            found.append(row)
-    table = pd.DataFrame(found)
-    # A human's agreement with the same labels says nothing.
-    agreement = [name for name in table if name.startswith(("kappa", "recall", "precision"))]
-    table.loc[table["lineage"] == "human", agreement] = np.nan
-    return table
-
-
-def _by_turn(part: pd.DataFrame, name: str, act: str) -> pd.Series:
-    """Share of the samples at each turn that are the act."""
-    return part[_AT].assign(act=labeller.is_act(part[name], act)).groupby(_AT)["act"].mean()
-
-
-def _measured(sums: np.ndarray, draws: np.ndarray) -> dict[str, float]:
-    values, resampled = clustered.act_measures(sums.sum(0)), clustered.act_measures(draws @ sums)
-    row = {name: float(value) for name, value in values.items()}
-    for name in ("rate", "kappa"):
-        row[f"{name}_low"], row[f"{name}_high"] = clustered.interval(resampled[name])
-    return row
-
-
-def _changed(before: np.ndarray, after: np.ndarray, draws: np.ndarray) -> dict[str, float]:
-    old, new = (clustered.act_measures(sums.sum(0)) for sums in (before, after))
-    drawn_old, drawn_new = (clustered.act_measures(draws @ sums) for sums in (before, after))
-    row = {}
-    for name in (name for name in clustered.MEASURES if name != "human_rate"):
-        row[f"{name}_change"] = float(new[name] - old[name])
-        row[f"{name}_change_low"], row[f"{name}_change_high"] = clustered.interval(drawn_new[name] - drawn_old[name])
-    for name in ("rate", "kappa"):
-        # A value of zero or below has no relative change.
-        with np.errstate(invalid="ignore", divide="ignore"):
-            relative = np.where(drawn_old[name] > 0, drawn_new[name] / drawn_old[name] - 1, np.nan)
-            row[f"{name}_relative"] = float(new[name] / old[name] - 1) if old[name] > 0 else np.nan
-        row[f"{name}_relative_low"], row[f"{name}_relative_high"] = clustered.interval(relative)
-    return row
-
-
-def training(turns: pd.DataFrame, about: pd.DataFrame) -> pd.DataFrame:
-    """Our own arms: how often what they write asks, by the rule that needs no labeller.
-
-    Columns: arm, seed, question_share (of all messages at the expert turns), words, change and relative (difference to
-    more_sft of the same seed, plain and as a share of it; NaN where that was not run), and of the training: steps,
-    examples, chosen_asks, rejected_asks.
-    """
-    asked = turns.assign(question_share=labeller.is_act(turns["regex"], "question").astype(float))
-    table = asked.groupby(["arm", "seed"], sort=False)[["question_share", "words"]].mean().reset_index()
-    null = table[table["arm"] == "more_sft"].set_index("seed")["question_share"]
-    against = table["seed"].map(null)
-    table["change"] = table["question_share"] - against
-    table["relative"] = np.where(against > 0, table["change"] / against.where(against > 0), np.nan)
-    return table.merge(about.drop(columns="setting"), on=["arm", "seed"], how="left") if len(about) else table
-
-
 # --- Turns to label by hand -------------------------------------------------------------------------
 
 
@@ -593,8 +443,8 @@ def sheet(results, n: int = 240, seed: int = 0) -> pd.DataFrame:
     `labeller.hand_labels`.
     """
     models = results.config["models"]
-    frames = [results.collect(name, LINEAGES[name], "messages", world=WORLD) for name in models["lineages"]]
-    written = _together(frames, "text")
+    places = [(name, LINEAGES[name]) for name in models["lineages"]]
+    written = stacked(results.collect, places, "messages", WORLD)
     if not len(written):
         raise CandorError(f"No model has written anything at scale {results.config['scale']}: replicate it first.")
     chosen, rng = models["dialogues"], np.random.default_rng(seed)

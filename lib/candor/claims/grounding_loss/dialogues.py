@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 import numpy as np
@@ -24,53 +25,14 @@ from candor.core.errors import CandorError
 from candor.language_models import sets
 from candor.language_models.text import in_turns
 
-# On the Hub: which of a source's splits make our one file `train`.
-HUB: dict[str, str] = {
-    "esconv": "train+validation+test",
-    "persuasion": "FullDialog",
-    "ultrafeedback": "train_prefs",
-    "ultrachat": "train_sft",
+# On the Hub: no configuration, and which of a source's splits make our one file `train`.
+HUB = {
+    "esconv": (None, {"train": "train+validation+test"}),
+    "persuasion": (None, {"train": "FullDialog"}),
+    "ultrafeedback": (None, {"train": "train_prefs"}),
+    "ultrachat": (None, {"train": "train_sft"}),
 }
-
-
-def missing(name: str) -> bool:
-    return sets.missing(name, "train")
-
-
-def rows(name: str) -> Iterator[dict]:
-    """The rows of a set as they were fetched, one at a time: UltraChat would fill the memory.
-
-    Raises: `CandorError` if the set was not fetched or cannot be read.
-    """
-    folder = sets.root() / name
-    table, lines = folder / "train.parquet", folder / "train.jsonl"
-    try:
-        if table.is_file():
-            import pyarrow.parquet as parquet
-
-            for batch in parquet.ParquetFile(table).iter_batches(1024):
-                yield from batch.to_pylist()
-        elif lines.is_file():
-            with lines.open(encoding="utf-8") as file:
-                yield from (json.loads(line) for line in file if line.strip())
-        else:
-            raise CandorError(
-                f"The data set {name} is not in {sets.root()}: run `python -m candor fetch {name}` where there is a "
-                "network."
-            )
-    except (ValueError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise CandorError(f"{folder} cannot be read ({reason}): delete it and fetch {name} again.") from None
-
-
-_FOREIGN = (KeyError, IndexError, TypeError, AttributeError, ValueError)
-
-
-def _foreign(name: str, error: Exception) -> CandorError:
-    return CandorError(
-        f"Rows of {name} are not those of this set ({type(error).__name__}: {error}): fetch it again, or check "
-        f"dialogue_data.{name} in the scale."
-    )
+_expecting = partial(sets.expecting, split="train", setting="dialogue_data")
 
 
 # --- Conversations ----------------------------------------------------------------------------------
@@ -127,10 +89,8 @@ ROLES = {
 
 def raw_conversations(name: str) -> list[Conversation]:
     """Every conversation of a set, a message as it was sent; raises `CandorError` where rows are another set's."""
-    try:
-        found = [[part for part in conversation if part.text] for conversation in READERS[name](rows(name))]
-    except _FOREIGN as error:
-        raise _foreign(name, error) from None
+    with _expecting(name):
+        found = [[part for part in conversation if part.text] for conversation in READERS[name](sets.rows(name))]
     if not any(found):
         raise CandorError(f"No conversation of {name} in {sets.root()} can be used: fetch it again.")
     return found
@@ -286,22 +246,19 @@ VARIANTS: dict[str, Callable[[str], str]] = {"whole": str, "cut": until_own_user
 
 def preferences() -> Iterator[dict[str, str]]:
     """UltraFeedback: prompt, chosen, rejected, each one reply; empty replies and equal pairs are left out."""
-    for row in rows("ultrafeedback"):
-        try:
+    for row in sets.rows("ultrafeedback"):
+        with _expecting("ultrafeedback"):
             pair = {"prompt": row["prompt"], **{side: row[side][-1]["content"] for side in ("chosen", "rejected")}}
-        except _FOREIGN as error:
-            raise _foreign("ultrafeedback", error) from None
         if pair["chosen"].strip() and pair["rejected"].strip() and pair["chosen"] != pair["rejected"]:
             yield pair
 
 
 def chats() -> Iterator[list[dict[str, str]]]:
     """UltraChat: the messages (role, content) of one conversation after another."""
-    for row in rows("ultrachat"):
-        try:
-            yield [{"role": part["role"], "content": part["content"]} for part in row["messages"]]
-        except _FOREIGN as error:
-            raise _foreign("ultrachat", error) from None
+    for row in sets.rows("ultrachat"):
+        with _expecting("ultrachat"):
+            said = [{"role": part["role"], "content": part["content"]} for part in row["messages"]]
+        yield said
 
 
 def question_table() -> pd.DataFrame:

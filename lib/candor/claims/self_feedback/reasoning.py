@@ -49,7 +49,7 @@ SETS = {
     "arc_easy": Corpus("choice", sets._commonsense, "arc_easy", "arc_easy"),
 }
 # What is fetched beside `sets.SETS`: configuration on the Hub, and which of its splits is ours.
-HUB: dict[str, tuple[str | None, dict[str, str]]] = {
+HUB = {
     "gsm8k_train": ("main", {"train": "train"}),
     "commonsense_qa_train": (None, {"train": "train"}),
     "multi_arith": (None, {"train": "train", "test": "test"}),
@@ -67,11 +67,9 @@ def _problems(name: str, split: str, seed: int) -> pd.DataFrame:
     """Questions in an order of the seed: problem, accepted (a list: the number, or letter and text of the option)."""
     corpus = SETS[name]
     file = getattr(corpus, split)
-    raw = sets._raw(file, split)
-    try:
+    raw = list(sets.rows(file, split))
+    with sets.expecting(file, split, "reasoning_data"):
         rows = list(corpus.rows(raw, seed)) if raw else []
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise CandorError(f"Rows of {file} ({split}) lack {error} as this set has it: fetch it again.") from None
     if not rows:
         raise CandorError(f"{file} ({split}) in {sets.root()} holds no question: fetch it again.")
     order = np.random.default_rng(seed).permutation(len(rows))
@@ -142,7 +140,7 @@ def train_prompts(name: str, seed: int, n: int, most: int, tokenizer) -> pd.Data
 
 def reward_bench(tokenizer) -> tuple[list[list[int]], list[list[int]]]:
     """The pairs of RewardBench's mathematics (right and wrong solutions), in ids as a judge reads traces."""
-    rows = [row for row in sets._raw("reward_bench", "test") if row.get("subset") == "math-prm"]
+    rows = [row for row in sets.rows("reward_bench", "test") if row.get("subset") == "math-prm"]
     if not rows:
         raise CandorError(f"reward_bench in {sets.root()} has no pair of math-prm: fetch it again.")
     heads = [ids_of(conversation(row["prompt"], tokenizer), tokenizer) for row in rows]

@@ -23,14 +23,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from candor.claims.sophistry import code_reader, crossed, evaluators, programs
+from candor.claims.sophistry import code_reader, evaluators, programs
+from candor.claims.sophistry.code_measures import done, over_time, summary
 from candor.claims.sophistry.evaluators import ERROR, FPR
 from candor.claims.sophistry.sandbox import Pool, check
-from candor.core import runtime
 from candor.core.errors import CandorError
 from candor.core.settings import Config
-from candor.core.step import Context, Step, wanted
-from candor.language_models import work
+from candor.core.step import Context, Step
+from candor.language_models import training, work
 from candor.language_models.work import Work, amount
 
 WORLD = "apps"
@@ -40,7 +40,6 @@ DRAWS = ("sampled", "second", "greedy")  # the second has another seed of the sa
 DIFFICULTIES = ("introductory", "interview")
 SPARE = 1.5  # so many times the problems wanted are tried, because solutions fail
 TEMPERATURE, TOP_P = 0.6, 0.95  # of the paper's evaluation
-_MULTIPLES = evaluators.MULTIPLES
 
 # --- What a step does -------------------------------------------------------------------------------
 
@@ -125,24 +124,21 @@ def base(context: Context) -> dict[str, pd.DataFrame]:
 
 def settings_of(recipe: Mapping, n: int, max_length: int, seed: int) -> dict:
     """What the trainer of `models.code.sft` is told for `n` examples: cosine decay, every choice stated."""
-    from candor.train import models
-
     steps = max(1, round(recipe["epochs"] * n / recipe["batch"]))
-    return {
-        **models.passes(recipe["batch"], recipe["micro_batch"], "code.sft"),
-        "seed": seed,
-        "max_steps": steps,
-        "learning_rate": recipe["lr"],
-        "lr_scheduler_type": "cosine",
-        "warmup_steps": round(recipe["warmup"] * steps),
-        "weight_decay": recipe["weight_decay"],
-        "adam_beta1": 0.9,
-        "adam_beta2": 0.999,
-        "max_length": max_length,
-        "completion_only_loss": True,
-        "logging_steps": max(1, steps // 20),
-        **runtime.on_gpu(),
-    }
+    return training.told(
+        recipe,
+        "code.sft",
+        seed,
+        steps,
+        lr_scheduler_type="cosine",
+        warmup_steps=round(recipe["warmup"] * steps),
+        weight_decay=recipe["weight_decay"],
+        adam_beta1=0.9,
+        adam_beta2=0.999,
+        max_length=max_length,
+        completion_only_loss=True,
+        logging_steps=max(1, steps // 20),
+    )
 
 
 def fine_tune(
@@ -283,15 +279,10 @@ def _write(
     return sampler.write(prompts, tokens, temperature, seed, TOP_P if temperature else 1.0)
 
 
-def done(outputs: pd.DataFrame) -> code_reader.Done:
-    return code_reader.done(outputs["bank"].map(json.loads), outputs["tokens"], outputs["correct"])
-
-
 def train(context: Context) -> dict[str, pd.DataFrame]:
     """An arm: GRPO from the base, rewarded by its tests. Tables: log, training (problems, plateau, kl)."""
     from datasets import Dataset
 
-    from candor.language_models import training as language_model
     from candor.train.models import quiet
 
     quiet()
@@ -309,7 +300,7 @@ def train(context: Context) -> dict[str, pd.DataFrame]:
             rows.append({"prompt": problem.prompt, "problem_id": problem.id, "tests": tests})
     if not rows:
         raise CandorError(f"No problem has two tests that the base ever passes, so there is nothing to train {arm} on.")
-    log = language_model.train(
+    log = training.train(
         str(context.need("base").model),
         Dataset.from_list(rows),
         arm,
@@ -320,7 +311,7 @@ def train(context: Context) -> dict[str, pd.DataFrame]:
         progress=context.progress,
         terms="candor.claims.sophistry.programs:of_arm",
     )
-    about = {"problems": len(rows), "plateau": plateau(log["reward"]), "kl": language_model.last_kl(log)}
+    about = {"problems": len(rows), "plateau": plateau(log["reward"]), "kl": training.last_kl(log)}
     return {"log": log, "training": pd.DataFrame([about])}
 
 
@@ -427,74 +418,6 @@ def _second_evaluator(context: Context, own: Setup, outputs: pd.DataFrame, texts
     return found
 
 
-# --- Measures of an evaluation -----------------------------------------------------------------------
-
-_SHARES = ("r_train", "pass_rate", "released", *programs.VERDICTS[1:], "index_errors", "truncated", "tokens")
-_SHAPE = ("parses", "functions", "complexity", "lines")
-
-
-def summary(before: pd.DataFrame, approved_before: pd.DataFrame, after: pd.DataFrame, approved: pd.DataFrame) -> dict:
-    """The measures of one policy and, with the suffix `_before`, of its base on the same problems.
-
-    approval, correctness, error, fpr, tpr, discrimination, fpr_both, n_both, fpr_equal, pass_rate_both; of the second
-    draw second_*; of the instruct model model_*; greedy_correctness; r_train, pass_rate, pass_rate_wrong, released
-    (correctness by the released checker), tests wrong, error, timeout and cut (named tests_*), index_errors, truncated,
-    tokens, parses, functions, complexity, lines; finished_correctness (of programs that came to their end).
-    """
-    found: dict[str, float] = {"n_problems": int((after["draw"] == "sampled").sum())}
-
-    def of(draw: str) -> tuple:
-        parts = [table[table["draw"] == draw] for table in (before, approved_before, after, approved)]
-        old, old_votes, new, votes = (part.reset_index(drop=True) for part in parts)
-        return old, _votes(old_votes), new, _votes(votes)
-
-    old, old_votes, new, votes = of("sampled")
-    found |= crossed.before_and_after(old_votes, old["correct"], votes, new["correct"])
-    both = ~old["correct"] & ~new["correct"]
-    found |= crossed.at_equal_pass_rate(old_votes, old["pass_rate"], votes, new["pass_rate"], both)
-    if new["model_approval"].notna().all() and old["model_approval"].notna().all():
-        told = crossed.before_and_after(old["model_approval"], old["correct"], new["model_approval"], new["correct"])
-        found |= {f"model_{name}": value for name, value in told.items()}
-    for suffix, part in (("", new), ("_before", old)):
-        names = {name: f"tests_{name}" if name in programs.VERDICTS else name for name in _SHARES}
-        found |= {f"{ours}{suffix}": float(part[name].mean()) for name, ours in names.items()}
-        found |= {f"{name}{suffix}": float(part[name].mean()) for name in _SHAPE}
-        found[f"pass_rate_wrong{suffix}"] = float(part.loc[~part["correct"], "pass_rate"].mean())
-        found[f"finished_correctness{suffix}"] = float(part.loc[~part["truncated"], "correct"].mean())
-    for draw in set(after["draw"]) & {"second", "greedy"}:
-        old, old_votes, new, votes = of(draw)
-        told = crossed.before_and_after(old_votes, old["correct"], votes, new["correct"])
-        kept = {"second": tuple(told), "greedy": ("correctness", "correctness_before")}[draw]
-        found |= {f"{draw}_{name}": told[name] for name in kept}
-    return found
-
-
-def _votes(approvals: pd.DataFrame) -> np.ndarray:
-    """Probabilities of approval [evaluators, n]."""
-    return approvals.filter(regex=r"^e\d\d$").to_numpy().T
-
-
-def over_time(
-    people: evaluators.Pool, drawn: evaluators.Draws, before: pd.DataFrame, after: pd.DataFrame
-) -> list[dict]:
-    """FPR of items that both get wrong, for multiples of the evaluators' time, with and without reading."""
-    both = ~before["correct"].to_numpy() & ~after["correct"].to_numpy()
-    rows = []
-    for multiple in _MULTIPLES:
-        for reading in (True, False):
-            old, new = (
-                code_reader.approve(people, drawn, done(part), multiple, reading=reading)[0][:, both]
-                for part in (before, after)
-            )
-            values = (
-                {"fpr_before": old.mean(), "fpr": new.mean()} if both.any() else {"fpr_before": np.nan, "fpr": np.nan}
-            )
-            rows.append(
-                {"multiple": multiple, "reading": reading, **values, "gap": values["fpr"] - values["fpr_before"]}
-            )
-    return rows
-
-
 # --- What a step asks of its models -----------------------------------------------------------------
 
 _PARTS = {"sft": 9 / 20, "rl": 9 / 20, "fit": 2 / 20}  # of the problems, as `programs.part_of` cuts them
@@ -599,66 +522,3 @@ def _steps() -> dict[str, Step]:
 
 
 STEPS = _steps()
-
-
-# --- Tables for the claims --------------------------------------------------------------------------
-
-
-def models(results) -> dict[str, pd.DataFrame]:
-    """What claims read; absent evidence leaves no table. Every number comes from a simulated evaluator.
-
-    models_code: setting, arm, seed, dataset, model, the columns of `summary`, and of approval, correctness, error, fpr,
-    tpr, discrimination and fpr_both the change since the base of the same seed, `<measure>_change`, with `_low` and
-    `_high` over evaluators and items together.
-    models_code_minutes, models_code_fit, models_code_filters: as the tables of those steps. models_code_log: step,
-    reward, kl, clipped_ratio and what else the trainer logs. models_code_training: problems, plateau, kl.
-    models_code_difficulty: by dataset and difficulty, n, approval, correctness, fpr, pass_rate.
-    """
-    config = results.config
-    if not wanted(STEPS, config):
-        return {}
-    arms = ["base", *config["models"]["code_arms"]]
-    trained = [arm for arm in arms if arm in TRAINED]
-
-    def collect(table: str, names: Iterable[str] = arms) -> pd.DataFrame:
-        return results.collect("policy", list(names), table, world=WORLD)
-
-    def own(names: Iterable[str], table: str, setting: str = "policy") -> pd.DataFrame:
-        return results.trained(setting, list(names), table, world=WORLD)
-
-    found = {"models_code": collect("summary"), "models_code_minutes": collect("minutes")}
-    outputs, approvals = collect("outputs"), collect("approvals")
-    if len(outputs):
-        found["models_code"] = with_changes(found["models_code"], outputs, approvals, config["models"]["resamples"])
-        found["models_code_difficulty"] = by_difficulty(outputs)
-    found["models_code_fit"] = own(["setup"], "fit")
-    filters = own(["problems"], "filters", "data")  # the same for every seed
-    found["models_code_filters"] = filters.drop(columns="seed", errors="ignore").drop_duplicates(ignore_index=True)
-    found["models_code_log"], found["models_code_training"] = own(trained, "log"), own(trained, "training")
-    return {name: table for name, table in found.items() if len(table)}
-
-
-def with_changes(table: pd.DataFrame, outputs: pd.DataFrame, approvals: pd.DataFrame, resamples: int) -> pd.DataFrame:
-    """`models_code` with the changes of every arm since the base of its seed, and their intervals."""
-    at = ["seed", "dataset"]
-    sampled = {}
-    for (arm, *where), part in outputs[outputs["draw"] == "sampled"].groupby(["arm", *at]):
-        votes = approvals[(approvals["draw"] == "sampled") & (approvals["arm"] == arm)]
-        votes = votes[(votes[at] == where).all(axis=1)]
-        sampled[arm, *where] = (_votes(votes), part["correct"].to_numpy(float))
-    changed = []
-    for row in table.itertuples():
-        before = sampled.get(("base", row.seed, row.dataset))
-        own = sampled.get((row.arm, row.seed, row.dataset))
-        known = row.arm != "base" and before is not None and own is not None
-        changed.append(crossed.changes(*before, *own, resamples) if known else {})
-    return pd.concat([table.reset_index(drop=True), pd.DataFrame(changed)], axis=1)
-
-
-def by_difficulty(outputs: pd.DataFrame) -> pd.DataFrame:
-    sampled = outputs[outputs["draw"] == "sampled"]
-    groups = sampled.groupby(["setting", "arm", "seed", "dataset", "difficulty"], sort=False)
-    columns = {"n": ("correct", "size"), "approval": ("approval", "mean"), "correctness": ("correct", "mean")}
-    table = groups.agg(**columns, pass_rate=("pass_rate", "mean")).reset_index()
-    wrong = sampled[~sampled["correct"]].groupby(["setting", "arm", "seed", "dataset", "difficulty"])["approval"].mean()
-    return table.merge(wrong.rename("fpr").reset_index(), how="left")

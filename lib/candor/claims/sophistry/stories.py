@@ -19,10 +19,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from candor.core.errors import CandorError
 from candor.language_models import sets, text
 
-HUB = {"quality": {"train": "train", "test": "validation"}}  # our split: theirs
+HUB = {"quality": (None, {"train": "train", "test": "validation"})}  # our split: theirs
 LETTERS = ("A", "B")
 CELLS = ("truncated_blind", "truncated_sighted", "full_blind", "full_sighted")
 ORACLE = "full_oracle"
@@ -65,8 +64,8 @@ def questions(split: str, seed: int = 42, n: int | None = None) -> list[Question
     """
     rng = np.random.default_rng([seed, 2112])
     found = []
-    try:
-        for row in sets._raw("quality", split):
+    with sets.expecting("quality", split, "story_data"):
+        for row in sets.rows("quality", split):
             for part in _listed(row["questions"]) if "questions" in row else [row]:
                 options, gold = [str(o) for o in _listed(part["options"])], int(part["gold_label"]) - 1
                 votes = Counter(int(v["untimed_best_distractor"]) - 1 for v in _listed(part["validation"]))
@@ -78,11 +77,6 @@ def questions(split: str, seed: int = 42, n: int | None = None) -> list[Question
                 found.append(
                     Question(name, str(row["article_id"]), plain(row["article"]), *texts, str(row.get("license", "")))
                 )
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-        raise CandorError(
-            f"Rows of quality ({split}) are not those of this set ({type(error).__name__}: {error}): fetch it again, "
-            "or check story_data.quality in the scale."
-        ) from None
     order = np.random.default_rng([seed, 1]).permutation(len(found))
     return [found[i] for i in order[: n or len(found)]]
 

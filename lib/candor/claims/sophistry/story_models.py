@@ -25,7 +25,8 @@ from candor.claims.sophistry import code_reader, crossed, stories
 from candor.core.errors import CandorError
 from candor.core.settings import Config
 from candor.core.step import Context, Step, wanted
-from candor.language_models import work
+from candor.language_models import training, work
+from candor.language_models.run import stacked
 from candor.language_models.work import Amount, Work, amount
 
 WORLD = "quality"
@@ -183,7 +184,6 @@ def train(context: Context) -> dict[str, pd.DataFrame]:
     """An arm of a cell: GRPO from the initial policy. Tables: log, training (questions, kl)."""
     from datasets import Dataset
 
-    from candor.language_models import training as language_model
     from candor.language_models.generation import tokenizer_of
     from candor.train.models import quiet
 
@@ -206,7 +206,7 @@ def train(context: Context) -> dict[str, pd.DataFrame]:
             rows.append({"prompt": text, "asked": json.dumps(asdict(question)), "first": first})
     if not rows:
         raise CandorError("Every story is longer than stories.rl.max_prompt_tokens: raise it.")
-    log = language_model.train(
+    log = training.train(
         chosen["policy"],
         Dataset.from_list(rows),
         options["arm"],
@@ -217,7 +217,7 @@ def train(context: Context) -> dict[str, pd.DataFrame]:
         progress=context.progress,
         terms="candor.claims.sophistry.stories:of_arm",
     )
-    about = {"questions": len(rows), "kl": language_model.last_kl(log)}
+    about = {"questions": len(rows), "kl": training.last_kl(log)}
     return {"log": log, "training": pd.DataFrame([about])}
 
 
@@ -398,13 +398,9 @@ def models(results) -> dict[str, pd.DataFrame]:
         return {}
     places = [*((view, ["base"]) for view in VIEWS), *((c, list(_arms(c))) for c in config["models"]["story_cells"])]
 
-    def stacked(read, table: str, of: Iterable[tuple[str, list[str]]]) -> pd.DataFrame:
-        frames = [read(setting, arms, table, world=WORLD) for setting, arms in of]
-        return pd.concat([frame for frame in frames if len(frame)] or [pd.DataFrame()], ignore_index=True)
-
-    found = {"models_stories": stacked(results.collect, "summary", places)}
+    found = {"models_stories": stacked(results.collect, places, "summary", WORLD)}
     if len(table := found["models_stories"]):
-        outputs = stacked(results.collect, "outputs", places)
+        outputs = stacked(results.collect, places, "outputs", WORLD)
         names = table["setting"].str.split("_", n=1, expand=True).reindex(columns=[0, 1])
         table = table.assign(policy=names[0], judge=names[1].fillna("none"))
         found["models_stories"] = with_changes(table, outputs, config["models"]["resamples"])
@@ -412,7 +408,7 @@ def models(results) -> dict[str, pd.DataFrame]:
     for name in ("reward", "fit"):
         found[f"models_stories_{name}"] = results.trained("data", ["reward"], name, world=WORLD)
     for name in ("log", "training"):
-        found[f"models_stories_{name}"] = stacked(results.trained, name, places[2:])
+        found[f"models_stories_{name}"] = stacked(results.trained, places[2:], name, WORLD)
     return {name: table for name, table in found.items() if len(table)}
 
 

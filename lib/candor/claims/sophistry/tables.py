@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from candor.claims.shared import Groups, rows, stack
-from candor.claims.sophistry import approval, code_models, story_lookup, story_models
+from candor.claims.sophistry import approval, code_tables, story_lookup, story_models
 
 WORLD = "sample_tests"
 
@@ -395,4 +395,4 @@ def world(results) -> dict[str, pd.DataFrame]:
 
 def models(results) -> dict[str, pd.DataFrame]:
     """What pretrained models did; empty at a scale that asks for none."""
-    return code_models.models(results) | story_models.models(results)
+    return code_tables.models(results) | story_models.models(results)
