@@ -62,6 +62,9 @@ def weights(place: str | Path, coarse: bool, kind: str = "AutoModelForCausalLM",
     import torch
     import transformers
 
+    from candor.train.models import quiet
+
+    quiet()
     attention = runtime.current().attention
     options |= {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
     options |= {"dtype": torch.bfloat16 if coarse and torch.cuda.is_available() else torch.float32}
@@ -108,6 +111,9 @@ def tokenizer_of(place: str | Path):
     """
     from transformers import PreTrainedTokenizerFast
 
+    from candor.train.models import quiet
+
+    quiet()
     tokenizer = PreTrainedTokenizerFast.from_pretrained(str(place), local_files_only=True)
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:

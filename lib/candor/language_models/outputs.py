@@ -112,9 +112,9 @@ def _gold(answer: str, options: Mapping[str, str]) -> str:
     return letter if letter in options else text.option(answer, options)
 
 
-def _metrics(confidence: pd.Series, correct: pd.Series) -> dict[str, float]:
+def _metrics(confidence: pd.Series, correct: pd.Series) -> pd.Series:
     q, right = confidence.clip(0, 1).to_numpy(), correct.to_numpy(float)
-    return dict(zip(METRICS, (right.mean(), cal.brier(q, right), cal.ece(q, right), cal.auroc(q, right))))
+    return pd.Series([right.mean(), cal.brier(q, right), cal.ece(q, right), cal.auroc(q, right)], METRICS)
 
 
 def recomputed(items: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
@@ -122,14 +122,15 @@ def recomputed(items: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
 
     Columns: dataset, arm, n, questions (those of the released metrics), metric, value, published, difference.
     """
-    printed = published[published["setting"] == _TRAINED_ON].set_index(["dataset", "arm", "metric"])
-    rows = []
-    for (dataset, arm), part in items.groupby(["dataset", "arm"], sort=False):
-        for metric, value in _metrics(part["confidence"], part["correct"]).items():
-            known = printed.loc[(dataset, arm, metric)]
-            rows.append((dataset, arm, len(part), known["n"], metric, value, known["value"]))
-    table = pd.DataFrame(rows, columns=["dataset", "arm", "n", "questions", "metric", "value", "published"])
-    return table.assign(difference=table["value"] - table["published"])
+    printed = published[published["setting"] == _TRAINED_ON]
+    printed = printed.rename(columns={"n": "questions", "value": "published"})
+    groups = items.groupby(["dataset", "arm"], sort=False)
+    values = groups[["confidence", "correct"]].apply(lambda part: _metrics(part["confidence"], part["correct"]))
+    table = values.rename_axis(columns="metric").stack().rename("value").reset_index()
+    table = table.merge(groups.size().rename("n").reset_index(), how="left")
+    table = table.merge(printed[["dataset", "arm", "metric", "questions", "published"]], how="left")
+    columns = ["dataset", "arm", "n", "questions", "metric", "value", "published"]
+    return table[columns].assign(difference=table["value"] - table["published"])
 
 
 def by_option(items: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:

@@ -51,9 +51,7 @@ def train(context: Context) -> dict[str, pd.DataFrame]:
     """The policy, trained on by GRPO with the arm's reward."""
     from candor.language_models import training as language_model
     from candor.language_models.generation import tokenizer_of
-    from candor.train import models
 
-    models.quiet()
     settings, options = context.settings, context.step.options
     recipe = settings[options["recipe"]]
     tokenizer = tokenizer_of(settings["policy"])
@@ -82,9 +80,7 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     A classifier's confidence takes the place of the stated one.
     """
     from candor.language_models import generation
-    from candor.train import models
 
-    models.quiet()
     settings, options = context.settings, context.step.options
     for line in votes_refused(settings) if options.get("voting") else ():
         raise CandorError(line)
@@ -287,7 +283,7 @@ def vote(sampler, questions, samples: int, tokens: int, seed: int) -> pd.DataFra
     rng = np.random.default_rng(seed)
     rows = []
     for count in (n for n in ev.VOTES if n <= samples):
-        hits: dict[str, list[bool]] = {"majority": [], "weighted": []}
+        hits: list[tuple[bool, bool]] = []  # by majority, and weighted
         different = []
         for answers, outcome, confidence in zip(said[:, :count], right[:, :count], stated[:, :count]):
             votes = answers >= 0
@@ -295,22 +291,14 @@ def vote(sampler, questions, samples: int, tokens: int, seed: int) -> pd.DataFra
             different.append(len(names))
             number, sure = np.bincount(place), np.bincount(place, confidence[votes])
             ties = rng.random(len(names)) * 1e-9
-            for rule, weight in (("majority", number), ("weighted", sure + 1e-6 * number)):
-                hits[rule].append(bool(len(names) and outcome[votes][place == (weight + ties).argmax()][0]))
-        for rule, found in hits.items():
-            difference = np.array(found, float) - hits["majority"]
+            chosen = ((weight + ties).argmax() if len(names) else -1 for weight in (number, sure + 1e-6 * number))
+            hits.append(tuple(bool(at >= 0 and outcome[votes][place == at][0]) for at in chosen))
+        for rule, found in zip(("majority", "weighted"), np.array(hits, float).T):
+            difference = found - np.array(hits, float)[:, 0]
             spread = difference.std(ddof=1) / np.sqrt(len(found)) if len(found) > 1 else np.nan
-            rows.append(
-                {
-                    "votes": count,
-                    "rule": rule,
-                    "accuracy": np.mean(found),
-                    "difference": difference.mean(),
-                    "difference_se": spread,
-                    "diversity": np.mean(different),
-                    "unreadable": (said[:, :count] < 0).mean(),
-                }
-            )
+            row = {"votes": count, "rule": rule, "accuracy": found.mean(), "difference": difference.mean()}
+            row |= {"difference_se": spread, "diversity": np.mean(different)}
+            rows.append(row | {"unreadable": (said[:, :count] < 0).mean()})
     return pd.DataFrame(rows)
 
 

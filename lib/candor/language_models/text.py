@@ -19,8 +19,6 @@ from candor.core.errors import CandorError
 from candor.language_models import formulas
 from candor.measure import spans
 
-FORMS = ("document", "answer")
-
 _START = "Think about the problem first. Write your reasoning, then </think>, then only the answer"
 SYSTEM = {
     "document": (

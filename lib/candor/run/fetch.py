@@ -205,25 +205,22 @@ def _reaching(source: str, get: Callable):
     try:
         return get()
     except errors.GatedRepoError:
-        raise CandorError(
+        why = (
             f"{source} is gated: accept its terms on its page on huggingface.co, log in with `hf auth login`, and "
             "fetch again."
-        ) from None
+        )
     except errors.HFValidationError:
-        raise CandorError(
+        why = (
             f"{source!r} is neither a folder nor a name on the Hub (owner/name): correct it under models in the scale."
-        ) from None
+        )
     except errors.RepositoryNotFoundError:
-        raise CandorError(
-            f"There is no {source} on the Hub, or you may not see it: check models in the scale."
-        ) from None
+        why = f"There is no {source} on the Hub, or you may not see it: check models in the scale."
     except (OSError, ValueError, httpx2.HTTPError) as error:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            raise CandorError(
-                f"The disk is full, so {source} was not fetched: free some space and fetch again."
-            ) from None
         reason = " ".join(str(error).split())[:160].rstrip(".")
-        raise CandorError(
+        why = (
             f"{source} could not be fetched ({type(error).__name__}: {reason}): is there a network? You may also fetch "
             f"elsewhere and copy {sets.root()} and the Hub client's cache here."
-        ) from None
+        )
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            why = f"The disk is full, so {source} was not fetched: free some space and fetch again."
+    raise CandorError(why)

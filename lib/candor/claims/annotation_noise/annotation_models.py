@@ -115,9 +115,7 @@ def collect_pairs(context: Context) -> dict[str, pd.DataFrame]:
     true).
     """
     from candor.language_models import generation
-    from candor.train import models
 
-    models.quiet()
     settings, seed = context.settings, context.seed
     policy = settings["annotation_policy"]
     drawn = []
@@ -206,9 +204,7 @@ def train_reward(context: Context) -> dict[str, pd.DataFrame]:
     answer, answers held out), gap_wrong_se, n_wrong, n_right, quality (correlation of the reward with being right at
     fixed stated confidence: the gate), pairs, labels_in_use (sum of weights in pairs).
     """
-    from candor.train import models
 
-    models.quiet()
     settings, arm, seed = context.settings, context.step.options["arm"], context.seed
     made = context.need("pairs")
     table = made.table("pairs")
@@ -269,9 +265,8 @@ def gap_of(rewards, held: pd.DataFrame, problems: Sequence[str]) -> dict[str, fl
 def train_policy(context: Context) -> dict[str, pd.DataFrame]:
     """The policy, optimised by RLOO with adapters against the reward model of an arm; table log."""
     from candor.language_models import generation
-    from candor.train import models, policy
+    from candor.train import policy
 
-    models.quiet()
     settings, options, seed = context.settings, context.step.options, context.seed
     recipe, start = settings["annotation_rloo"], settings["annotation_policy"]
     judge, judge_tokenizer = generation.load(
@@ -315,9 +310,7 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     last tenth of the training; 0 before it)), items (columns of `answers_to` without what was said), reliability.
     """
     from candor.language_models import generation
-    from candor.train import models
 
-    models.quiet()
     settings, arm, seed = context.settings, context.step.options["arm"], context.seed
     policy = settings["annotation_policy"]
     place = context.need(arm).model if arm != "base" else policy["model"]

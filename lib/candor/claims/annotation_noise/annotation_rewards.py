@@ -74,9 +74,7 @@ def vote_reward(context: Context) -> dict[str, pd.DataFrame]:
     Tables: log; heldout (one row: pairs, heldout, log_loss and brier against the shares of votes, accuracy and ece
     against their majority).
     """
-    from candor.train import models
 
-    models.quiet()
     settings, options, seed = context.settings, context.step.options, context.seed
     recipe = settings["vote_rewards"]
     pairs = annotations.preference_pairs(options["dataset"]).sample(frac=1, random_state=seed, ignore_index=True)

@@ -80,9 +80,7 @@ def human(context: Context) -> dict[str, pd.DataFrame]:
     Tables: turns (corpus, conversation, turn, words, a column a labeller), strategies (corpus, strategy, share, n),
     agreement (as `labeller.py: agreement`; only where hand labels are given).
     """
-    from candor.train import models
 
-    models.quiet()
     settings = context.settings
     turns = turns_of(settings)
     found = {"turns": _labelled(settings, turns, _places(turns), [turn.message.text for turn in turns])}
@@ -180,7 +178,6 @@ def train(context: Context) -> dict[str, pd.DataFrame]:
 
     from candor.train import models, preference, sft
 
-    models.quiet()
     settings, arm, seed = context.settings, context.step.options["arm"], context.seed
     chat = settings["chat"]
     place = chat["policy"] if arm == "sft" else context.need("sft").model
@@ -269,9 +266,7 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     with the model's text).
     """
     from candor.language_models import generation
-    from candor.train import models
 
-    models.quiet()
     settings, options = context.settings, context.step.options
     place = context.need(options["arm"]).model if context.needs else settings["lineage_ids"][options["model"]]
     turns = turns_of(settings)

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from statistics import median
 
 import numpy as np
@@ -268,24 +269,20 @@ def question_table() -> pd.DataFrame:
     difference, only_chosen, only_rejected (pairs), mcnemar_p, coefficient, coefficient_low, coefficient_high (of a
     question in `choice_model`), length_coefficient.
     """
-    sides = {"chosen": [], "rejected": []}
-    asked: dict[tuple[str, str], dict[str, list[bool]]] = {
-        (rule, variant): {side: [] for side in sides} for rule in RULES for variant in VARIANTS
-    }
-    lengths: dict[str, dict[str, list[int]]] = {variant: {side: [] for side in sides} for variant in VARIANTS}
+    sides, pairs = ("chosen", "rejected"), []
     for pair in preferences():
-        for side in sides:
-            for variant, cut in VARIANTS.items():
-                text = cut(pair[side])
-                lengths[variant][side].append(len(text))
-                for rule in RULES:
-                    asked[rule, variant][side].append(asks(text, rule))
+        for variant, cut in VARIANTS.items():
+            texts = [cut(pair[side]) for side in sides]
+            asked = [asks(text, rule) for rule in RULES for text in texts]
+            pairs.append((variant, *asked, *map(len, texts)))
+    columns = [("variant", ""), *product(RULES, sides), *product(["length"], sides)]
+    table = pd.DataFrame(pairs, columns=pd.MultiIndex.from_tuples(columns))
     found = []
-    for (rule, variant), answers in asked.items():
-        chosen, rejected = (np.array(answers[side], bool) for side in ("chosen", "rejected"))
-        length = {side: np.array(lengths[variant][side]) for side in sides}
-        row = {"source": "ultrafeedback", "rule": rule, "variant": variant, "n": len(chosen)}
-        found.append(row | pair_tests(chosen, rejected, length["chosen"], length["rejected"]))
+    for rule, variant in product(RULES, VARIANTS):
+        part = table[table["variant"] == variant]
+        both = (part[name, side].to_numpy() for name in (rule, "length") for side in sides)
+        row = {"source": "ultrafeedback", "rule": rule, "variant": variant, "n": len(part)}
+        found.append(row | pair_tests(*both))
     counts, n = Counter(), 0
     for chat in chats():
         for text in (part["content"] for part in chat if part["role"] == "assistant"):

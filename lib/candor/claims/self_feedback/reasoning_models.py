@@ -132,18 +132,19 @@ def voted(items: pd.DataFrame, finder: str) -> dict[str, float]:
 
 def graded(part: pd.DataFrame, finder: str = "authors") -> dict[str, float]:
     """Accuracy and calibration of one trace a question: the four ways of the ECE, and what stands beside it."""
-    correct = part[f"{finder}_correct"].to_numpy(float)
-    probability, disparity = (part[f"{finder}_{name}"].to_numpy(float) for name in ("probability", "disparity"))
+    correct, probability, disparity = (
+        part[f"{finder}_{name}"].to_numpy(float) for name in ("correct", "probability", "disparity")
+    )
     floor, floor_95 = calibration.noise_floor(probability)
+    ways = {"": probability, "_disparity": disparity}
+    eces = {f"ece{way}": own.ece(q, correct) for way, q in ways.items()}
+    eces |= {f"ece{way}_dropped": own.ece(q, correct, "dropped") for way, q in ways.items()}
     return {
         "n": len(part),
         "accuracy": float(correct.mean()),
         "confidence": float(probability.mean()),
         "gap": float(probability.mean() - correct.mean()),
-        "ece": own.ece(probability, correct),
-        "ece_disparity": own.ece(disparity, correct),
-        "ece_dropped": own.ece(probability, correct, "dropped"),
-        "ece_disparity_dropped": own.ece(disparity, correct, "dropped"),
+        **eces,
         "floor": floor,
         "floor_95": floor_95,
         "brier": calibration.brier(probability, correct),
@@ -239,9 +240,7 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
 
 def _observed(context: Context, place, k: int, limits: Iterable[int]) -> pd.DataFrame:
     from candor.language_models import generation
-    from candor.train import models
 
-    models.quiet()
     settings = context.settings["reasoning"]
     policy, name, kind = _cell(context)
     model, tokenizer = generation.load(place or policy)
@@ -261,9 +260,7 @@ def labels(context: Context) -> dict[str, pd.DataFrame]:
     the others with different answers, median_difference).
     """
     from candor.language_models import generation
-    from candor.train import models
 
-    models.quiet()
     settings, seed = context.settings["reasoning"], context.seed
     policy, _, kind = _cell(context)
     model, tokenizer = generation.load(policy)
@@ -330,9 +327,7 @@ def judge(context: Context) -> dict[str, pd.DataFrame]:
     """
     from candor.claims.self_feedback.run import scale_of
     from candor.language_models import generation
-    from candor.train import models
 
-    models.quiet()
     recipe, arm = context.settings["reasoning"]["judge"], context.step.options["arm"]
     policy, _, _ = _cell(context)
     tokenizer, ready = generation.tokenizer_of(policy), context.need("labels")
@@ -364,10 +359,9 @@ def train(context: Context) -> dict[str, pd.DataFrame]:
     """
     from candor.claims.self_feedback.run import scale_of
     from candor.language_models import generation
-    from candor.train import models, policy
+    from candor.train import policy
     from candor.train.reward_model import scaled
 
-    models.quiet()
     settings, arm = context.settings["reasoning"], context.step.options["arm"]
     start, _, _ = _cell(context)
     tokenizer = generation.tokenizer_of(start)
@@ -411,7 +405,6 @@ def prefer(context: Context) -> dict[str, pd.DataFrame]:
     from candor.language_models import generation
     from candor.train import models, preference
 
-    models.quiet()
     place, _, _ = _cell(context)
     tokenizer, recipe = generation.tokenizer_of(place), context.settings["reasoning"]["dpo"]
     ready = context.need("labels")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -97,34 +98,27 @@ def flips(table: pd.DataFrame) -> pd.DataFrame:
     variant: the ECE of `VARIANTS`, and for M4 the branch of largest probability), flips (one is in the band, the other
     is not; for M5, which has none, the sign).
     """
-    means = table.groupby(["dataset", "arm"])[["accuracy", *VARIANTS]].mean()
+    means = 100 * table.groupby(["dataset", "arm"])[["accuracy", *VARIANTS]].mean()
     rows = []
-    for (criterion, measure, arm, other, (low, high)), dataset in [
-        (held, dataset) for held in _HELD for dataset in table["dataset"].unique()
-    ]:
+    for (criterion, measure, arm, other, (low, high)), dataset in product(_HELD, table["dataset"].unique()):
         if not {(dataset, arm), (dataset, other)} <= set(means.index):
             continue
-
-        def change(measure, other, arm=arm, dataset=dataset) -> float:
-            return float(100 * (means.loc[(dataset, arm), measure] - means.loc[(dataset, other), measure]))
-
-        headline = change(measure, other)
-        if measure == "ece":
-            variants = {name.removeprefix("ece_"): change(name, other) for name in VARIANTS[1:]}
-        else:
-            variants = {"probability": change(measure, "cot_probability")}
+        own, others = means.loc[(dataset, arm)], means.loc[(dataset, other)]
+        headline = own[measure] - others[measure]
+        variants = {name.removeprefix("ece_"): own[name] - others[name] for name in VARIANTS[1:]}
+        if measure == "accuracy":
+            variants = {"probability": own[measure] - means.loc[(dataset, "cot_probability"), measure]}
         for variant, value in variants.items():
-            rows.append(
-                {
-                    "criterion": criterion,
-                    "dataset": dataset,
-                    "variant": variant,
-                    "headline": headline,
-                    "value": value,
-                    "flips": (low <= headline <= high) != (low <= value <= high),
-                }
-            )
-    return pd.DataFrame(rows)
+            turned = (low <= headline <= high) != (low <= value <= high)
+            rows.append((criterion, dataset, variant, float(headline), float(value), bool(turned)))
+    return pd.DataFrame(rows, columns=["criterion", "dataset", "variant", "headline", "value", "flips"])
+
+
+# Which arm is held to which.
+_PAIRS = (
+    *(("rlsf", "base"), ("rlsf", "cot"), ("rlsf", "rlhf"), ("rlsf", "shuffled")),
+    *(("dpo", "base"), ("rlhf", "base")),
+)
 
 
 def differences(before: pd.DataFrame, after: pd.DataFrame, resamples: int) -> pd.DataFrame:
@@ -135,49 +129,30 @@ def differences(before: pd.DataFrame, after: pd.DataFrame, resamples: int) -> pd
     """
     from statsmodels.stats.contingency_tables import mcnemar
 
-    pairs = [
-        ("rlsf", "base"),
-        ("rlsf", "cot"),
-        ("rlsf", "rlhf"),
-        ("rlsf", "shuffled"),
-        ("dpo", "base"),
-        ("rlhf", "base"),
-    ]
     rows = []
     for dataset, untouched in before.groupby("dataset", sort=False):
         named = {"base" if name == "greedy" else name: part for name, part in decoded(untouched).items()}
         for seed, part in after[after["dataset"] == dataset].groupby("seed", sort=False):
             here = named | {arm: frame.sort_values("question") for arm, frame in part.groupby("arm")}
-            for arm, other in pairs:
-                if arm not in here or other not in here:
-                    continue
-                (q, right), (q0, right0) = (
-                    (here[name]["authors_probability"].to_numpy(float), here[name]["authors_correct"].to_numpy(float))
-                    for name in (arm, other)
-                )
-                if len(q) != len(q0):
+            for arm, other in (pair for pair in _PAIRS if {*pair} <= set(here)):
+                sides = [
+                    here[name][["authors_probability", "authors_correct"]].to_numpy(float).T for name in (arm, other)
+                ]
+                if sides[0].shape != sides[1].shape:
                     raise CandorError(
                         f"{arm} and {other} did not answer the same questions of {dataset}: make both again."
                     )
+                (q, right), (q0, right0) = sides
                 gained, lost = int((right > right0).sum()), int((right < right0).sum())
-                table = [[0, gained], [lost, 0]]
+                test = mcnemar([[0, gained], [lost, 0]], exact=gained + lost < 25) if gained + lost else None
                 low, high = intervals.bootstrap_interval(_ece_change, q, right, q0, right0, n_resamples=resamples)
-                rows.append(
-                    {
-                        "dataset": dataset,
-                        "arm": arm,
-                        "other": other,
-                        "seed": seed,
-                        "n": len(q),
-                        "accuracy_change": float((right - right0).mean()),
-                        "mcnemar_p": float(mcnemar(table, exact=gained + lost < 25).pvalue) if gained + lost else 1.0,
-                        "gained": gained,
-                        "lost": lost,
-                        "ece_change": _ece_change(q, right, q0, right0),
-                        "ece_change_low": low,
-                        "ece_change_high": high,
-                    }
-                )
+                row = {"dataset": dataset, "arm": arm, "other": other, "seed": seed, "n": len(q)}
+                row |= {
+                    "accuracy_change": float((right - right0).mean()),
+                    "mcnemar_p": float(test.pvalue) if test else 1.0,
+                }
+                row |= {"gained": gained, "lost": lost, "ece_change": _ece_change(q, right, q0, right0)}
+                rows.append(row | {"ece_change_low": low, "ece_change_high": high})
     return pd.DataFrame(rows)
 
 

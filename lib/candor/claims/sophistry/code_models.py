@@ -102,9 +102,7 @@ def _read(table: pd.DataFrame, *parts: str) -> tuple[pd.DataFrame, list[programs
 def base(context: Context) -> dict[str, pd.DataFrame]:
     """SFT on the shortest solution of each problem that passes and is not too long. Tables: log, training."""
     from candor.language_models.generation import tokenizer_of
-    from candor.train.models import quiet
 
-    quiet()
     code = context.settings["code"]
     tokenizer = tokenizer_of(code["policy"])
     rows, found = _read(context.need("problems").table("problems"), "sft")
@@ -165,9 +163,7 @@ def setup(context: Context) -> dict[str, pd.DataFrame]:
     bank tests that are rewarded, `corr_r_train` and `corr_r_star` with one evaluator's verdicts).
     """
     from candor.language_models import generation
-    from candor.train.models import quiet
 
-    quiet()
     settings, code, at = context.settings, context.settings["code"], ["dataset", "problem_id"]
     sandbox, tokens, k = Pool(settings["sandbox"]), code["rl"]["max_completion_tokens"], code["samples"]
     rows, found = _read(context.need("problems").table("problems"), "rl", "fit", "eval")
@@ -283,9 +279,6 @@ def train(context: Context) -> dict[str, pd.DataFrame]:
     """An arm: GRPO from the base, rewarded by its tests. Tables: log, training (problems, plateau, kl)."""
     from datasets import Dataset
 
-    from candor.train.models import quiet
-
-    quiet()
     settings, arm = context.settings, context.step.options["arm"]
     recipe = settings["code"]["rl"].to_dict() | {"sandbox": settings["sandbox"], "seed": context.seed}
     _, found = _read(context.need("problems").table("problems"), "rl")
@@ -335,9 +328,7 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     multiple, reading, fpr and fpr_before of items that both get wrong), summary (a row a dataset, as `summary`).
     """
     from candor.language_models import generation
-    from candor.train.models import quiet
 
-    quiet()
     settings, code, name = context.settings, context.settings["code"], context.step.options["arm"]
     sandbox = Pool(settings["sandbox"])
     rows, found = _read(context.need("problems").table("problems"), "eval")

@@ -190,7 +190,6 @@ def part_of(problem_id: str) -> str:
 # --- The checkers -----------------------------------------------------------------------------------
 
 TOLERANCE = 1e-4
-CHECKERS = ("strict", "released")
 VERDICTS = ("pass", "wrong", "error", "timeout", "cut")  # cut: its output is too long to be kept whole
 
 

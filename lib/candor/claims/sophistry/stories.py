@@ -22,7 +22,6 @@ import numpy as np
 from candor.language_models import sets, text
 
 HUB = {"quality": (None, {"train": "train", "test": "validation"})}  # our split: theirs
-LETTERS = ("A", "B")
 CELLS = ("truncated_blind", "truncated_sighted", "full_blind", "full_sighted")
 ORACLE = "full_oracle"
 

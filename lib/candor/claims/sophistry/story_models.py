@@ -98,9 +98,7 @@ def reward(context: Context) -> dict[str, pd.DataFrame]:
     """
     from candor.language_models import generation
     from candor.train import reward_model as recipe
-    from candor.train.models import quiet
 
-    quiet()
     settings, chosen, seed = context.settings, context.settings["stories"], context.seed
     asked = stories.questions("train", seed, chosen["reward_questions"])
     orders = np.random.default_rng([seed, 3]).random(len(asked)) < 0.5
@@ -128,22 +126,21 @@ def reward(context: Context) -> dict[str, pd.DataFrame]:
     ]
     held = {item for item, _, _ in pairs if item >= int((1 - HELD_OUT) * len(items))}
 
-    def texts(sighted: bool, side: int, of_held: bool) -> list[list[int]]:
-        chosen_pairs = [pair for pair in pairs if (pair[0] in held) == of_held]
-        told = [(*items[pair[0]], pair[side]) for pair in chosen_pairs]
-        shown = [stories.judged(q, first, text, q.story if sighted else "") for q, first, text in told]
+    def ids(told: Iterable[tuple[int, str]], sighted: bool) -> list[list[int]]:
+        """Arguments about items as the reward model reads them."""
+        shown = [(*items[item], text) for item, text in told]
+        shown = [stories.judged(q, first, text, q.story if sighted else "") for q, first, text in shown]
         return stories.ids_of(tokenizer, shown)
+
+    def texts(sighted: bool, side: int, of_held: bool) -> list[list[int]]:
+        return ids([(pair[0], pair[side]) for pair in pairs if (pair[0] in held) == of_held], sighted)
 
     both = [[*texts(False, side, False), *texts(True, side, False)] for side in (1, 2)]
     log = train_reward_model(chosen, tokenizer, *both, seed, context.folder, context.progress)
     scorer = stories.Scorer(str(context.folder / "model"))
     rows = []
     for name, sighted in (("blind", False), ("sighted", True)):
-        shown = [
-            stories.judged(items[i][0], items[i][1], text, items[i][0].story if sighted else "")
-            for i, text in zip(said["item"], said["text"])
-        ]
-        scores = recipe.score(scorer.model, stories.ids_of(tokenizer, shown), 4)
+        scores = recipe.score(scorer.model, ids(zip(said["item"], said["text"]), sighted), 4)
         sides = [texts(sighted, side, True) for side in (1, 2)]
         good, bad = (recipe.score(scorer.model, side, 4) for side in sides) if held else (np.array([]),) * 2
         row = {"judge": name, "pair_accuracy": float((good > bad).mean()) if held else np.nan, "pairs": len(pairs)}
@@ -185,9 +182,7 @@ def train(context: Context) -> dict[str, pd.DataFrame]:
     from datasets import Dataset
 
     from candor.language_models.generation import tokenizer_of
-    from candor.train.models import quiet
 
-    quiet()
     settings, chosen, options = context.settings, context.settings["stories"], context.step.options
     cell, tokenizer = options["cell"], tokenizer_of(chosen["policy"])
     view = _tokens(settings, cell.split("_")[0])
@@ -228,9 +223,7 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     row, as `summary`).
     """
     from candor.language_models import generation
-    from candor.train.models import quiet
 
-    quiet()
     settings, chosen, options = context.settings, context.settings["stories"], context.step.options
     place = chosen["policy"] if options["arm"] == "base" else context.need(options["arm"]).model
     asked = stories.questions("test", settings["eval_seed"], chosen["eval_questions"])
@@ -436,15 +429,14 @@ def effects(table: pd.DataFrame) -> pd.DataFrame:
     over the other factor), interaction (what sight adds with the full story, less what it adds with the start).
     """
     rows = []
-    rl = table[table["arm"] == "rl"].set_index("setting")
-    for seed, part in rl.groupby("seed"):
+    for seed, part in table[table["arm"] == "rl"].set_index("setting").groupby("seed"):
         if not set(stories.CELLS) <= set(part.index):
             continue
-        for measure in EFFECTS:
-            for quantity in ("level", "change"):
-                value = part[measure] - (part[f"{measure}_before"] if quantity == "change" else 0)
-                tb, ts, fb, fs = (float(value[cell]) for cell in stories.CELLS)
-                row = {"seed": seed, "measure": measure, "quantity": quantity}
-                row |= {"full_minus_truncated": (fb + fs - tb - ts) / 2, "sighted_minus_blind": (ts + fs - tb - fb) / 2}
-                rows.append(row | {"interaction": (fs - fb) - (ts - tb)})
-    return pd.DataFrame(rows)
+        before = part[[f"{name}_before" for name in EFFECTS]].set_axis(EFFECTS, axis=1)
+        for quantity, values in (("level", part[[*EFFECTS]]), ("change", part[[*EFFECTS]] - before)):
+            tb, ts, fb, fs = (values.loc[cell].astype(float) for cell in stories.CELLS)
+            effect = pd.DataFrame(
+                {"full_minus_truncated": (fb + fs - tb - ts) / 2, "sighted_minus_blind": (ts + fs - tb - fb) / 2}
+            ).assign(interaction=(fs - fb) - (ts - tb))
+            rows.append(effect.rename_axis("measure").reset_index().assign(seed=seed, quantity=quantity))
+    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
