@@ -8,7 +8,7 @@ from unittest.mock import patch
 import pandas as pd
 from candor.core.errors import CandorError
 from candor.declare import expressions, ledger
-from candor.language_models import run as language_models
+from candor.language_models import outputs
 
 
 class _Frame(pd.DataFrame):
@@ -145,7 +145,7 @@ def check_doubled(claim, criterion, tables, before, table):
 
 
 def pretrained():
-    """Made-up tables of pretrained models as claims 1 and 5 read them, with the columns of `language_models.tables`."""
+    """Made-up tables of pretrained models as claims 1 and 5 read them, with the columns of `language_models/run.py`."""
     measures = ("accuracy_greedy", "accuracy_hard", "q_mode_mean", "q_mode_ece", "q_mode_brier", "q_mode_auroc")
     arms = {("policy", arm): (41, 42, 43) for arm in ("rlvr", "rlcr", "log1", "log_only", "brier_only")}
     arms |= {("policy", "base"): (7001,), ("released", "rlvr"): (7001,), ("released", "rlcr"): (7001,)}
@@ -157,8 +157,8 @@ def pretrained():
         for seed in seeds
         for dataset in ("hotpot_vanilla", "hotpot_modified", "commonsense_qa")
     ]
-    cells = pd.DataFrame(language_models.OUTPUT_CELLS, columns=["dataset", "arm"]).assign(n=10, questions=10)
+    cells = pd.DataFrame(outputs.OUTPUT_CELLS, columns=["dataset", "arm"]).assign(n=10, questions=10)
     grades = {f"{measure}_{by}": 0.3 for measure in ("ece", "accuracy") for by in ("option", "label")}
-    by_option = cells[cells["dataset"].isin(language_models.JUDGED_OUTPUTS)].assign(unreadable=0.01, **grades)
+    by_option = cells[cells["dataset"].isin(outputs.JUDGED_OUTPUTS)].assign(unreadable=0.01, **grades)
     recomputed = pd.concat([cells.assign(difference=difference) for difference in (1e-5, -1e-5)])
     return {"models": pd.DataFrame(rows), "outputs": recomputed, "outputs_by_option": by_option}

@@ -7,7 +7,7 @@ was given by a little, so that models differ from their start and from one anoth
 
 import importlib
 import json
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -20,6 +20,7 @@ import pytest
 from candor.claims.model_size import run as sizes
 from candor.core import settings as config
 from candor.core import step as steps
+from candor.language_models import needs
 from candor.run import steps as experiments
 
 SEED, EVAL_SEED = 11, 7001
@@ -123,6 +124,13 @@ class Steps:
             return found
 
         self.patch.setattr(module, name, noted)
+
+    def samplers(self, make) -> None:
+        """Policies that write are made up by `make(place)`, and noted as `of_step`; judges are None."""
+        from candor.language_models import generation
+
+        self.patch.setattr(generation, "loaded", lambda *args: nullcontext())
+        self.spy(generation, "of_step", lambda context, place, batch=None: nullcontext(make(place)))
 
     def _shift(self, model) -> None:
         import torch
@@ -265,6 +273,21 @@ def check_null(draw, own: np.ndarray) -> None:
     drawn = np.array([draw() for _ in range(60)]).reshape(60, *own.shape)
     assert np.sort(drawn, -1) == pytest.approx(np.broadcast_to(np.sort(own, -1), drawn.shape), abs=1e-5)
     assert drawn.mean(0) == pytest.approx(np.broadcast_to(own.mean(1, keepdims=True), own.shape), abs=0.3 * np.ptp(own))
+
+
+# --- What a scale asks of pretrained models ---------------------------------------------------------
+
+
+def wanted(module, settings, arms=None) -> list[str]:
+    """Keys of a module's steps that a scale asks for, of these arms only if they are given."""
+    known = {k: s for k, s in module.STEPS.items() if arms is None or s.options.get("arm") in arms}
+    return steps.wanted(known, settings)
+
+
+def needed(module, settings, what=needs.lacking):
+    """What these steps lack, or (`needs.data`, `needs.weights`) what they read and load."""
+    chosen = [module.STEPS[key] for key in wanted(module, settings)]
+    return what(chosen, settings if what is needs.lacking else settings["models"])
 
 
 # --- Pretrained models ------------------------------------------------------------------------------

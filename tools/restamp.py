@@ -35,9 +35,9 @@ try:
 except ImportError:
     from candor import experiments, graph, steps
 known = experiments.steps()
-fields = [field.name for field in dataclasses.fields(steps.Step)]  # those that are functions count in no fingerprint
-def data(step): return {name: getattr(step, name) for name in fields if not callable(getattr(step, name))}
-made = {"steps": {key: data(step) for key, step in known.items()}, "scales": {}}
+fields = [field.name for field in dataclasses.fields(steps.Step)]
+told = {k: {n: getattr(s, n) for n in fields if not callable(getattr(s, n))} for k, s in known.items()}
+made = {"steps": told, "scales": {}}
 for scale in sys.argv[1:]:
     plan = graph.plan(scale)
     runs = [[key, seed, steps.fingerprint(known[key], seed, known, plan.config)] for key, seed in plan.runs()]

@@ -2,8 +2,10 @@
 
 import importlib.util
 import resource
+import weakref
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,8 +13,7 @@ import test_language_models
 from candor.core import settings as config
 from candor.core.errors import CandorError
 from candor.core.runtime import Runtime, use
-from candor.language_models import generation
-from candor.language_models import run as lm
+from candor.language_models import generation, needs
 from numerics import ROUNDING
 
 policy = test_language_models.policy
@@ -38,7 +39,7 @@ def test_a_missing_attention_is_one_sentence(policy):
     with use(Runtime(attention="flash_attention_2")), pytest.raises(CandorError, match="set it to sdpa"):
         generation.load(policy)
     settings = config.load("gpu", overrides={"models": {"computation": {"attention": "flash_attention_2"}}})
-    assert any("flash-attn" in line for line in lm.engine_missing(settings))
+    assert any("flash-attn" in line for line in needs.engine_missing(settings))
 
 
 def test_rows_are_counted_by_the_bytes_of_their_keys_and_values(policy):
@@ -88,3 +89,35 @@ def test_a_sampler_counts_what_it_writes(policy):
     assert 15 <= tokens < 15 * 8 and seconds > 0, "up to the end of each"
     assert used.told()["tokens_per_second"] == {"generation": round(tokens / seconds, 1)}
     assert sum(whole for _, whole in texts) >= 5
+
+
+# --- One model after another ------------------------------------------------------------------------
+
+
+def test_a_model_is_gone_when_its_block_ends_whoever_names_the_sampler(policy):
+    with generation.loaded(policy, 4) as sampler:
+        model = weakref.ref(sampler.model)
+        assert model() is not None and sampler.tokenizer is not None
+    assert model() is None
+
+
+def test_an_engine_ends_with_its_block_and_so_do_merged_weights(policy, tmp_path, monkeypatch):
+    from candor.train import models
+
+    model, tokenizer = models.pretrained(policy, {"rank": 2, "alpha": 2}, 0)
+    models.save_decoder(model, tokenizer, tmp_path / "adapters")
+    happened = []
+    core = SimpleNamespace(shutdown=lambda: happened.append("ended"))
+
+    def engine(model, **_):
+        happened.append(sorted(path.name for path in Path(model).glob("*.safetensors")))
+        return SimpleNamespace(llm_engine=SimpleNamespace(engine_core=core))
+
+    told = SimpleNamespace(cleanup_dist_env_and_memory=lambda: happened.append("cleaned"))
+    monkeypatch.setattr(generation, "vllm_module", lambda: SimpleNamespace(LLM=engine, distributed=told))
+    with pytest.raises(KeyError), generation.loaded(tmp_path / "adapters", 4, "vllm", tmp_path) as sampler:
+        assert (tmp_path / "merged").is_dir() and happened == [["model.safetensors"]]
+        raise KeyError
+    assert (
+        happened[1:] == ["ended", "cleaned"] and not hasattr(sampler, "engine") and not (tmp_path / "merged").exists()
+    )

@@ -9,14 +9,13 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import wired
 from candor.core import settings as config
 from candor.core.errors import CandorError
-from candor.core.fingerprint import used as code_used
 from candor.core.settings import Config
 from candor.core.step import Context, Result
 from candor.language_models import generation, sets, text
 from candor.language_models import run as lm
-from candor.run import fetch
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 FULL = "<think> because </think> <answer> {} </answer> <analysis> perhaps </analysis> <confidence> {} </confidence>"
@@ -204,7 +203,7 @@ def test_votes_are_grouped_as_they_are_graded(said, row, accuracy, different, un
 def test_votes_on_what_a_judge_grades_are_refused(policy):
     judged = {"judge": "owner/judge", "eval_sets": ["trivia_qa", "hotpot_vanilla"]}
     [line] = lm.votes_refused(small(policy, **judged).models)
-    assert "trivia_qa" in line and "voting_questions" in line and line in lm.requirements(small(policy, **judged))
+    assert "trivia_qa" in line and "voting_questions" in line and line in wired.needed(lm, small(policy, **judged))
     assert not lm.votes_refused(small(policy, **judged, voting_questions=0).models)
     assert not lm.votes_refused(small(policy, judge="owner/judge").models)
 
@@ -374,60 +373,7 @@ def test_vllm_is_optional():
 # --- Steps as data ----------------------------------------------------------------------------------
 
 
-def test_steps_are_whole_and_their_code_is_found():
-    assert {"hotpot/policy/rlcr", "math/policy/eval_rlvr", "hotpot/released/eval_classifier"} <= set(lm.STEPS)
-    for key, step in lm.STEPS.items():
-        assert step.key == key and all(need in lm.STEPS for need in step.needs)
-        module, function = step.make.split(":")
-        assert module == lm.__name__ and callable(getattr(lm, function))
-    used = code_used(lm.STEPS["hotpot/policy/rlcr"].make, *lm.STEPS["hotpot/policy/rlcr"].uses)
-    names = {
-        "candor.language_models.rewards:shifted_brier",
-        "candor.language_models.text:parse",
-        "candor.language_models.hotpot:modified",
-    }
-    assert names <= set(used) and "candor.train.policy:grpo" in used
-
-
-def test_what_a_scale_asks_for():
-    assert lm.wanted(config.load("laptop")) == []
-    gpu = lm.wanted(config.load("gpu"))
-    assert set(gpu) <= set(lm.STEPS) and not [key for key in gpu if key.startswith("math")]
-    assert gpu.index("hotpot/policy/log1") < gpu.index("hotpot/policy/eval_log1")
-    assert set(lm.wanted(config.load("gpu"), ("base", "rlvr"))) == {
-        "hotpot/released/eval_base",
-        "hotpot/released/eval_rlvr",
-        "hotpot/policy/eval_base",
-        "hotpot/policy/rlvr",
-        "hotpot/policy/eval_rlvr",
-    }
-    assert {"math/policy/rlcr", "math/released/eval_sft_rlcr"} <= set(lm.wanted(config.load("paper")))
-
-
 # --- What is missing --------------------------------------------------------------------------------
-
-
-def test_requirements_say_what_is_missing_and_how_to_get_it(tmp_path, monkeypatch):
-    import torch
-
-    monkeypatch.setenv("CANDOR_CORPORA", str(tmp_path))
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert lm.requirements(config.load("laptop")) == []
-    lacks = lm.requirements(config.load("gpu", overrides={"models": {"engine": "vllm"}}))
-    assert all("\n" not in line and line.endswith(".") for line in lacks)
-    everything = "\n".join(lacks)
-    for part in (
-        "needs a GPU",
-        "install vllm",
-        "candor fetch hotpot_modified hotpot_vanilla commonsense_qa",
-        "candor fetch models",
-        "Qwen/Qwen2.5-1.5B-Instruct, Qwen/Qwen2.5-7B",
-        "candor fetch outputs",
-    ):
-        assert part in everything
-    assert len(lacks) == 5
 
 
 def test_nothing_is_missing_where_everything_is(policy, corpora, monkeypatch):
@@ -435,61 +381,7 @@ def test_nothing_is_missing_where_everything_is(policy, corpora, monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     settings = small(policy)
-    assert ["fetch outputs" in line for line in lm.requirements(settings)] == [True]
-
-
-def test_a_scale_with_the_released_outputs_alone_needs_no_gpu(tmp_path, monkeypatch):
-    monkeypatch.setenv("CANDOR_CORPORA", str(tmp_path))
-    settings = config.load("gpu", overrides={"models": {"hotpot": None, "released": []}})
-    assert ["fetch outputs" in line for line in lm.requirements(settings)] == [True]
-
-
-@pytest.fixture
-def no_network(monkeypatch, tmp_path):
-    import socket
-
-    def refuse(*_, **__):
-        raise OSError("Network is unreachable")
-
-    monkeypatch.setenv("CANDOR_CORPORA", str(tmp_path))
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-
-
-@pytest.mark.parametrize("name", ["commonsense_qa", "outputs", "models"])
-def test_fetching_without_a_network_is_one_sentence(no_network, tmp_path, monkeypatch, name):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(CandorError, match="is there a network") as caught:
-        fetch.fetch([name], config.load("gpu"))
-    assert "\n" not in str(caught.value)
-    assert not list(tmp_path.rglob("*.parquet"))
-
-
-def test_fetching_what_does_not_exist():
-    with pytest.raises(CandorError, match="nothing to fetch called 'squad'"):
-        fetch.fetch(["squad"], config.load("gpu"))
-    with pytest.raises(CandorError, match="loads no pretrained models"):
-        fetch.fetch(["models"], config.load("laptop"))
-
-
-def test_fetching_leaves_what_prompts_read(tmp_path, monkeypatch):
-    import datasets
-
-    monkeypatch.setenv("CANDOR_CORPORA", str(tmp_path))
-    asked = []
-
-    def load_dataset(source, configuration, split):
-        asked.append((source, configuration, split))
-        return datasets.Dataset.from_list([{"question": "Sum?", "answer": "so\n#### 3"}])
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    told = []
-    assert fetch.fetch(["gsm8k"], config.load("gpu"), told.append) == [tmp_path / "gsm8k"]
-    assert asked == [("openai/gsm8k", "main", "test")] and told == [f"gsm8k: {tmp_path / 'gsm8k'}"]
-    assert sets.prompts("gsm8k")["answer"] == [["3"]]
-    assert json.loads((tmp_path / "gsm8k" / "source.json").read_text())["source"] == "openai/gsm8k"
+    assert wired.needed(lm, settings) == []
 
 
 # --- The tables of the claims -----------------------------------------------------------------------

@@ -59,7 +59,7 @@ from candor.measure import spans
 
 readers = {{
     "last_tag": lambda t: text.last_tag(t, "answer"),
-    "parse": lambda t: [text.parse(t, form) for form in text.FORMS],
+    "parse": lambda t: [text.parse(t, form) for form in ("document", "answer")],
     "parse_confidence": text.parse,
     "grade": lambda t: text.grade_leniently([t] * 2, [["8"]] * 2, ["exact", "math"]),
     "choice": lambda t: text.option(t, {{"A": "bank", "B": "river"}}),

@@ -130,6 +130,8 @@ QUESTIONS = {"hotpot": ("Which river is it?", "the Seine"), "math": ("How many a
 class Sampler:
     """A model that says one of `TEXTS` after another, and is rather sure of each answer."""
 
+    tokenizer = None
+
     def __call__(self, prompts, tokens, temperature=0.0, seed=0):
         return [TEXTS[i % len(TEXTS)] for i in range(len(prompts))]
 
@@ -153,7 +155,7 @@ def made(tmp_path_factory):
     with wired.noted(tmp_path_factory, wired.of_models(**settings)) as run:
         run.patch.setenv("CANDOR_CORPORA", str(folder / "corpora"))
         run.spy(sets, "prompts")
-        run.spy(lm, "_sampler", lambda place, context: (Sampler(), None))
+        run.samplers(lambda place: Sampler())
         run.spy(lm, "ask")
         run.spy(lm, "classify", lambda place, asked: None)
         yield run
@@ -181,9 +183,7 @@ def test_an_arm_is_rewarded_and_trained_as_its_papers_say(made, key):
 def test_an_evaluation_is_of_the_model_whose_name_it_carries(made, key):
     run, own = made(key), key.replace("/eval_", "/")
     answers, judge = RELEASED.get(key, ("policy" if own.endswith("/base") else own, None))
-    assert [run_.args[0] for run_ in run.called("_sampler")] and made.key_of(
-        run.called("_sampler")[0].args[0]
-    ) == answers
+    assert [made.key_of(call.args[1]) for call in run.called("of_step")] == [answers]
     assert [made.key_of(call.args[0]) for call in run.called("classify")] == ([judge] if judge else [])
     form = "answer" if name_of(own)[1] in ("rlvr", "classifier") else "document"
     sets_ = [(call.args, call.given["form"]) for call in run.called("prompts")]

@@ -14,7 +14,7 @@ import yaml
 from candor.core import settings as config
 from candor.core.errors import CandorError
 from candor.core.settings import ROOT
-from candor.language_models import run as lm
+from candor.language_models import needs
 from candor.run import fetch, preflight
 from candor.run import plan as graph
 from safetensors.numpy import save_file
@@ -109,7 +109,7 @@ def test_a_gpu_is_asked_of_this_machine_alone_and_a_cpu_can_be_chosen(tiny, tmp_
 
 def test_a_model_that_cannot_exist_is_told_from_one_that_is_not_here(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    lacks = sentences(lm.weights_missing(config.load("gpu"), ["Qwen/Qwen 2.5", "/weights/none", "nobody/nothing"]))
+    lacks = sentences(needs.weights_missing(config.load("gpu"), ["Qwen/Qwen 2.5", "/weights/none", "nobody/nothing"]))
     assert ["neither a folder" in line for line in lacks] == [True, True, False]
     assert "'Qwen/Qwen 2.5'" in lacks[0] and "config/gpu.yaml" in lacks[0]
     assert "(nobody/nothing)" in lacks[2] and "candor fetch models" in lacks[2]

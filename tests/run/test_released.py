@@ -15,7 +15,7 @@ from candor.core import settings as config
 from candor.core.errors import CandorError
 from candor.core.settings import ROOT
 from candor.declare.ledger import judge
-from candor.language_models import run as lm
+from candor.language_models import outputs
 from candor.run import fetch
 
 LETTERS = "ABCD"
@@ -28,7 +28,7 @@ SAID = [
 ]
 
 
-def rows_of(name: str, questions: int, arms=tuple(lm.OUTPUT_ARMS)) -> dict[str, list]:
+def rows_of(name: str, questions: int, arms=tuple(outputs.OUTPUT_ARMS)) -> dict[str, list]:
     """Columns as the authors' code writes them, for the first so many questions."""
     options = "" if name == "math-500" else "\nA) of iron\nB) of lead\nC) of silver\nD) of glass\n"
     rows = {"problem": [f"Of what is key {i}?{options}" for i in range(questions)]}
@@ -49,7 +49,7 @@ def content_of(rows: dict[str, list]) -> bytes:
 
 
 def put(folder: Path, **questions: int) -> None:
-    for name, n in (lm.OUTPUT_QUESTIONS | questions).items():
+    for name, n in (outputs.OUTPUT_QUESTIONS | questions).items():
         (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / name / fetch.OUTPUT_FILE).write_bytes(content_of(rows_of(name, n)))
 
@@ -71,14 +71,16 @@ def ledger_of(tables: dict[str, pd.DataFrame], claim: str = "brier_fix") -> pd.D
 
 def test_answers_are_graded_by_option_beside_the_labels(corpora):
     put(corpora / "outputs")
-    table = lm.released_tables()["outputs_by_option"].set_index(["dataset", "arm"])
-    assert list(table.index) == [(d, a) for d in lm.JUDGED_OUTPUTS for a in lm.OUTPUT_ARMS.values()], "no formulas"
+    table = outputs.tables()["outputs_by_option"].set_index(["dataset", "arm"])
+    assert list(table.index) == [(d, a) for d in outputs.JUDGED_OUTPUTS for a in outputs.OUTPUT_ARMS.values()], (
+        "no formulas"
+    )
     row = table.loc[("GPQA", "rlcr")]
     assert (row["n"], row["questions"], row["unreadable"], row["accepted"], row["refused"]) == (448, 448, 0.25, 0.25, 0)
     assert (row["accuracy_label"], row["accuracy_option"]) == (0.75, 0.5)
     assert row["ece_label"] == pytest.approx((0.1 + 0.2 + 0.3 + 0.1) / 4)
     assert row["ece_option"] == pytest.approx((0.1 + 0.2 + 0.7 + 0.1) / 4)
-    found = ledger_of(lm.released_tables()).loc["M1b"]
+    found = ledger_of(outputs.tables()).loc["M1b"]
     assert found["verdict"] == "reported" and found["value"] == pytest.approx(0.1, abs=1e-3)
     assert found["note"] == "25.0% to 25.0% of an arm's answers name no option or several"
 
@@ -88,7 +90,7 @@ def test_raw_options_are_read_too():
     listed = {"label": list(LETTERS), "text": ["of iron", "of lead", "of silver", "of glass"]}
     raw = {name: column for name, column in rows.items() if name not in ("problem", "answer")}
     raw |= {"question": rows["problem"], "choices": [listed] * 4, "answerKey": ["C"] * 4}
-    for one, other in zip(lm.output_frames(content_of(rows)), lm.output_frames(content_of(raw))):
+    for one, other in zip(outputs.output_frames(content_of(rows)), outputs.output_frames(content_of(raw))):
         pd.testing.assert_frame_equal(one, other)
 
 
@@ -111,10 +113,10 @@ def test_raw_options_are_read_too():
 @pytest.mark.parametrize("claim", ["binary_reward", "brier_fix"])
 def test_a_part_of_the_outputs_is_not_judged_and_the_note_names_what_lacks(corpora, claim, spoil, named):
     put(corpora / "outputs")
-    whole = ledger_of(lm.released_tables(), claim).loc["M1"]
+    whole = ledger_of(outputs.tables(), claim).loc["M1"]
     assert (whole["verdict"], whole["value"], whole["note"]) == ("not replicated", 0, ""), "made-up rows, all of them"
     spoil(corpora / "outputs")
-    row = ledger_of(lm.released_tables(), claim).loc["M1"]
+    row = ledger_of(outputs.tables(), claim).loc["M1"]
     assert (
         row["verdict"] == "not attempted"
         and named in row["note"]
@@ -128,7 +130,7 @@ def test_a_file_that_is_not_whole_is_one_sentence(corpora, spoil):
     place = corpora / "outputs" / "gpqa" / fetch.OUTPUT_FILE
     place.write_bytes(spoil(place.read_bytes()))
     with pytest.raises(CandorError, match=r"gpqa.* cannot be read .*candor fetch outputs") as caught:
-        lm.released_items()
+        outputs.items()
     assert "\n" not in str(caught.value)
 
 
@@ -136,7 +138,7 @@ def test_a_foreign_table_is_one_sentence(corpora):
     put(corpora / "outputs")
     (corpora / "outputs" / "gpqa" / fetch.OUTPUT_FILE).write_bytes(content_of({"a": [1]}))
     with pytest.raises(CandorError, match="no labels of an arm"):
-        lm.released_items()
+        outputs.items()
 
 
 # --- Fetching ---------------------------------------------------------------------------------------
@@ -169,13 +171,13 @@ def server(tmp_path, monkeypatch):
 def test_fetched_outputs_are_checked_and_remembered(corpora, server):
     settings = config.load("released")
     places = fetch.fetch(["all"], settings)
-    assert [place.name for place in places] == list(lm.OUTPUTS) and len(lm.released_items()) == 5 * (1221 + 448 + 500)
+    assert [place.name for place in places] == list(outputs.OUTPUTS) and len(outputs.items()) == 5 * (1221 + 448 + 500)
     place = places[1] / fetch.OUTPUT_FILE
     place.write_bytes(content_of(rows_of("gpqa", 448, ["Base"])))  # whole, and another one
     with pytest.raises(CandorError, match=r"gpqa.*not the file that was fetched.*candor fetch outputs"):
-        lm.released_items()
+        outputs.items()
     fetch.fetch(["outputs"], settings)
-    assert len(lm.released_items()) == 5 * (1221 + 448 + 500)
+    assert len(outputs.items()) == 5 * (1221 + 448 + 500)
 
 
 @pytest.mark.parametrize(

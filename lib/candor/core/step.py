@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,12 @@ class Step:
     further code that the function reaches only through `options`: rewards by name, or one entry of a table, of which
     only that entry counts then (`module:NAME[entry]`). `settings` are the keys of the world's configuration that the
     step depends on (`name=key` reads a key under another name); `seeds` says which list of the scale's seeds it runs
-    on. `work` says what a step of pretrained models makes them do (`language_models/work.py`); it is no part of the
-    fingerprint.
+    on.
+
+    What a step of pretrained models is at a scale are functions of the scale's `models` and of the step, no part of the
+    fingerprint: `asked`, whether the scale asks for it; `work`, what it makes which models do
+    (`language_models/work.py`); `data`, the data sets that it reads, with their splits; `check`, which raises a
+    `CandorError` where something else lacks.
     """
 
     key: str
@@ -50,7 +54,10 @@ class Step:
     uses: tuple[str, ...] = ()
     seeds: str = "seeds"
     trains: bool = False
+    asked: Callable[[Config, Step], bool] | None = None
     work: Callable[[Config, Step], list] | None = None
+    data: Callable[[Config, Step], Iterable[tuple[str, str]]] = lambda models, step: ()
+    check: Callable[[Config, Step], None] | None = None
 
     def __post_init__(self) -> None:
         parts = self.key.split("/")
@@ -95,6 +102,23 @@ class Context:
     def need(self, name: str) -> Result:
         """The needed step of that name (the last part of its key)."""
         return next(result for key, result in self.needs.items() if key.split("/")[-1] == name)
+
+
+def wanted(steps: Mapping[str, Step], config: Config) -> list[str]:
+    """Keys of the steps of pretrained models that a scale asks for, each after what it needs."""
+    if "models" not in config["evidence"]:
+        return []
+    found: dict[str, None] = {}
+
+    def add(key: str) -> None:
+        for need in steps[key].needs:
+            add(need)
+        found[key] = None
+
+    for key, step in steps.items():
+        if step.asked and step.asked(config["models"], step):
+            add(key)
+    return list(found)
 
 
 # --- When a step is stale ---------------------------------------------------------------------------

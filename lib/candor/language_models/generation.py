@@ -7,16 +7,21 @@ with a model: everything is read from this machine (`python -m candor fetch mode
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import math
+import shutil
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from candor.core import runtime
 from candor.core.errors import CandorError
+from candor.core.step import Context
 from candor.language_models.text import tags
 
 BATCH = 32  # texts together where the memory of a card does not say it
@@ -48,7 +53,8 @@ def load(place: str | Path, kind: str = "AutoModelForCausalLM"):
 
 
 def weights(place: str | Path, coarse: bool, kind: str = "AutoModelForCausalLM", **options):
-    """A model as transformers reads it from this machine, with the attention of `models.computation.attention`.
+    """A model as transformers reads it from this machine, with the attention of `models.computation.attention`, or
+    plainly where its kind (Gemma 2) has no fused one.
 
     `coarse`: bfloat16 on a GPU (to sample, or frozen under adapters); otherwise, and on a CPU, float32: weights that
     are trained are cast as they are used. Raises: `CandorError` where the attention cannot be used here.
@@ -56,17 +62,19 @@ def weights(place: str | Path, coarse: bool, kind: str = "AutoModelForCausalLM",
     import torch
     import transformers
 
+    from candor.train.models import quiet
+
+    quiet()
     attention = runtime.current().attention
+    options |= {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
+    options |= {"dtype": torch.bfloat16 if coarse and torch.cuda.is_available() else torch.float32}
+    read = partial(getattr(transformers, kind).from_pretrained, place, **options)
     try:
-        return getattr(transformers, kind).from_pretrained(
-            place,
-            dtype=torch.bfloat16 if coarse and torch.cuda.is_available() else torch.float32,
-            attn_implementation=attention,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            **options,
-        )
+        return read(attn_implementation=attention)
+    except ValueError as error:
+        if attention != "sdpa" or "scaled_dot_product_attention" not in str(error):
+            raise
+        return read(attn_implementation="eager")
     except ImportError as error:
         why = str(error).splitlines()[0][:120]
         raise CandorError(
@@ -78,9 +86,21 @@ def weights(place: str | Path, coarse: bool, kind: str = "AutoModelForCausalLM",
 def scorer(place: str | Path):
     """A decoder with a new scalar head, all of it in float32, and its tokenizer."""
     tokenizer = tokenizer_of(place)
-    # Without the padding token the wrong position is scored.
+    # The token before the padding is scored. Were an end padding too, no score could tell a finished text from another.
+    if tokenizer.pad_token_id == tokenizer.eos_token_id:
+        tokenizer.add_special_tokens({"pad_token": "<pad>"})
     made = {"num_labels": 1, "pad_token_id": tokenizer.pad_token_id}
-    return weights(place, coarse=False, kind="AutoModelForSequenceClassification", **made), tokenizer
+    model = weights(place, coarse=False, kind="AutoModelForSequenceClassification", **made)
+    if len(tokenizer) > model.config.get_text_config().vocab_size:
+        model.resize_token_embeddings(len(tokenizer))
+    return model, tokenizer
+
+
+def logits(model, hidden):
+    """What a model's own head makes of states of its last layer, in float32."""
+    found = model.lm_head(hidden).float()
+    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    return cap * (found / cap).tanh() if cap else found
 
 
 def tokenizer_of(place: str | Path):
@@ -91,11 +111,52 @@ def tokenizer_of(place: str | Path):
     """
     from transformers import PreTrainedTokenizerFast
 
+    from candor.train.models import quiet
+
+    quiet()
     tokenizer = PreTrainedTokenizerFast.from_pretrained(str(place), local_files_only=True)
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def free() -> None:
+    """Gives the memory of models that nothing names any more back to the GPU."""
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+@contextmanager
+def loaded(place: str | Path, batch: int | None, engine: str = "transformers", scratch: Path | None = None):
+    """A sampler of a model, whose memory is free for the next one when the block ends, whoever still names the sampler.
+
+    `engine`: "vllm" for its own, which takes whole models: adapters are merged in a folder below `scratch`.
+    """
+    merged = scratch / "merged" if scratch else None
+    if engine == "vllm" and merged and (Path(place) / "adapter_config.json").exists():
+        model, tokenizer = load(place)
+        model.save_pretrained(merged)
+        tokenizer.save_pretrained(merged)
+        place = merged
+        del model
+    free()
+    sampler = VllmSampler(place, tokenizer_of(place)) if engine == "vllm" else Sampler(*load(place), batch)
+    try:
+        yield sampler
+    finally:
+        sampler.close()
+        free()
+        if merged:
+            shutil.rmtree(merged, ignore_errors=True)
+
+
+def of_step(context: Context, place: str | Path, batch: int | None = None):
+    """`loaded` for a step that samples from a policy: by the engine of its settings."""
+    settings = context.settings
+    return loaded(place, batch or settings["eval_batch"], settings["engine"], context.folder)
 
 
 # --- Batches that fit -------------------------------------------------------------------------------
@@ -165,6 +226,10 @@ class Sampler:
 
     def __init__(self, model, tokenizer, batch: int | None = BATCH):
         self.model, self.tokenizer, self.batch = model, tokenizer, batch
+
+    def close(self) -> None:
+        """Forgets the model."""
+        del self.model
 
     def __call__(self, prompts: Sequence[str], tokens: int, temperature: float = 0.0, seed: int = 42) -> list[str]:
         """One continuation of at most `tokens` tokens for each prompt; temperature 0 is greedy."""
@@ -240,9 +305,9 @@ class Sampler:
         with torch.inference_mode():
             hidden = self.model.model(input_ids=row[:, : places[-1]]).last_hidden_state[0]
             # The head runs over the answer alone: over 4,096 tokens its output would take gigabytes.
-            logits = self.model.lm_head(hidden[torch.tensor(places, device=row.device) - 1]).float()
+            found = logits(self.model, hidden[torch.tensor(places, device=row.device) - 1])
         chosen = row[0, places]
-        return logits.softmax(-1).gather(-1, chosen[:, None]).squeeze(-1).tolist()
+        return found.softmax(-1).gather(-1, chosen[:, None]).squeeze(-1).tolist()
 
 
 class VllmSampler(Sampler):
@@ -252,6 +317,13 @@ class VllmSampler(Sampler):
         vllm = vllm_module()
         self.vllm, self.tokenizer = vllm, tokenizer
         self.engine = vllm.LLM(model=str(place), dtype="bfloat16", gpu_memory_utilization=0.85, seed=42)
+
+    def close(self) -> None:
+        """Ends the engine, which has a process of its own, and what vLLM keeps of it in this one."""
+        if core := getattr(self.engine.llm_engine, "engine_core", None):
+            core.shutdown()
+        del self.engine
+        self.vllm.distributed.cleanup_dist_env_and_memory()
 
     def write(self, prompts, tokens, temperature=0.0, seed=42, top_p=1.0):
         # A seed of its own for each place: with one for all, a prompt that is asked twice would be answered alike.

@@ -10,28 +10,23 @@ the stated confidence of a greedy completion is a `q_mode`.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import json
-import os
 import re
-import shutil
-from collections.abc import Callable, Collection, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from candor.core.errors import CandorError, Incomplete
-from candor.core.settings import ROOT, Config
-from candor.core.step import Context, Step
+from candor.core.errors import CandorError
+from candor.core.settings import Config
+from candor.core.step import Context, Step, wanted
 from candor.language_models import rewards, sets, text
 from candor.language_models.generation import LONGEST_ANSWER
 from candor.language_models.work import Work, amount, amounts, between, policy_gradient, read, sample
 from candor.measure import calibration as cal
 from candor.witnesses import evaluation as ev
 
-RECIPES = {"hotpot": "hotpot", "math": "math"}
+CORPORA = ("hotpot", "math")  # training sets, each with a recipe of its name in `models`
 # Name in `models.released` -> training set and arm; which form its training asked for.
 RELEASED = {
     "base": ("hotpot", "base", "document"),
@@ -56,9 +51,7 @@ def train(context: Context) -> dict[str, pd.DataFrame]:
     """The policy, trained on by GRPO with the arm's reward."""
     from candor.language_models import training as language_model
     from candor.language_models.generation import tokenizer_of
-    from candor.train import models
 
-    models.quiet()
     settings, options = context.settings, context.step.options
     recipe = settings[options["recipe"]]
     tokenizer = tokenizer_of(settings["policy"])
@@ -87,9 +80,7 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     A classifier's confidence takes the place of the stated one.
     """
     from candor.language_models import generation
-    from candor.train import models
 
-    models.quiet()
     settings, options = context.settings, context.step.options
     for line in votes_refused(settings) if options.get("voting") else ():
         raise CandorError(line)
@@ -98,26 +89,23 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     else:
         name = CLASSIFIED.get(options["model"], options["model"])
         place = settings["policy"] if name == "policy" else settings["ids"][name]
-    sampler, tokenizer = _sampler(place, context)
     asked, votes = {}, pd.DataFrame()
-    for i, name in enumerate(settings["eval_sets"]):
-        questions = sets.prompts(
-            name, "test", settings["eval_seed"], settings["eval_questions"], form=options["form"], tokenizer=tokenizer
-        )
-        asked[name] = (questions, ask(sampler, questions, settings["eval_tokens"], options["form"]))
-        if i == 0 and options.get("voting") and settings["voting_questions"]:
-            few = questions.select(range(min(settings["voting_questions"], len(questions))))
-            votes = vote(sampler, few, settings["voting_samples"], settings["eval_tokens"], settings["eval_seed"])
-        context.progress(i + 1, len(settings["eval_sets"]))
-    del sampler
-    shutil.rmtree(context.folder / "merged", ignore_errors=True)
+    with generation.of_step(context, place) as sampler:
+        for i, name in enumerate(settings["eval_sets"]):
+            about = {"form": options["form"], "tokenizer": sampler.tokenizer}
+            questions = sets.prompts(name, "test", settings["eval_seed"], settings["eval_questions"], **about)
+            asked[name] = (questions, ask(sampler, questions, settings["eval_tokens"], options["form"]))
+            if i == 0 and options.get("voting") and settings["voting_questions"]:
+                few = questions.select(range(min(settings["voting_questions"], len(questions))))
+                votes = vote(sampler, few, settings["voting_samples"], settings["eval_tokens"], settings["eval_seed"])
+            context.progress(i + 1, len(settings["eval_sets"]))
     if options.get("model") in CLASSIFIED:
         classify(settings["ids"][options["model"]], asked)
     judged = [name for name in asked if sets.SETS[name].judged] if settings["judge"] else []
     if judged:
-        judge = generation.Sampler(*generation.load(settings["judge"]), settings["eval_batch"])
-        for name in judged:
-            asked[name] = asked[name][0], judged_items(judge, *asked[name])
+        with generation.loaded(settings["judge"], settings["eval_batch"]) as judge:
+            for name in judged:
+                asked[name] = asked[name][0], judged_items(judge, *asked[name])
     items = pd.concat([part.drop(columns=["said", "text"]).assign(dataset=name) for name, (_, part) in asked.items()])
     tables = {
         "summary": pd.DataFrame(
@@ -132,22 +120,6 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
         "items": items.reset_index(drop=True),
     }
     return tables | ({"voting": votes} if len(votes) else {})
-
-
-def _sampler(place: str | Path, context: Context):
-    from candor.language_models import generation
-
-    if context.settings["engine"] != "vllm":
-        model, tokenizer = generation.load(place)
-        return generation.Sampler(model, tokenizer, context.settings["eval_batch"]), tokenizer
-    if (Path(place) / "adapter_config.json").exists():
-        model, tokenizer = generation.load(place)
-        place = context.folder / "merged"
-        model.save_pretrained(place)
-        tokenizer.save_pretrained(place)
-        del model
-    tokenizer = generation.tokenizer_of(place)
-    return generation.VllmSampler(place, tokenizer), tokenizer
 
 
 def force_cues(sampler, prompts: list[str], completions: list[str]) -> list[str]:
@@ -240,6 +212,7 @@ def classify(place: str, asked: dict) -> None:
 
     from candor.language_models import generation
 
+    generation.free()
     model, tokenizer = generation.load(place, "AutoModelForSequenceClassification")
     for questions, items in asked.values():
         q = []
@@ -270,11 +243,7 @@ def judge_answers(judge, problems: Iterable[str], accepted: Iterable, said: Iter
     prompts = []
     for problem, gold, answer in zip(problems, accepted, said):
         user = f"Question: {problem}\nAccepted answers: {'; '.join(gold)}\nAnswer given: {answer or 'none'}"
-        messages = [{"role": "system", "content": instruction}, {"role": "user", "content": user}]
-        if getattr(judge.tokenizer, "chat_template", None):
-            prompts.append(judge.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        else:
-            prompts.append(f"{instruction}\n\n{user}\nReply: ")
+        prompts.append(text.prompt(judge.tokenizer, instruction, user, "\nReply: "))
     found = [re.search(r"\b(?:yes|no)\b", reply.lower()) for reply in judge(prompts, 20)]
     return [match and match[0] == "yes" for match in found]
 
@@ -314,7 +283,7 @@ def vote(sampler, questions, samples: int, tokens: int, seed: int) -> pd.DataFra
     rng = np.random.default_rng(seed)
     rows = []
     for count in (n for n in ev.VOTES if n <= samples):
-        hits: dict[str, list[bool]] = {"majority": [], "weighted": []}
+        hits: list[tuple[bool, bool]] = []  # by majority, and weighted
         different = []
         for answers, outcome, confidence in zip(said[:, :count], right[:, :count], stated[:, :count]):
             votes = answers >= 0
@@ -322,22 +291,14 @@ def vote(sampler, questions, samples: int, tokens: int, seed: int) -> pd.DataFra
             different.append(len(names))
             number, sure = np.bincount(place), np.bincount(place, confidence[votes])
             ties = rng.random(len(names)) * 1e-9
-            for rule, weight in (("majority", number), ("weighted", sure + 1e-6 * number)):
-                hits[rule].append(bool(len(names) and outcome[votes][place == (weight + ties).argmax()][0]))
-        for rule, found in hits.items():
-            difference = np.array(found, float) - hits["majority"]
+            chosen = ((weight + ties).argmax() if len(names) else -1 for weight in (number, sure + 1e-6 * number))
+            hits.append(tuple(bool(at >= 0 and outcome[votes][place == at][0]) for at in chosen))
+        for rule, found in zip(("majority", "weighted"), np.array(hits, float).T):
+            difference = found - np.array(hits, float)[:, 0]
             spread = difference.std(ddof=1) / np.sqrt(len(found)) if len(found) > 1 else np.nan
-            rows.append(
-                {
-                    "votes": count,
-                    "rule": rule,
-                    "accuracy": np.mean(found),
-                    "difference": difference.mean(),
-                    "difference_se": spread,
-                    "diversity": np.mean(different),
-                    "unreadable": (said[:, :count] < 0).mean(),
-                }
-            )
+            row = {"votes": count, "rule": rule, "accuracy": found.mean(), "difference": difference.mean()}
+            row |= {"difference_se": spread, "diversity": np.mean(different)}
+            rows.append(row | {"unreadable": (said[:, :count] < 0).mean()})
     return pd.DataFrame(rows)
 
 
@@ -393,70 +354,65 @@ _GRADERS = (
 
 
 def _steps() -> dict[str, Step]:
-    found = []
-    for corpus, recipe in RECIPES.items():
+    evaluated = partial(
+        Step, make=f"{_HERE}:evaluate", settings=_EVALUATION, uses=_GRADERS, work=_asks, data=_read_in_tests
+    )
+    found = [
+        evaluated(
+            f"{corpus}/released/eval_{arm}",
+            options={"arm": arm, "model": name, "form": form},
+            seeds="eval_seed",
+            asked=lambda models, step: step.options["model"] in models["released"],
+        )
+        for name, (corpus, arm, form) in RELEASED.items()
+    ]
+    for corpus in CORPORA:
         for arm, (form, *_) in {"base": ("document",), **rewards.ARMS}.items():
-            trained = () if arm == "base" else (f"{corpus}/policy/{arm}",)
+            key = f"{corpus}/policy/{arm}"
             seeds = "seeds" if arm in ("rlvr", "rlcr") else "swap_seeds"
-            if trained:
+            if arm != "base":
                 found.append(
                     Step(
-                        trained[0],
+                        key,
                         f"{_HERE}:train",
-                        options={"arm": arm, "recipe": recipe},
-                        settings=("policy", "engine", "datasets", recipe),
+                        options={"arm": arm, "recipe": corpus},
+                        settings=("policy", "engine", "datasets", corpus),
                         uses=_GRADERS,
                         seeds=seeds,
                         trains=True,
+                        asked=_wants,
                         work=_trains,
+                        data=lambda models, step: [(models[step.world]["dataset"], "train")],
                     )
                 )
             found.append(
-                Step(
+                evaluated(
                     f"{corpus}/policy/eval_{arm}",
-                    f"{_HERE}:evaluate",
-                    needs=trained,
+                    needs=(key,) if arm != "base" else (),
                     options={"arm": arm, "model": "policy", "form": form, "voting": arm in ("base", "rlcr")},
-                    settings=_EVALUATION,
-                    uses=_GRADERS,
-                    seeds=seeds if trained else "eval_seed",
-                    work=_asks,
+                    seeds=seeds if arm != "base" else "eval_seed",
+                    asked=_wants,
+                    check=_check_votes,
                 )
             )
-    for name, (corpus, arm, form) in RELEASED.items():
-        found.append(
-            Step(
-                f"{corpus}/released/eval_{arm}",
-                f"{_HERE}:evaluate",
-                options={"arm": arm, "model": name, "form": form},
-                settings=_EVALUATION,
-                uses=_GRADERS,
-                seeds="eval_seed",
-                work=_asks,
-            )
-        )
     return {step.key: step for step in found}
 
 
+def _wants(models: Config, step: Step) -> bool:
+    arm = step.options["arm"]
+    return models[step.world] is not None and (arm == "base" or arm in models["arms"][step.world])
+
+
+def _check_votes(models: Config, step: Step) -> None:
+    for line in votes_refused(models) if step.options["voting"] else ():
+        raise CandorError(line)
+
+
+def _read_in_tests(models: Config, step: Step) -> list[tuple[str, str]]:
+    return [(name, "test") for name in models["eval_sets"]]
+
+
 STEPS = _steps()
-
-
-def wanted(config: Config, arms: Collection[str] | None = None) -> list[str]:
-    """Keys of the steps that a scale asks for, of these arms only (None: of all), the released models first."""
-    if "models" not in config["evidence"]:
-        return []
-    models = config["models"]
-    keys = []
-    for name in models["released"]:
-        corpus, arm, _ = RELEASED[name]
-        keys.append((arm, f"{corpus}/released/eval_{arm}"))
-    for corpus, recipe in RECIPES.items():
-        if models[recipe] is not None:
-            keys.append(("base", f"{corpus}/policy/eval_base"))
-            keys += [
-                (arm, f"{corpus}/policy/{part}") for arm in models["arms"][corpus] for part in (arm, f"eval_{arm}")
-            ]
-    return [key for arm, key in keys if arms is None or arm in arms]
 
 
 def seeds_of(step: Step, config: Config) -> tuple[int, ...]:
@@ -465,363 +421,40 @@ def seeds_of(step: Step, config: Config) -> tuple[int, ...]:
     return (seeds,) if isinstance(seeds, int) else tuple(seeds)
 
 
-# --- What has to be there ---------------------------------------------------------------------------
-
-
-def data_needed(config: Config) -> list[tuple[str, str]]:
-    """Data sets and splits that the scale's steps read."""
-    keys, models = wanted(config), config["models"]
-    needed = [
-        (models[recipe]["dataset"], "train") for recipe in RECIPES.values() if models[recipe] is not None and keys
-    ]
-    return list(dict.fromkeys([*needed, *((name, "test") for name in models["eval_sets"] if keys)]))
-
-
-def models_needed(config: Config) -> list[str]:
-    """Model ids (or folders) that the scale's steps load."""
-    keys, models = wanted(config), config["models"]
-    if not keys:
-        return []
-    ids = [models["ids"][part] for name in models["released"] for part in (name, CLASSIFIED.get(name, name))]
-    if any(models[recipe] is not None for recipe in RECIPES.values()):
-        ids.insert(0, models["policy"])
-    if models["judge"] and any(sets.SETS[name].judged for name in models["eval_sets"]):
-        ids.append(models["judge"])
-    return list(dict.fromkeys(ids))
-
-
-def has_weights(place: str) -> bool:
-    """Whether a model is a folder here, or lies whole in the cache of the Hub's client."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    def cached(name: str) -> str | None:
-        found = try_to_load_from_cache(place, name)
-        return found if isinstance(found, str) else None
-
-    if Path(place).is_dir():
-        return True
-    try:
-        if cached("model.safetensors"):
-            return True
-        index = cached("model.safetensors.index.json")
-    except HFValidationError:
-        return False
-    return bool(index) and all(map(cached, set(json.loads(Path(index).read_text())["weight_map"].values())))
-
-
-def requirements(config: Config) -> list[str]:
-    """What pretrained models or released outputs still lack here, a sentence each with the way to get it.
-
-    Asked before any work starts. Scales without the evidence `models` or `released` lack nothing.
-    """
-    keys, lacks = wanted(config), []
-    if "models" in config["evidence"]:
-        lacks += engine_missing(config, gpu=bool(keys))
-        lacks += votes_refused(config["models"]) if any(STEPS[key].options.get("voting") for key in keys) else []
-        absent = dict.fromkeys(name for name, split in data_needed(config) if sets.missing(name, split))
-        lacks += data_missing(config, absent) + weights_missing(config, models_needed(config))
-    if "released" in config["evidence"] and not any(outputs_root().rglob("*.arrow")):
-        lacks.append(
-            "The released per-item outputs are missing: run `python -m candor fetch outputs` where there is a network."
-        )
-    return lacks
-
-
-def no_gpu(config: Config) -> str:
-    """The sentence where the scale needs a GPU and torch sees none."""
-    import torch
-
-    return (
-        f"Scale {config['scale']} runs pretrained models and needs a GPU, but torch {torch.__version__} sees none: run "
-        "it on a machine with one and a CUDA build of torch, choose --scale laptop, or set CANDOR_CPU=1 to run them on "
-        "the CPU all the same."
-    )
-
-
-def engine_missing(config: Config, gpu: bool = True) -> list[str]:
-    """Whether a GPU (if it is needed) or the engine is missing."""
-    import torch
-
-    lacks = []
-    if gpu and os.environ.get("CANDOR_CPU") != "1" and not torch.cuda.is_available():
-        lacks.append(no_gpu(config))
-    if config["models"]["engine"] == "vllm" and importlib.util.find_spec("vllm") is None:
-        lacks.append(
-            "models.engine is vllm, which is not installed: install vllm into .venv, or set models.engine to "
-            "transformers."
-        )
-    attention = config["models"]["computation"]["attention"]
-    if attention == "flash_attention_2" and not importlib.util.find_spec("flash_attn"):
-        lacks.append(
-            "models.computation.attention is flash_attention_2, which is not installed: install flash-attn into .venv, "
-            "or set it to sdpa."
-        )
-    return lacks
-
-
-def data_missing(config: Config, names: Iterable[str]) -> list[str]:
-    """The sentence for data sets that are not here."""
-    if not (names := " ".join(names)):
-        return []
-    return [
-        f"Data sets are missing in {sets.root()}: run `python -m candor fetch {names} --scale {config['scale']}` where "
-        "there is a network."
-    ]
-
-
-def weights_missing(config: Config, places: Iterable[str]) -> list[str]:
-    """The sentences for those of the models that are not here, and for names that no model can have."""
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    lacks, unfetched = [], []
-    for place in places:
-        if has_weights(place):
-            continue
-        try:
-            validate_repo_id(place)
-            unfetched.append(place)
-        except HFValidationError:
-            lacks.append(
-                f"{place!r} is neither a folder with a model nor a name on the Hub (owner/model): correct it under "
-                f"models in config/{config['scale']}.yaml."
-            )
-    if unfetched:
-        lacks.append(
-            f"Model weights are missing ({', '.join(unfetched)}): run `python -m candor fetch models --scale "
-            f"{config['scale']}` where there is a network (or copy the Hub client's cache here)."
-        )
-    return lacks
-
-
-# --- The released outputs: no model needed ----------------------------------------------------------
-
-OUTPUTS = {"commonsenseqa": "CommonsenseQA", "gpqa": "GPQA", "math-500": "MATH-500"}
-OUTPUT_QUESTIONS = {"commonsenseqa": 1221, "gpqa": 448, "math-500": 500}
-OUTPUT_ARMS = {
-    "Base": "base",
-    "RLVR": "rlvr",
-    "RLVR-Classifier": "rlvr+bce_classifier",
-    "Answer-Prob": "answer_probability",
-    "RLCR": "rlcr",
-}
-OUTPUT_CELLS = [(dataset, arm) for dataset in OUTPUTS.values() for arm in OUTPUT_ARMS.values()]
-JUDGED_OUTPUTS = ("CommonsenseQA", "GPQA")  # multiple choices, labelled by a language model
-METRICS = ("accuracy", "brier", "ece", "auroc")
-_TRAINED_ON = "trained on HotpotQA-Modified"  # in the published numbers
-
-
-def outputs_root() -> Path:
-    return sets.root() / "outputs"
-
-
-def released_items(folder: Path | None = None) -> pd.DataFrame:
-    """The released per-item outcomes, empty if they were not fetched; five arms trained on HotpotQA, three data sets.
-
-    Columns: dataset, arm, confidence, correct (the authors' label), and of multiple choices, whose label is a language
-    model's, the answer's text read again: named ("" for no option or several), right (it names the right option).
-    From the authors' repository (MIT licence). Raises: `CandorError` naming a file that is not what was fetched.
-    """
-    frames = []
-    for name, dataset in OUTPUTS.items():
-        for path in sorted((folder or outputs_root()).glob(f"{name}/*.arrow")):
-            origin = path.parent / "source.json"
-            try:
-                content = path.read_bytes()
-                if origin.exists() and json.loads(origin.read_text())["sha256"] != hashlib.sha256(content).hexdigest():
-                    raise ValueError("it is not the file that was fetched")
-                frames += [part.assign(dataset=dataset) for part in output_frames(content)]
-            except (OSError, ValueError, LookupError, TypeError) as error:
-                raise CandorError(
-                    f"{path} cannot be read ({_in_short(error)}): run `python -m candor fetch outputs` where there is "
-                    "a network."
-                ) from None
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-
-
-def _in_short(error: Exception) -> str:
-    return " ".join(str(error).split())[:120].rstrip(".")
-
-
-def output_frames(content: bytes) -> list[pd.DataFrame]:
-    """The items of a released file, a frame an arm. Raises: `ValueError` where it is truncated or not such a file."""
-    import pyarrow as pa
-
-    try:
-        rows, found = pa.ipc.open_stream(content).read_all().to_pydict(), []
-        options, gold = _options(rows)
-        for theirs, arm in OUTPUT_ARMS.items():
-            columns = {"confidence": f"{theirs}-confidence_levels", "correct": f"{theirs}-evals"}
-            if not set(columns.values()) <= set(rows):
-                continue
-            part = pd.DataFrame({ours: [row[0] for row in rows[column]] for ours, column in columns.items()})
-            if options and f"{theirs}-output_0" in rows:
-                said = (text.last_tag(output, "answer") or "" for output in rows[f"{theirs}-output_0"])
-                part["named"] = [text.option(*both) for both in zip(said, options)]
-                part["right"] = (part["named"] == gold).astype(float)
-            found.append(part.assign(arm=arm))
-    except (OSError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(_in_short(error)) from None
-    if not found:
-        raise ValueError("it has no labels of an arm")
-    return found
-
-
-def _options(rows: Mapping[str, list]) -> tuple[list[dict[str, str]], list[str]]:
-    """The options of each question of a released file by letter, and the right one's letter; empty for no choices."""
-    if {"choices", "answerKey"} <= set(rows):
-        return [dict(zip(row["label"], row["text"])) for row in rows["choices"]], rows["answerKey"]
-    problems = rows.get("problem", rows.get("question", []))
-    options = [text.options_of(problem) for problem in problems]
-    if not options or not all(options):
-        return [], []
-    # "Option C which is [gold]" in the authors' preparation of GPQA.
-    return options, [_gold(answer, known) for answer, known in zip(rows["answer"], options)]
-
-
-def _gold(answer: str, options: Mapping[str, str]) -> str:
-    named = re.match(r"\W*(?:option\s+)?([A-Z])\b", answer, re.I)
-    texts = {text.squad_normalised(words): letter for letter, words in options.items()}
-    letter = texts.get(text.squad_normalised(answer)) or (named and named[1].upper())
-    return letter if letter in options else text.option(answer, options)
-
-
-def _metrics(confidence: pd.Series, correct: pd.Series) -> dict[str, float]:
-    q, right = confidence.clip(0, 1).to_numpy(), correct.to_numpy(float)
-    return dict(zip(METRICS, (right.mean(), cal.brier(q, right), cal.ece(q, right), cal.auroc(q, right))))
-
-
-def recomputed(items: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy, Brier, ECE, AUROC of `released_items`, beside the released metrics; a row each.
-
-    Columns: dataset, arm, n, questions (those of the released metrics), metric, value, published, difference.
-    """
-    printed = published[published["setting"] == _TRAINED_ON].set_index(["dataset", "arm", "metric"])
-    rows = []
-    for (dataset, arm), part in items.groupby(["dataset", "arm"], sort=False):
-        for metric, value in _metrics(part["confidence"], part["correct"]).items():
-            known = printed.loc[(dataset, arm, metric)]
-            rows.append((dataset, arm, len(part), known["n"], metric, value, known["value"]))
-    table = pd.DataFrame(rows, columns=["dataset", "arm", "n", "questions", "metric", "value", "published"])
-    return table.assign(difference=table["value"] - table["published"])
-
-
-def by_option(items: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
-    """The same of multiple choices by the option that the text names, beside the labels of the authors' judge.
-
-    A row a data set and arm: n, questions (as `recomputed`), unreadable (share of answers that name no option or
-    several; they are wrong), accepted (share that the judge takes for right and that do not name the right option),
-    refused (the other way round), and each metric as <metric>_label and <metric>_option.
-    """
-    questions = published[published["setting"] == _TRAINED_ON].groupby(["dataset", "arm"])["n"].max()
-    rows = []
-    read = items.dropna(subset=["right"]) if "right" in items else items[:0]
-    for (dataset, arm), part in read.groupby(["dataset", "arm"], sort=False):
-        label, option = part["correct"] == 1, part["right"] == 1
-        row = {"dataset": dataset, "arm": arm, "n": len(part), "questions": questions[dataset, arm]}
-        row |= {"unreadable": (part["named"] == "").mean(), "accepted": (label & ~option).mean()}
-        row |= {"refused": (option & ~label).mean()}
-        for way, correct in (("label", label), ("option", option)):
-            row |= {f"{name}_{way}": value for name, value in _metrics(part["confidence"], correct).items()}
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
 # --- Tables for the claims --------------------------------------------------------------------------
+
+
+def stacked(read, places: Iterable[tuple[str, Collection[str]]], table: str, world: str) -> pd.DataFrame:
+    """A table of several settings, each with its names, in one; `read` is a method of `run/steps.py: Results`.
+
+    Frames without rows are left out: with one among them, whole numbers would become decimals.
+    """
+    frames = [read(setting, list(names), table, world=world) for setting, names in places]
+    return pd.concat([frame for frame in frames if len(frame)] or [pd.DataFrame()], ignore_index=True)
 
 
 def tables(results, arms: Collection[str] | None = None) -> dict[str, pd.DataFrame]:
     """What claims read: `models` (a row a model, seed and data set), `models_reliability`, `models_voting`; absent
     evidence leaves no table."""
-    config = results.config
-    if "models" not in config["evidence"]:
-        return {}
-    arms = tuple(arms or dict.fromkeys(["base", *rewards.ARMS, *(arm for _, arm, _ in RELEASED.values())]))
+    steps = [STEPS[key] for key in wanted(STEPS, results.config)]
+    places = dict.fromkeys(  # by corpus and setting, arms in the order of the rewards
+        (corpus, setting, arm)
+        for corpus in CORPORA
+        for setting in ("policy", "released")
+        for arm in arms or ("base", *rewards.ARMS, *(arm for _, arm, _ in RELEASED.values()))
+    )
     found = {}
     for ours, table in (("models", "summary"), ("models_reliability", "reliability"), ("models_voting", "voting")):
+        made = {
+            step.key
+            for step in steps
+            if table != "voting" or (step.options.get("voting") and results.config["models"]["voting_questions"])
+        }
         frames = [
-            frame.assign(trained_on=corpus)
-            for corpus in RECIPES
-            for setting in ("policy", "released")
-            for frame in [_collect(results, corpus, setting, arms, table)]
-            if len(frame)
+            results.collect(setting, [arm], table, world=corpus).assign(trained_on=corpus)
+            for corpus, setting, arm in places
+            if f"{corpus}/{setting}/eval_{arm}" in made
         ]
-        if frames:
+        if frames := [frame for frame in frames if len(frame)]:
             found[ours] = pd.concat(frames, ignore_index=True)
     return found
-
-
-def released_tables() -> dict[str, pd.DataFrame]:
-    """What claims read of the released per-item outputs: `outputs` (as `recomputed`), `outputs_by_option`,
-    `outputs_reliability`. Without the files there is no table.
-    """
-    items = released_items()
-    if not len(items):
-        return {}
-    published = pd.read_csv(ROOT / "data" / "published" / "rlcr_per_dataset.csv")
-    found = {"outputs": recomputed(items, published), "outputs_by_option": by_option(items, published)}
-    parts = [
-        cal.reliability_table(part["confidence"].clip(0, 1), part["correct"]).assign(dataset=dataset, arm=arm)
-        for (dataset, arm), part in items.groupby(["dataset", "arm"], sort=False)
-    ]
-    found["outputs_reliability"] = pd.concat(parts, ignore_index=True)
-    return {name: table for name, table in found.items() if len(table)}
-
-
-def _collect(results, corpus: str, setting: str, arms: Iterable[str], table: str) -> pd.DataFrame:
-    known = set(wanted(results.config))
-    here = [arm for arm in arms if f"{corpus}/{setting}/eval_{arm}" in known]
-    if table == "voting":
-        here = [arm for arm in here if STEPS[f"{corpus}/{setting}/eval_{arm}"].options.get("voting")]
-    if not here or (table == "voting" and not results.config["models"]["voting_questions"]):
-        return pd.DataFrame()
-    return results.collect(setting, here, table, world=corpus)
-
-
-# --- Estimators for the claims' criteria ------------------------------------------------------------
-
-Tables = Mapping[str, pd.DataFrame]
-
-
-def recomputing_cells(tables: Tables) -> int:
-    """Cells (data set and arm) of the released outputs whose four metrics all lie within .001 of the released ones.
-
-    `Incomplete` unless all fifteen are there with all their questions.
-    """
-    _whole(tables["outputs"], OUTPUT_CELLS)
-    return int(
-        (tables["outputs"].groupby(["dataset", "arm"])["difference"].agg(lambda d: d.abs().max()) <= 0.001).sum()
-    )
-
-
-def _whole(outputs: pd.DataFrame, cells: Iterable[tuple[str, str]]) -> None:
-    """Raises `Incomplete`, naming what lacks, unless these data sets and arms are there with all their questions."""
-    whole = outputs.groupby(["dataset", "arm"])[["n", "questions"]].min()
-    lacks: dict[str, list[str]] = {}
-    for dataset, arm in cells:
-        if (dataset, arm) not in whole.index:
-            lacks.setdefault(f"{dataset} without", []).append(arm)
-        elif (found := whole.loc[dataset, arm])["n"] != found["questions"]:
-            lacks.setdefault(f"{dataset} with {found['n']:g} of {found['questions']:g} questions in", []).append(arm)
-    if lacks:
-        told = "; ".join(f"{where} {', '.join(arms)}" for where, arms in lacks.items())
-        raise Incomplete(f"the released outputs are not whole ({told}): run `python -m candor fetch outputs`")
-
-
-def options_note(tables: Tables) -> str:
-    """The share of answers that name no option, the least and the most of any arm."""
-    low, high = tables["outputs_by_option"]["unreadable"].agg(["min", "max"])
-    return f"{low:.1%} to {high:.1%} of an arm's answers name no option or several"
-
-
-def option_effect(dataset: str, arm: str, measure: str) -> Callable[[Tables], float]:
-    """A measure by the option that the text names, minus the same by the judge's label; `Incomplete` without all."""
-
-    def estimate(tables: Tables) -> float:
-        table = tables["outputs_by_option"]
-        _whole(table, [(dataset, arm)])
-        row = table[(table["dataset"] == dataset) & (table["arm"] == arm)].iloc[0]
-        return float(row[f"{measure}_option"] - row[f"{measure}_label"])
-
-    return estimate

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,7 +134,7 @@ HUB: dict[str, tuple[str | None, dict[str, str]]] = {
 }
 
 
-def missing(name: str, split: str) -> bool:
+def missing(name: str, split: str = "train") -> bool:
     return _file(name, split) is None
 
 
@@ -142,7 +143,9 @@ def _file(name: str, split: str) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def _raw(name: str, split: str) -> list[dict]:
+@contextmanager
+def reading(name: str, split: str = "train") -> Iterator[Path]:
+    """The file of a set, and a sentence where it was not fetched or cannot be read."""
     path = _file(name, split)
     if path is None:
         raise CandorError(
@@ -150,13 +153,35 @@ def _raw(name: str, split: str) -> list[dict]:
             "a network."
         )
     try:
-        if path.suffix == ".jsonl":
-            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        import pyarrow.parquet as parquet
-
-        return parquet.read_table(path).to_pylist()
+        yield path
     except (ValueError, OSError) as error:
-        raise CandorError(f"{path} cannot be read ({error}): delete it and fetch {name} again.") from None
+        reason = " ".join(str(error).split())
+        raise CandorError(f"{path} cannot be read ({reason}): delete it and fetch {name} again.") from None
+
+
+def rows(name: str, split: str = "train") -> Iterator[dict]:
+    """The rows of a set as they were fetched, one at a time: some would fill the memory."""
+    with reading(name, split) as path:
+        if path.suffix == ".jsonl":
+            with path.open(encoding="utf-8") as file:
+                yield from (json.loads(line) for line in file if line.strip())
+        else:
+            import pyarrow.parquet as parquet
+
+            for batch in parquet.ParquetFile(path).iter_batches(256):
+                yield from batch.to_pylist()
+
+
+@contextmanager
+def expecting(name: str, split: str, setting: str) -> Iterator[None]:
+    """A sentence where rows are not those of this set; `setting`: where the scale names its source."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        raise CandorError(
+            f"Rows of {name} ({split}) are not those of this set ({type(error).__name__}: {error}): fetch it again, or "
+            f"check {setting}.{name} in the scale."
+        ) from None
 
 
 def prompts(
@@ -171,20 +196,13 @@ def prompts(
     """
     from datasets import Dataset
 
-    corpus = SETS[name]
-    rows = []
-    raw = _raw(name, split)
-    try:
+    corpus, raw, found = SETS[name], list(rows(name, split)), []
+    with expecting(name, split, "datasets"):
         for row in corpus.rows(raw, seed) if raw else ():
             accepted = [row["answer"]] if isinstance(row["answer"], str) else list(row["answer"])
             row = {"source": name, "gold_removed": -1, **row, "answer": accepted, "grader": corpus.grader}
-            rows.append(row | {"prompt": text.chat(row["problem"], form, tokenizer)})
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CandorError(
-            f"Rows of {name} ({split}) have no {error} as this set should: fetch it again, or check datasets.{name} in "
-            "the scale."
-        ) from None
-    if not rows:
+            found.append(row | {"prompt": text.chat(row["problem"], form, tokenizer)})
+    if not found:
         raise CandorError(f"No row of {name} ({split}) in {root()} can be used: fetch it again.")
-    dataset = Dataset.from_list(rows).shuffle(seed=seed)
-    return dataset.select(range(min(n or len(rows), len(rows))))
+    dataset = Dataset.from_list(found).shuffle(seed=seed)
+    return dataset.select(range(min(n or len(found), len(found))))

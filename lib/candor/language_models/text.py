@@ -19,8 +19,6 @@ from candor.core.errors import CandorError
 from candor.language_models import formulas
 from candor.measure import spans
 
-FORMS = ("document", "answer")
-
 _START = "Think about the problem first. Write your reasoning, then </think>, then only the answer"
 SYSTEM = {
     "document": (
@@ -42,12 +40,35 @@ CONFIDENCE_CUE, CONFIDENCE_TOKENS = "\n\nNo more thinking. From 0 to 100, my con
 
 
 def chat(problem: str, form: str = "document", tokenizer=None) -> str:
-    """The prompt as text: by the tokenizer's chat template if it has one, otherwise plainly."""
-    system, user = SYSTEM[form], f"PROBLEM: {problem}"
+    """What a model of the papers is asked."""
+    return prompt(tokenizer, SYSTEM[form], f"PROBLEM: {problem}", end="\n\n")
+
+
+def prompt(tokenizer, instruction: str, user: str, end: str = "", plain: str | None = None) -> str:
+    """A question as text: by the tokenizer's chat template if it has one, otherwise `plain`, or the two parts, with
+    what stands behind them."""
     if getattr(tokenizer, "chat_template", None):
-        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    return f"{system}\n\n{user}\n\n"
+        return in_turns(tokenizer, instruction, [{"role": "user", "content": user}])
+    return f"{instruction}\n\n{user}{end}" if plain is None else plain
+
+
+def in_turns(tokenizer, instruction: str, said: Sequence[Mapping]) -> str:
+    """A conversation by the chat template, the instruction as its system line.
+
+    In the first user message where a template refuses or leaves out a system line, or lets no assistant begin.
+    """
+    from jinja2 import TemplateError
+
+    options = {"tokenize": False, "add_generation_prompt": True}
+    try:
+        text = tokenizer.apply_chat_template([{"role": "system", "content": instruction}, *said], **options)
+    except TemplateError:
+        text = ""
+    if instruction in text:
+        return text
+    first, rest = (said[0]["content"], said[1:]) if said[0]["role"] == "user" else ("", said)
+    folded = [{"role": "user", "content": f"{instruction}\n\n{first}".strip()}, *rest]
+    return tokenizer.apply_chat_template(folded, **options)
 
 
 # --- Strict parsing: what the reward accepts --------------------------------------------------------

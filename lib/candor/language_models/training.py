@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -65,6 +66,21 @@ def settings(recipe: Mapping, seed: int, engine: str, processes: int = 1) -> dic
         "logging_steps": 1,
         **runtime.on_gpu(),
         **vllm,
+    }
+
+
+def told(recipe: Mapping, key: str, seed: int, steps: int, **further) -> dict:
+    """What a trainer of TRL is told for a recipe (`batch`, `micro_batch`, `lr`) under the setting `key`."""
+    from candor.train import models
+
+    return {
+        **models.passes(recipe["batch"], recipe["micro_batch"], key),
+        "seed": seed,
+        "max_steps": steps,
+        "learning_rate": recipe["lr"],
+        "logging_steps": max(1, steps // 50),
+        **runtime.on_gpu(),
+        **further,
     }
 
 
@@ -152,19 +168,23 @@ def _fit(policy, questions, arm, recipe, seed, folder, engine, processes, progre
         resumes=True,
         progress=progress,
         save=folder / "model",
-        **_trainer(),
+        **_trainer(model),
     )
 
 
-def _trainer() -> dict:
-    """The trainer that `models.computation` asks for: prompts once a group where the attention allows it."""
+def last_kl(log: pd.DataFrame) -> float:
+    """Mean KL over the last tenth of a log, as the log has it: how far the policy has moved; NaN without an anchor."""
+    return float(log["kl"].tail(max(1, len(log) // 10)).mean()) if "kl" in log else math.nan
+
+
+def _trainer(model) -> dict:
+    """The trainer that `models.computation` asks for: prompts once a group where the model's attention allows it."""
     from trl import GRPOTrainer
 
     from candor.train.sharing_long import LongPromptGRPOTrainer
 
-    now = runtime.current()
-    route = {"sdpa": "sdpa", "flex_attention": "flex"}.get(now.attention)
-    if now.shared_prompts and route:
+    route = {"sdpa": "sdpa", "flex_attention": "flex"}.get(model.config._attn_implementation)
+    if runtime.current().shared_prompts and route:
         return {"trainer_class": LongPromptGRPOTrainer, "attention": route}
     return {"trainer_class": GRPOTrainer}
 

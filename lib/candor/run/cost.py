@@ -23,6 +23,7 @@ from candor.core import store
 from candor.core.errors import CandorError
 from candor.core.settings import ROOT, Config
 from candor.core.step import Step
+from candor.language_models import needs
 from candor.language_models import work as works
 from candor.language_models.generation import BATCH
 from candor.language_models.work import DATA, Amount, Work
@@ -245,14 +246,11 @@ def total(part: pd.DataFrame) -> pd.Series:
 
 def downloads(plan: graph.Plan, names: Iterable[str]) -> dict[str, float]:
     """Gigabytes of the weights and data sets that claims need; NaN where the size of a set is not known here."""
-    found, known = {}, works.amounts()["expected"]
-    if "models" in plan.config["evidence"]:
-        for path in dict.fromkeys(map(graph.models_path, names)):
-            found |= {m: 2 * shape_of(m).parameters / 1e9 for m in path.models_needed(plan.config)}
-            asked = [*path.data_needed(plan.config), *getattr(path, "questions_needed", lambda c: [])(plan.config)]
-            sets = (x if isinstance(x, str) else x[0] for x in asked)
-            found |= {f"{name} download": known.get(f"{name} download", np.nan) for name in sets}
-    return found
+    known = works.amounts()["expected"]
+    steps, models = graph.Plan(plan.config, tuple(names)).pretrained(), plan.config["models"]
+    found = {place: 2 * shape_of(place).parameters / 1e9 for place in needs.weights(steps, models)}
+    sets = dict.fromkeys(name for name, _ in needs.data(steps, models))
+    return found | {f"{name} download": known.get(f"{name} download", np.nan) for name in sets}
 
 
 def table(every: pd.DataFrame, plan: graph.Plan) -> pd.DataFrame:

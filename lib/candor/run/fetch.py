@@ -28,16 +28,16 @@ import urllib.request
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from candor.claims.annotation_noise import annotation_models, annotations
-from candor.claims.grounding_loss import dialogue_models, dialogues
-from candor.claims.self_feedback import reasoning, reasoning_models
-from candor.claims.sophistry import judged as judged_models
+from candor.claims.annotation_noise import annotations
+from candor.claims.grounding_loss import dialogues
+from candor.claims.self_feedback import reasoning
 from candor.claims.sophistry import programs, stories
 from candor.core import provenance
+from candor.core import step as steps
 from candor.core.errors import CandorError
 from candor.core.settings import Config
-from candor.language_models import run as language_models
-from candor.language_models import sets
+from candor.language_models import needs, outputs, sets
+from candor.run import steps as experiments
 
 RELEASED = "https://raw.githubusercontent.com/damanimehul/RLCR/main/eval_outputs/Hotpot-models"
 OUTPUT_FILE = "data-00000-of-00001.arrow"
@@ -45,7 +45,6 @@ OUTPUT_FILE = "data-00000-of-00001.arrow"
 WEIGHTS = ["*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer*", "merges*", "vocab*", "LICENSE*"]
 WORDS = ("models", "outputs", "all")
 KINDS = ("datasets", "dialogue_data", "program_data", "story_data", "annotation_data", "reasoning_data")
-PATHS = (language_models, dialogue_models, judged_models, annotation_models, reasoning_models)
 
 
 def names(config: Config) -> list[str]:
@@ -63,12 +62,9 @@ def fetch(wanted: Iterable[str], config: Config, say: Callable[[str], None] = la
     if unknown := [name for name in wanted if name not in names(config)]:
         raise CandorError(f"There is nothing to fetch called {unknown[0]!r}: choose from {', '.join(names(config))}.")
     if "all" in wanted:
-        files = (language_models, judged_models, reasoning_models)
-        loads = ["models"] if any(path.models_needed(config) for path in PATHS) else []
-        data = [name for path in files for name, _ in path.data_needed(config)]
-        data += dialogue_models.data_needed(config)
-        data += annotation_models.data_needed(config) + annotation_models.questions_needed(config)
-        wanted = [*dict.fromkeys(data), *loads, "outputs"]
+        known = _asked(config)
+        data = [name for name, _ in needs.data(known, config["models"])]
+        wanted = [*dict.fromkeys(data), *["models"] * bool(needs.weights(known, config["models"])), "outputs"]
     places = []
     for name in wanted:
         found = {"models": _models, "outputs": _outputs}.get(name, lambda config, name=name: [_data(name, config)])(
@@ -80,35 +76,30 @@ def fetch(wanted: Iterable[str], config: Config, say: Callable[[str], None] = la
     return places
 
 
+def _asked(config: Config) -> list[steps.Step]:
+    """The steps of pretrained models that the scale asks for."""
+    known = experiments.steps()
+    return [known[key] for key in steps.wanted(known, config)]
+
+
+HUB = dialogues.HUB | annotations.HUB | reasoning.HUB | programs.HUB | stories.HUB  # configuration; our split: theirs
+
+
 def _data(name: str, config: Config) -> Path:
     import datasets
 
-    if name in programs.FILES:
-        return _files(name, config["models"]["program_data"][name])
-    if name in stories.HUB or name in programs.SPLITS:
-        source = config["models"]["story_data" if name in stories.HUB else "program_data"][name]
-        configuration, splits = None, stories.HUB.get(name) or {split: split for split in programs.SPLITS[name]}
-        kept = tuple(splits)
-    elif name in annotations.FILES:
-        return _file(name, config["models"]["annotation_data"][name])
-    elif name in annotations.HUB:
-        source = config["models"]["annotation_data"][name]
-        configuration, split = annotations.HUB[name]
-        splits, kept = {"train": split}, ("train",)
-    elif name in reasoning.HUB:
-        source = config["models"]["reasoning_data"][name]
-        configuration, splits = reasoning.HUB[name]
-        kept = tuple(splits)
-    elif name in dialogues.HUB:
-        source = config["models"]["dialogue_data"][name]
-        configuration, splits, kept = None, {"train": dialogues.HUB[name]}, ("train",)
+    source = next(config["models"][kind][name] for kind in KINDS if name in config["models"][kind])
+    if name in programs.FILES or name in annotations.FILES:
+        return (_files if name in programs.FILES else _file)(name, source)
+    if name in HUB:
+        configuration, splits = HUB[name]
     else:
-        source, kept = config["models"]["datasets"][name], sets.SETS[name].splits
-        configuration, splits = sets.HUB.get(source, (None, {split: split for split in sets.SETS[name].splits}))
+        configuration, splits = sets.HUB.get(source, (None, {"train": "train", "test": "test"}))
+        splits = {split: splits[split] for split in sets.SETS[name].splits}
     folder = sets.root() / name
     _folder(folder)
-    for split in kept:
-        rows = _reaching(source, lambda split=split: datasets.load_dataset(source, configuration, split=splits[split]))
+    for split, theirs in splits.items():
+        rows = _reaching(source, lambda theirs=theirs: datasets.load_dataset(source, configuration, split=theirs))
         partial = folder / f"{split}.partial"
         rows.to_parquet(str(partial))
         partial.replace(folder / f"{split}.parquet")
@@ -162,8 +153,7 @@ def _read(url: str) -> bytes:
 def _models(config: Config) -> list[Path]:
     from huggingface_hub import snapshot_download
 
-    needed = [place for path in PATHS for place in path.models_needed(config)]
-    ids = [place for place in dict.fromkeys(needed) if not Path(place).is_dir()]
+    ids = [place for place in needs.weights(_asked(config), config["models"]) if not Path(place).is_dir()]
     if not ids:
         raise CandorError(
             f"Scale {config['scale']} loads no pretrained models: fetch them for one that does, e.g. gpu."
@@ -173,12 +163,12 @@ def _models(config: Config) -> list[Path]:
 
 def _outputs(config: Config) -> list[Path]:
     places = []
-    for name in language_models.OUTPUTS:
-        url, folder = f"{RELEASED}/{name}/{OUTPUT_FILE}", language_models.outputs_root() / name
+    for name in outputs.OUTPUTS:
+        url, folder = f"{RELEASED}/{name}/{OUTPUT_FILE}", outputs.root() / name
         _folder(folder)
-        content, expected = _reaching(url, lambda url=url: _read(url)), language_models.OUTPUT_QUESTIONS[name]
+        content, expected = _reaching(url, lambda url=url: _read(url)), outputs.OUTPUT_QUESTIONS[name]
         try:
-            found = max(len(part) for part in language_models.output_frames(content))
+            found = max(len(part) for part in outputs.output_frames(content))
             wrong = f"it holds {found} questions of {expected}" if found != expected else ""
         except ValueError as error:
             wrong = str(error)
@@ -215,25 +205,22 @@ def _reaching(source: str, get: Callable):
     try:
         return get()
     except errors.GatedRepoError:
-        raise CandorError(
+        why = (
             f"{source} is gated: accept its terms on its page on huggingface.co, log in with `hf auth login`, and "
             "fetch again."
-        ) from None
+        )
     except errors.HFValidationError:
-        raise CandorError(
+        why = (
             f"{source!r} is neither a folder nor a name on the Hub (owner/name): correct it under models in the scale."
-        ) from None
+        )
     except errors.RepositoryNotFoundError:
-        raise CandorError(
-            f"There is no {source} on the Hub, or you may not see it: check models in the scale."
-        ) from None
+        why = f"There is no {source} on the Hub, or you may not see it: check models in the scale."
     except (OSError, ValueError, httpx2.HTTPError) as error:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            raise CandorError(
-                f"The disk is full, so {source} was not fetched: free some space and fetch again."
-            ) from None
         reason = " ".join(str(error).split())[:160].rstrip(".")
-        raise CandorError(
+        why = (
             f"{source} could not be fetched ({type(error).__name__}: {reason}): is there a network? You may also fetch "
             f"elsewhere and copy {sets.root()} and the Hub client's cache here."
-        ) from None
+        )
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            why = f"The disk is full, so {source} was not fetched: free some space and fetch again."
+    raise CandorError(why)

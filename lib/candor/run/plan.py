@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 
 from candor import claims
 from candor.claims import shared
@@ -74,7 +73,7 @@ class Plan:
         if "world" in evidence:
             wanted += shared.trained_and_evaluated(own.arms(self.config, claim))
         if "models" in evidence:
-            wanted += models_path(claim).wanted(self.config, getattr(modules.tables, "MODELS", None))
+            wanted += steps.wanted(_pretrained(claim), self.config)
         if unknown := [key for key in wanted if key not in experiments.steps()]:
             raise CandorError(f"Claim {claim} needs the step {unknown[0]!r}, which no world declares.")
         return wanted
@@ -84,13 +83,17 @@ class Plan:
 
         `here`: whether the jobs run on this machine; those of a cluster have its GPUs.
         """
-        from candor.language_models import run as language_models
+        from candor.language_models import needs, outputs
 
-        if not {"models", "released"} & set(self.config["evidence"]):
-            return []
-        paths = dict.fromkeys(models_path(name) for name in self.claims)
-        lacks = dict.fromkeys(line for path in paths for line in path.requirements(self.config))
-        return [line for line in lacks if here or line != language_models.no_gpu(self.config)]
+        lacks = needs.lacking(self.pretrained(), self.config, here)
+        read = any(hasattr(claims.load(name).tables, "released") for name in self.claims)
+        return lacks + (outputs.missing() if read and "released" in self.config["evidence"] else [])
+
+    def pretrained(self) -> list[steps.Step]:
+        """The steps of pretrained models that these claims need."""
+        known = experiments.steps()
+        found = (key for name in self.claims for key in steps.wanted(_pretrained(name), self.config))
+        return [known[key] for key in dict.fromkeys(found)]
 
     def runs(self) -> dict[tuple[str, int], str]:
         """Every (step, seed) that is needed, in the order in which it should run, and the claim it is for.
@@ -193,11 +196,20 @@ class Plan:
         )
 
 
-def models_path(claim: str) -> ModuleType:
-    """The module with the pretrained models that a claim's tables read (their `MODELS_FROM`)."""
-    from candor.language_models import run as language_models
+def _pretrained(claim: str) -> dict[str, steps.Step]:
+    """The steps of pretrained models that a claim's tables read.
 
-    return getattr(claims.load(claim).tables, "MODELS_FROM", language_models)
+    Those that its folder declares, or, of a claim that declares none, those of the library: of all arms, or of those
+    that its tables name (`MODELS`).
+    """
+    known = {key: step for key, step in experiments.steps().items() if step.asked or step.work}
+    own = {key: step for key, step in known.items() if step.make.startswith(f"candor.claims.{claim}.")}
+    arms = getattr(claims.load(claim).tables, "MODELS", None)
+    return own or {
+        key: step
+        for key, step in known.items()
+        if step.make.startswith("candor.language_models.") and (arms is None or step.options["arm"] in arms)
+    }
 
 
 def plan(scale: str = "laptop", claim: str | None = None) -> Plan:
@@ -268,8 +280,8 @@ def check_seed(plan: Plan, seed: int, keys: list[str]) -> None:
 
 
 def _on_gpu(step: steps.Step, settings: Config) -> bool:
-    """Whether the step runs a pretrained model: neither a small world nor (option `gpu` False) data alone."""
-    return step.world not in settings["world"] and step.options.get("gpu", True)
+    """Whether the step runs a pretrained model: neither a small world nor data alone."""
+    return bool(step.work and step.work(settings["models"], step))
 
 
 @cache

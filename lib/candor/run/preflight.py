@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from candor.core.errors import CandorError
-from candor.core.settings import Config
+from candor.language_models import needs
 from candor.run import plan as graph
 
 PROCESS = 1500  # MB, the peak of a process of the reference run (peak_memory_mb in data/reference/provenance.json)
@@ -129,27 +129,9 @@ def gpu_memory() -> int:
 
 def model_needs(plan: graph.Plan) -> dict[str, int]:
     """Bytes a parameter that each pretrained model of the plan takes at least: trained whole, or only run."""
-    if "models" not in plan.config["evidence"]:
-        return {}
-    paths = dict.fromkeys(graph.models_path(name) for name in plan.claims)
-    places = [place for path in paths for place in path.models_needed(plan.config)]
-    whole = [place for place in _trained_whole(plan.config) if place in places]
-    return dict.fromkeys(places, HELD) | dict.fromkeys(whole, TRAINED)
-
-
-def _trained_whole(config: Config) -> list[str]:
-    models = config["models"]
-    wanted = {
-        "hotpot": (models["arms"].get("hotpot"), models["policy"]),
-        "math": (models["arms"].get("math"), models["policy"]),
-        "chat": (models["chat_arms"], models["chat"]["policy"]),
-        "code": (models["code_arms"], models["code"]["policy"]),
-    }
-    return [
-        place
-        for name, (arms, place) in wanted.items()
-        if arms and models[name] is not None and not models[name]["lora"]
-    ]
+    models, steps = plan.config["models"], plan.pretrained()
+    whole = [work.model for work in needs.works(steps, models) if work.kind == "train" and not work.rank]
+    return dict.fromkeys(needs.weights(steps, models), HELD) | dict.fromkeys(whole, TRAINED)
 
 
 def count_parameters(place: str) -> int:

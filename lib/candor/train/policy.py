@@ -245,13 +245,14 @@ def rloo_adapters(
     folder: Path,
     *,
     stop_at_kl: float | None = None,
+    further_ends: Sequence[int] = (),
     **options,
 ) -> pd.DataFrame:
     """LoRA adapters on `place`, trained by RLOO on `questions` (prompt, and what the reward reads); saved in `folder`.
 
     Their reference is the model without them; a training that was killed goes on. Returns the log, a row a step: step,
     loss, reward, reward_std, kl (nats a completion), entropy, mean_length, grad_norm, seconds. `stop_at_kl`: training
-    ends where the mean KL of five steps reaches it.
+    ends where the mean KL of five steps reaches it. `further_ends`: tokens that end a completion as the model's own do.
     """
     from datasets import Dataset
 
@@ -264,8 +265,13 @@ def rloo_adapters(
                 reached = np.mean([row["kl"] * row["mean_length"] for row in self.log[-SMOOTH:]])
                 control.should_training_stop |= bool(reached >= stop_at_kl)
 
+    model, tokenizer = models.pretrained(place, recipe["lora"], seed)
+    if further_ends:
+        own = model.generation_config.eos_token_id
+        model.generation_config.eos_token_id = [*(own if isinstance(own, list) else [own]), *further_ends]
     log = rloo(
-        *models.pretrained(place, recipe["lora"], seed),
+        model,
+        tokenizer,
         Dataset.from_pandas(questions, preserve_index=False),
         reward,
         adapter_settings(recipe, seed),

@@ -1,6 +1,5 @@
 """Annotations on a stand-in: a Qwen2 of two layers that has learned the two lines it is asked for, no network."""
 
-import io
 import json
 import math
 import shutil
@@ -9,19 +8,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import wired
 from candor import claims
 from candor.claims.annotation_noise import annotation_models as am
-from candor.claims.annotation_noise import annotations, two_frames
+from candor.claims.annotation_noise import annotation_rewards, annotation_tables, annotations, two_frames
 from candor.claims.annotation_noise import judges as annotators
 from candor.core import settings as config
 from candor.core import step as steps
 from candor.core.errors import CandorError
-from candor.core.fingerprint import used as code_used
 from candor.core.settings import Config
 from candor.declare import ledger
 from candor.language_models import generation
-from candor.run import fetch
-from candor.run import plan as graph
 from candor.run import steps as experiments
 from candor.train import fit
 from candor.train import policy as recipes
@@ -123,7 +120,7 @@ def small(policy, **models) -> Config:
 def whole(policy, here):
     settings = small(policy)
     known = experiments.steps()
-    for key in am.wanted(settings):
+    for key in wired.wanted(am, settings):
         for seed in experiments.seeds_of(known[key], settings):
             steps.run(key, seed, known, settings)
     return settings
@@ -131,7 +128,7 @@ def whole(policy, here):
 
 @pytest.fixture(scope="module")
 def found(whole):
-    return am.tables(experiments.Results(whole))
+    return annotation_tables.tables(experiments.Results(whole))
 
 
 def table(key: str, name: str, seed: int = 11) -> pd.DataFrame:
@@ -169,7 +166,7 @@ def test_reward_models_are_trained_and_read_at_two_rewrites(whole):
     texts = ["Question: River 1?\nAnswer: Po\nConfidence: 9", "Question: River 1?\nAnswer: Po\nConfidence: 2"]
     recipe = {"max_length": 64, "micro_batch": 2}
     scores = [
-        am.score(*generation.load(place, "AutoModelForSequenceClassification"), texts, recipe)
+        annotation_rewards.score(*generation.load(place, "AutoModelForSequenceClassification"), texts, recipe)
         for place in (naive, weight)
     ]
     assert not np.allclose(*scores), "labels and weights reach the loss"
@@ -197,7 +194,7 @@ def test_tables_for_the_claim(found):
     assert set(found["models_removal"]["unsure"]) == {"own", "yes"} and set(found["models_shift"]["centred"]) == {0, 1}
     soft = found["models_soft"].set_index("arm")
     assert set(soft.index) == {"multipref_soft", "multipref_hard"} and (soft["log_loss"] > 0).all()
-    assert am.tables(experiments.Results(config.load("laptop"))) == {}
+    assert annotation_tables.tables(experiments.Results(config.load("laptop"))) == {}
 
 
 def test_criteria_find_what_the_tables_hold(found):
@@ -299,22 +296,24 @@ def test_twelve_annotations_are_learned_by_weight_and_label(policy, tmp_path):
     )
     recipe = small(policy).models.annotation_reward.to_dict() | {"epochs": 12, "batch": 4}
     weight = [1.0, 0.0, 0.0]
-    model, tokenizer, log = am.fit_reward(first, second, soft, weight, recipe, 11)
-    difference = np.subtract(*(am.score(model, tokenizer, texts, recipe) for texts in (first, second)))
+    model, tokenizer, log = annotation_rewards.fit_reward(first, second, soft, weight, recipe, 11)
+    difference = np.subtract(*(annotation_rewards.score(model, tokenizer, texts, recipe) for texts in (first, second)))
     assert log["loss"].iloc[-1] < log["loss"].iloc[0] and difference[0] > 1, "the one that counts is learned"
-    model, tokenizer, _ = am.fit_reward(first, second, 1 - soft, weight, recipe, 11)
-    assert np.subtract(*(am.score(model, tokenizer, texts, recipe) for texts in (first, second)))[0] < -1
+    model, tokenizer, _ = annotation_rewards.fit_reward(first, second, 1 - soft, weight, recipe, 11)
+    assert (
+        np.subtract(*(annotation_rewards.score(model, tokenizer, texts, recipe) for texts in (first, second)))[0] < -1
+    )
 
 
 def test_a_prompt_is_never_learned_and_judged():
     pairs = pd.DataFrame({"prompt": list("abcabd"), "a": range(6)})
-    held, used = am.by_prompt(pairs, 2)
+    held, used = annotation_rewards.by_prompt(pairs, 2)
     assert held["a"].tolist() == [0, 1, 3, 4] and used["prompt"].tolist() == ["c", "d"]
 
 
 def test_a_text_that_is_too_long_loses_its_beginning(policy):
     tokenizer = generation.tokenizer_of(policy)
-    ids = am.encode(tokenizer, "Question: River 1?\nAnswer: Po\nConfidence: 9", 6)
+    ids = annotation_rewards.encode(tokenizer, "Question: River 1?\nAnswer: Po\nConfidence: 9", 6)
     assert len(ids) == 6 and tokenizer.decode(ids).endswith("Confidence: 9")
 
 
@@ -341,67 +340,8 @@ def test_the_briefs_settings_reach_the_trainer(tmp_path):
 # --- Steps as data, and what is missing -------------------------------------------------------------
 
 
-def test_steps_are_whole_and_their_code_is_found():
-    assert set(am.STEPS) <= set(experiments.steps())
-    for key, step in am.STEPS.items():
-        module, function = step.make.split(":")
-        assert step.key == key and all(need in am.STEPS for need in step.needs)
-        assert module == am.__name__ and callable(getattr(am, function))
-    reward = set(code_used(am.STEPS["annotations/judges/reward_naive"].make))
-    assert {"candor.train.reward_model:weighted_loss", f"{am.__name__}:fit_reward"} <= reward
-    labels = set(code_used(am.STEPS["annotations/judges/pairs"].make))
-    assert {
-        "candor.claims.annotation_noise.judges:respond",
-        "candor.claims.annotation_noise.response_types:em",
-    } <= labels
-    data = set(code_used(am.STEPS["annotations/data/eval_dices"].make))
-    assert "candor.claims.annotation_noise.raters_removed:flips" in data and f"{am.__name__}:fit_reward" not in data
-    assert not [name for name in reward | labels | data if name.endswith((":tables", ":policies"))]
-
-
-def test_what_a_scale_asks_for():
-    assert am.wanted(config.load("laptop")) == []
-    gpu, paper = am.wanted(config.load("gpu")), am.wanted(config.load("paper"))
-    assert set(gpu) < set(paper) <= set(am.STEPS) and gpu[0] == "annotations/data/eval_hosking"
-    assert "annotations/judges/matched_oracle" in set(paper) - set(gpu)
-    known = experiments.steps()
-    assert experiments.seeds_of(known["annotations/judges/pairs"], config.load("gpu")) == (11, 12, 13)
-    assert experiments.seeds_of(known["annotations/data/eval_dices"], config.load("gpu")) == (42,)
-    assert am.wanted(config.load("gpu"), ("dices",)) == ["annotations/data/eval_dices"]
-    models = config.load("laptop").models
-    assert set(models["annotation_data"]) == set(annotations.NAMES)
-    assert models["annotation_arms"] == am.ARMS and models["annotation_analyses"] == tuple(am.ANALYSES)
-
-
 def data_alone(policy) -> Config:
     return small(policy, annotation_policy=None, vote_rewards={"datasets": []})
-
-
-def test_the_analyses_of_data_need_neither_a_gpu_nor_a_model(policy, here, monkeypatch):
-    import torch
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    settings = data_alone(policy)
-    assert am.wanted(settings) == [f"annotations/data/eval_{name}" for name in am.ANALYSES]
-    assert am.requirements(settings) == [] and am.models_needed(settings) == []
-    assert ["needs a GPU" in line for line in am.requirements(small(policy))] == [True]
-    plan = graph.Plan(config.load("gpu"), ("annotation_noise",))
-    gpu = {key: batch.gpu for batch in plan.batches().values() for key in batch.keys}
-    assert not any(gpu[key] for key in am.wanted(settings)) and gpu["annotations/judges/pairs"]
-
-
-def test_requirements_say_what_is_missing_and_how_to_get_it(tmp_path, monkeypatch):
-    import torch
-
-    monkeypatch.setenv("CANDOR_CORPORA", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert am.requirements(config.load("laptop")) == []
-    lacks = am.requirements(config.load("gpu"))
-    assert len(lacks) == 3 and all("\n" not in line and line.endswith(".") for line in lacks)
-    assert "needs a GPU" in lacks[0] and "Qwen/Qwen2.5-0.5B" in lacks[2]
-    assert "candor fetch hosking_unbiased hosking_errors hosking_groupings dices_350 dices_990 prism" in lacks[1]
-    assert "trivia_qa --scale gpu" in lacks[1]
 
 
 def test_questions_that_are_too_few_are_one_sentence(policy, here):
@@ -417,41 +357,6 @@ def test_questions_that_are_too_few_are_one_sentence(policy, here):
 
 
 # --- Fetching ---------------------------------------------------------------------------------------
-
-
-def test_fetching_a_file_of_a_repository_leaves_what_the_reader_reads(tmp_path, monkeypatch):
-    monkeypatch.setenv("CANDOR_CORPORA", str(tmp_path))
-    rows = pd.read_json(FIXTURES / "dices_350.jsonl", lines=True)
-    asked = []
-
-    def urlopen(url, timeout):
-        asked.append(url)
-        return io.BytesIO(rows.to_csv(index=False).encode())
-
-    monkeypatch.setattr("urllib.request.urlopen", urlopen)
-    assert fetch.fetch(["dices_350"], config.load("gpu")) == [tmp_path / "dices_350"]
-    assert asked == [
-        "https://raw.githubusercontent.com/google-research-datasets/dices-dataset/HEAD/350/"
-        "diverse_safety_adversarial_dialog_350.csv"
-    ]
-    assert annotations.dices("dices_350")["label"].tolist() == rows["Q_overall"].tolist()
-    assert "dices" in json.loads((tmp_path / "dices_350" / "source.json").read_text())["source"]
-
-
-def test_fetching_from_the_hub_leaves_what_the_reader_reads(tmp_path, monkeypatch):
-    import datasets
-
-    monkeypatch.setenv("CANDOR_CORPORA", str(tmp_path))
-    asked = []
-
-    def load_dataset(source, configuration, split):
-        asked.append((source, configuration, split))
-        return datasets.Dataset.from_json(str(FIXTURES / "helpsteer3.jsonl"), cache_dir=str(tmp_path / "cache"))
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    fetch.fetch(["helpsteer3"], config.load("gpu"))
-    assert asked == [("nvidia/HelpSteer3", "preference", "train")]
-    assert len(annotations.helpsteer3()) == 17 and len(annotations.preference_pairs("helpsteer3")) == 6
 
 
 def test_names_of_frames_agree():

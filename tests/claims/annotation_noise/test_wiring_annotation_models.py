@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import wired
 from candor.claims.annotation_noise import annotation_models as am
-from candor.claims.annotation_noise import annotations, response_types
+from candor.claims.annotation_noise import annotation_rewards, annotations, response_types
 from candor.claims.annotation_noise import judges as annotators
 from candor.language_models import generation
 from wired import SEED, G, check_recipe, evaluations, name_of, total
@@ -60,6 +60,8 @@ def labels(context):
 class Sampler:
     """Answers with a confidence that depends on question and seed; every tenth answer is malformed."""
 
+    tokenizer = None
+
     def __init__(self, place):
         self.place, self.asked = place, []
 
@@ -84,8 +86,8 @@ def made(tmp_path_factory):
     with wired.noted(tmp_path_factory, wired.of_models(**settings), by_hand) as run:
         run.spy(annotations, "preference_pairs", votes)
         run.spy(am, "questions_of", questions)
-        run.spy(am, "_sampler", lambda place, context: (Sampler(place), None))
-        run.spy(am, "encode")
+        run.samplers(Sampler)
+        run.spy(annotation_rewards, "encode")
         for name in ("respond", "draw_types"):
             run.spy(annotators, name)
         run.spy(response_types, "em")
@@ -116,10 +118,10 @@ def test_votes_are_learned_as_shares_or_as_majorities_on_the_same_pairs(made, na
 
 def test_pairs_are_the_policys_own_with_every_arms_labels(made):
     run = made("annotations/judges/pairs", real=True)
-    [call], table = run.called("_sampler"), run.result.table("pairs")
-    assert made.key_of(call.args[0]) == "answerer"
+    [call], table = run.called("of_step"), run.result.table("pairs")
+    assert made.key_of(call.args[1]) == "answerer"
     wanted = [("train", 1.0, 1000 * SEED + k) for k in range(4)] + [("eval", 1.0, 1000 * SEED + 999)]
-    assert call.found[0].asked == wanted and (table["q_first"] > table["q_second"]).all() and len(table) == 7
+    assert call.found.enter_result.asked == wanted and (table["q_first"] > table["q_second"]).all() and len(table) == 7
     said, types, fit = (run.called(name)[-1].found for name in ("respond", "draw_types", "em"))
     said = said[:, 0].astype(float)  # [n, frames, orders]
     both = said[:, 0, 0] == said[:, 0, 1]
@@ -167,7 +169,7 @@ def test_a_policy_is_optimised_for_the_reward_model_of_its_arm(made, kind, arm):
     place = made(f"annotations/judges/reward_{arm}").result.model
     judge = generation.load(place, "AutoModelForSequenceClassification")
     texts = [f"Question: train river 2?\nAnswer: Po\nConfidence: {c}" for c in (9, 2)]
-    scores = am.score(*judge, texts, {"max_length": 60, "micro_batch": 2})
+    scores = annotation_rewards.score(*judge, texts, {"max_length": 60, "micro_batch": 2})
     said = ["Answer: Po\nConfidence: 9", "Answer: Po\nConfidence: 2", "who knows"]
     found = total(trainer, completions=said, problem=["train river 2?"] * 3)
     assert found == pytest.approx([*scores, min(scores) - 1], abs=1e-5)
@@ -177,10 +179,10 @@ def test_a_policy_is_optimised_for_the_reward_model_of_its_arm(made, kind, arm):
 @pytest.mark.parametrize("key", [key for key in evaluations("annotations") if "/judges/" in key])
 def test_an_evaluation_is_of_its_policy_against_the_one_before_training(made, key):
     run, arm = made(key), name_of(key)[1].removeprefix("eval_")
-    [call] = run.called("_sampler")
-    assert made.key_of(call.args[0]) == ("answerer" if arm == "base" else f"annotations/judges/{arm}")
+    [call] = run.called("of_step")
+    assert made.key_of(call.args[1]) == ("answerer" if arm == "base" else f"annotations/judges/{arm}")
     seeds = [1000 * SEED + 997, *([1000 * SEED + 998] if arm == "base" else [])]
-    assert call.found[0].asked == [("eval", 1.0, seed) for seed in seeds], "the same questions and chances"
+    assert call.found.enter_result.asked == [("eval", 1.0, seed) for seed in seeds], "the same questions and chances"
     rival = made("annotations/judges/eval_base").result.table("rival")
     wanted = am.summary(run.result.table("items"), rival)
     assert run.row()[list(wanted)].tolist() == pytest.approx(list(wanted.values()), nan_ok=True)

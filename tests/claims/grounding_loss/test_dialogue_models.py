@@ -8,18 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import test_language_models
+import wired
 from candor import claims
 from candor.claims.grounding_loss import dialogue_models as dm
-from candor.claims.grounding_loss import dialogues, labeller
+from candor.claims.grounding_loss import dialogue_tables, dialogues, labeller
 from candor.core import settings as config
 from candor.core import step as steps
 from candor.core.errors import CandorError
-from candor.core.fingerprint import used as code_used
 from candor.core.settings import Config
 from candor.declare import ledger
 from candor.language_models import generation
-from candor.run import fetch
-from candor.run import plan as graph
 from candor.run import steps as experiments
 from numerics import ROUNDING
 
@@ -71,7 +69,7 @@ def whole(policy, here):
     settings = small(policy, labeller={"model": str(policy), "hand_labels": str(hand)})
     known = experiments.steps()
     alike = {f"dialogues/own/eval_{arm}" for arm in set(dm.ARMS) - {"dpo", "more_sft"}}  # as the two that are evaluated
-    for key in dm.wanted(settings):
+    for key in wired.wanted(dm, settings):
         if key in alike:
             continue
         for seed in experiments.seeds_of(known[key], settings):
@@ -86,13 +84,13 @@ def table(settings: Config, key: str, name: str) -> pd.DataFrame:
 
 def test_every_model_writes_at_the_same_turns(whole):
     human = table(whole, "dialogues/data/eval_human", "turns")
-    places = set(human[dm._AT].itertuples(index=False, name=None))
+    places = set(human[dm.AT].itertuples(index=False, name=None))
     assert {corpus for corpus, _, _ in places} == {"esconv", "persuasion"} and len(human) == len(places)
     for key in ("dialogues/zephyr/eval_dpo", "dialogues/own/eval_dpo"):
         turns = table(whole, key, "turns")
-        assert set(turns[dm._AT].itertuples(index=False, name=None)) == places
-        assert turns.groupby(dm._AT).size().eq(2).all() and turns["sample"].tolist()[:4] == [0, 1, 0, 1]
-        assert set(dm.LABELLERS) <= set(turns) and not {"text", "history", "message"} & set(turns)
+        assert set(turns[dm.AT].itertuples(index=False, name=None)) == places
+        assert turns.groupby(dm.AT).size().eq(2).all() and turns["sample"].tolist()[:4] == [0, 1, 0, 1]
+        assert set(dialogue_tables.LABELLERS) <= set(turns) and not {"text", "history", "message"} & set(turns)
     messages = table(whole, "dialogues/zephyr/eval_sft", "messages")
     assert messages["text"].nunique() > len(places), "two samples of a turn differ"
     assert not messages["text"].str.contains("\n").any(), "a transcript stops at the end of its line"
@@ -136,7 +134,7 @@ def test_checkpoints_are_measured_along_the_way(whole):
 
 
 def test_tables_for_the_claim(whole):
-    found = dm.tables(experiments.Results(whole))
+    found = dialogue_tables.tables(experiments.Results(whole))
     assert set(found) == {
         *("models_questions", "models_rates", "models_training", "models_trajectory"),
         *("models_agreement", "models_strategies"),
@@ -163,7 +161,7 @@ def test_tables_for_the_claim(whole):
     assert set(found["models_questions"]["variant"]) == {"whole", "cut"}
     assert found["models_strategies"]["share"].item() > 0.3
     assert set(found["models_agreement"]["origin"]) == {"human", "model"}
-    assert dm.tables(experiments.Results(config.load("laptop"))) == {}
+    assert dialogue_tables.tables(experiments.Results(config.load("laptop"))) == {}
 
 
 def test_a_sheet_to_label_by_hand(whole):
@@ -180,8 +178,8 @@ def test_a_sheet_to_label_by_hand(whole):
 def turns_where(acts: np.ndarray, stage: str, seed: int = 42) -> pd.DataFrame:
     """A table of 30 conversations of 20 turns with one sample, labelled as given."""
     places = [("esconv", place, turn) for place in range(30) for turn in range(20)]
-    frame = pd.DataFrame(places, columns=dm._AT).assign(words=5, malformed=0, sample=0)
-    for name in dm.LABELLERS:
+    frame = pd.DataFrame(places, columns=dm.AT).assign(words=5, malformed=0, sample=0)
+    for name in dialogue_tables.LABELLERS:
         frame[name] = np.where(acts, "question" if name.startswith("regex") else "followup", "none")
     return frame.assign(setting="archangel", arm=stage, seed=seed)
 
@@ -192,7 +190,7 @@ def test_a_planted_loss_of_acts_is_found_with_its_interval():
     sft = np.where(rng.random(600) < 0.6, human, rng.random(600) < 0.3)
     dpo = sft & (rng.random(600) < 0.6)  # acts are dropped at random: recall falls, precision does not
     people = turns_where(human, "human").assign(setting="data")
-    table = dm.rates(people, pd.concat([turns_where(sft, "sft"), turns_where(dpo, "dpo")]), 500)
+    table = dialogue_tables.rates(people, pd.concat([turns_where(sft, "sft"), turns_where(dpo, "dpo")]), 500)
     row = table.set_index(["stage", "labeller", "act"]).loc[("dpo", "prompt", "followup")]
     assert row["rate_relative"] == pytest.approx(-0.4, abs=0.08) and row["rate_relative_high"] < -0.25
     assert row["rate_change_high"] < 0 and row["kappa_change_high"] < 0 and row["recall_change_high"] < 0
@@ -205,7 +203,7 @@ def test_a_planted_loss_of_acts_is_found_with_its_interval():
 def test_turns_that_are_missing_are_one_sentence():
     people = turns_where(np.ones(600, bool), "human").assign(setting="data")
     with pytest.raises(CandorError, match="archangel/sft did not write at every turn of esconv"):
-        dm.rates(people, turns_where(np.ones(600, bool), "sft").iloc[:-1], 10)
+        dialogue_tables.rates(people, turns_where(np.ones(600, bool), "sft").iloc[:-1], 10)
 
 
 def test_question_shares_are_held_against_further_sft_of_the_same_seed():
@@ -214,7 +212,7 @@ def test_question_shares_are_held_against_further_sft_of_the_same_seed():
         for arm, factor in (("more_sft", 1), ("dpo", 0.5)):
             asks = np.arange(600) < 600 * share * factor
             frames.append(turns_where(asks, arm, seed).assign(setting="own"))
-    table = dm.training(pd.concat(frames), pd.DataFrame()).set_index(["arm", "seed"])
+    table = dialogue_tables.training(pd.concat(frames), pd.DataFrame()).set_index(["arm", "seed"])
     assert table.loc[("dpo", 11), "change"] == pytest.approx(-0.25)
     assert table.loc[("dpo", 12), "relative"] == pytest.approx(-0.5)
 
@@ -284,7 +282,7 @@ def test_criteria_find_the_rows_that_tables_write(tmp_path, monkeypatch, erodes)
     monkeypatch.setattr(experiments, "read", lambda key, seed, scale: Found(key, seed))
     settings = config.load("gpu", overrides={"models": {"resamples": 200}})
     found, checks, _ = ledger.judge(
-        claims.load("grounding_loss").claim, dm.tables(experiments.Results(settings)), "gpu"
+        claims.load("grounding_loss").claim, dialogue_tables.tables(experiments.Results(settings)), "gpu"
     )
     verdict = found.set_index("criterion")["verdict"]
     assert verdict["M2"] == verdict["M6"] == "replicated"
@@ -380,107 +378,21 @@ def test_what_does_not_fit_is_one_sentence(policy):
 # --- Steps as data, and what is missing -------------------------------------------------------------
 
 
-def test_steps_are_whole_and_their_code_is_found():
-    assert set(dm.STEPS) <= set(experiments.steps())
-    for key, step in dm.STEPS.items():
-        module, function = step.make.split(":")
-        assert step.key == key and all(need in dm.STEPS for need in step.needs)
-        assert module == dm.__name__ and callable(getattr(dm, function))
-    trained = set(code_used(dm.STEPS["dialogues/own/dpo"].make))
-    assert {
-        "candor.train.preference:dpo",
-        f"{dm.__name__}:TEMPLATE",
-        "candor.claims.grounding_loss.dialogues:RULES",
-    } <= trained
-    asked = set(code_used(dm.STEPS["dialogues/zephyr/eval_dpo"].make))
-    assert {
-        "candor.claims.grounding_loss.labeller:INSTRUCTION",
-        "candor.claims.grounding_loss.dialogues:ROLES",
-    } <= asked
-    assert "candor.measure.clustered:act_measures" not in asked, "an interval relabels nothing"
-
-
 def test_another_arm_or_another_interval_makes_nothing_stale(policy):
     known = experiments.steps()
     one, other = small(policy), small(policy, chat_arms=["dpo"], resamples=60)
-    assert set(dm.wanted(other)) < set(dm.wanted(one))
-    for key in dm.wanted(other):
+    assert set(wired.wanted(dm, other)) < set(wired.wanted(dm, one))
+    for key in wired.wanted(dm, other):
         assert steps.fingerprint(known[key], 11, known, one) == steps.fingerprint(known[key], 11, known, other)
     longer = small(policy, chat={"max_length": 512})
     key = "dialogues/own/eval_dpo"
     assert steps.fingerprint(known[key], 11, known, one) != steps.fingerprint(known[key], 11, known, longer)
 
 
-def test_what_a_scale_asks_for():
-    assert dm.wanted(config.load("laptop")) == []
-    gpu = dm.wanted(config.load("gpu"))
-    assert set(gpu) <= set(dm.STEPS) and gpu[0] == "dialogues/data/eval_questions"
-    assert not [key for key in gpu if "olmo_7b" in key]
-    assert "dialogues/olmo_7b/eval_base" in dm.wanted(config.load("paper"))
-    known = experiments.steps()
-    assert experiments.seeds_of(known["dialogues/own/dpo"], config.load("gpu")) == (11, 12, 13)
-    assert experiments.seeds_of(known["dialogues/zephyr/eval_dpo"], config.load("gpu")) == (42,)
-    assert dm.wanted(config.load("gpu"), ("questions",)) == ["dialogues/data/eval_questions"]
-
-
-def test_ids_of_the_schema_are_the_lineages():
-    models = config.load("laptop").models
-    assert set(models["lineage_ids"]) == {f"{name}_{stage}" for name, stages in dm.LINEAGES.items() for stage in stages}
-    assert set(models["dialogue_data"]) == set(dialogues.HUB) and set(models["chat_arms"]) == set(dm.ARMS)
-
-
-def test_requirements_say_what_is_missing_and_how_to_get_it(tmp_path, monkeypatch):
-    import torch
-
-    monkeypatch.setenv("CANDOR_CORPORA", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert dm.requirements(config.load("laptop")) == []
-    lacks = dm.requirements(config.load("gpu"))
-    assert len(lacks) == 3 and all("\n" not in line and line.endswith(".") for line in lacks)
-    assert "needs a GPU" in lacks[0]
-    assert "candor fetch ultrafeedback ultrachat esconv persuasion --scale gpu" in lacks[1]
-    assert "candor fetch models" in lacks[2] and "Qwen/Qwen2.5-7B-Instruct" in lacks[2]
-
-
 def test_nothing_is_missing_where_everything_is(policy, here, monkeypatch):
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert dm.requirements(small(policy)) == []
+    assert wired.needed(dm, small(policy)) == []
     absent = small(policy, labeller={"model": str(policy), "hand_labels": str(here / "absent.csv")})
-    assert ["check labeller.hand_labels" in line for line in dm.requirements(absent)] == [True]
-
-
-def test_questions_alone_need_no_gpu(policy, here):
-    settings = small(policy, lineages=[], chat={}, labeller={"model": None})
-    settings = config.load("gpu", overrides={"models": settings["models"].to_dict() | {"chat": None}})
-    assert dm.requirements(settings) == [] and dm.models_needed(settings) == []
-
-
-def test_two_claims_ask_for_the_same_thing_once(tmp_path, monkeypatch):
-    import torch
-
-    monkeypatch.setenv("CANDOR_CORPORA", str(tmp_path))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(graph, "models_path", lambda name: dm if name == "binary_reward" else test_language_models.lm)
-    lacks = graph.Plan(config.load("gpu"), ("binary_reward", "brier_fix")).requirements()
-    assert len(lacks) == len(set(lacks)) == 6 and sum("needs a GPU" in line for line in lacks) == 1
-    assert graph.Plan(config.load("laptop"), ("binary_reward", "brier_fix")).requirements() == []
-
-
-def test_fetching_leaves_what_dialogues_read(tmp_path, monkeypatch):
-    import datasets
-
-    monkeypatch.setenv("CANDOR_CORPORA", str(tmp_path))
-    asked = []
-
-    def load_dataset(source, configuration, split):
-        asked.append((source, configuration, split))
-        return datasets.Dataset.from_list([{"text": '{"dialog": [{"speaker": "usr", "text": "Hi."}]}'}])
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    assert fetch.fetch(["esconv"], config.load("gpu")) == [tmp_path / "esconv"]
-    assert asked == [("thu-coai/esconv", None, "train+validation+test")]
-    assert [part.text for part in dialogues.raw_conversations("esconv")[0]] == ["Hi."]
+    assert ["check labeller.hand_labels" in line for line in wired.needed(dm, absent)] == [True]

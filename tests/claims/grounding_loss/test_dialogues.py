@@ -9,6 +9,7 @@ import pytest
 from candor.claims.grounding_loss import dialogues
 from candor.claims.grounding_loss.dialogues import Message
 from candor.core.errors import CandorError
+from candor.language_models import sets
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 
@@ -243,7 +244,7 @@ def test_further_conversations_are_fresh_ones(corpora):
 
 def test_a_set_that_was_not_fetched(tmp_path, monkeypatch):
     monkeypatch.setenv("CANDOR_CORPORA", str(tmp_path))
-    assert all(map(dialogues.missing, dialogues.HUB))
+    assert all(map(sets.missing, dialogues.HUB))
     with pytest.raises(CandorError, match="python -m candor fetch esconv"):
         dialogues.raw_conversations("esconv")
 
@@ -274,7 +275,7 @@ def test_broken_and_foreign_files_are_one_sentence(corpora, name, read):
 )
 def test_values_that_cannot_be_read_are_one_sentence(corpora, name, row):
     (corpora / name / "train.jsonl").write_text(json.dumps(row) + "\n")
-    with pytest.raises(CandorError, match=rf"Rows of {name} are not those of this set .* dialogue_data\.{name}"):
+    with pytest.raises(CandorError, match=rf"Rows of {name} .*are not those of this set .* dialogue_data\.{name}"):
         dialogues.raw_conversations(name)
 
 

@@ -70,7 +70,7 @@ def made(tmp_path_factory):
         run.patch.setenv("CANDOR_CORPORA", str(folder / "corpora"))
         run.spy(dialogues, "sample", lambda *_: TALKS)
         run.spy(dm, "_course", lambda *_: lambda step: None)
-        run.spy(dm.language_models, "_sampler", lambda place, context: (SimpleNamespace(place=place), None))
+        run.samplers(lambda place: SimpleNamespace(place=place))
         run.spy(dm, "write", lambda sampler, turns, *_: dm._places(turns).assign(sample=0, text="So."))
         run.spy(dm, "_labelled", labelled)
         yield run
@@ -121,9 +121,9 @@ def test_supervised_arms_read_other_conversations_each(made, arm):
 @pytest.mark.parametrize("key", [key for key in evaluations("dialogues") if "/data/" not in key])
 def test_an_evaluation_is_of_the_stage_whose_name_it_carries(made, key):
     run, (lineage, name) = made(key), name_of(key.replace("/eval_", "/"))
-    [call] = run.called("_sampler")
+    [call] = run.called("of_step")
     own = f"dialogues/own/{name}" if lineage == "own" else f"{lineage}_{name}"
-    assert made.key_of(call.args[0]) == own
+    assert made.key_of(call.args[1]) == own
     corpora, [written] = wired.of_models().models.dialogues.corpora, run.called("write")
     assert [call.args for call in run.called("sample")] == [(name, 42, 300, 20) for name in corpora], "none held out"
     assert [turn.conversation for turn in written.args[1]] == [*TALKS] * len(corpora), "at the same turns"

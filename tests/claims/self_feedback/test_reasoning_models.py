@@ -8,17 +8,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from candor.claims.self_feedback import reasoning
+import wired
+from candor.claims.self_feedback import reasoning, reasoning_judges, reasoning_tables
 from candor.claims.self_feedback import reasoning_models as rm
 from candor.core import settings as config
 from candor.core import step as steps
 from candor.core.errors import CandorError
-from candor.core.fingerprint import used as code_used
 from candor.core.settings import Config
 from candor.language_models import generation, sets
 from candor.measure import spans
-from candor.run import fetch
-from candor.run import plan as graph
 from candor.run import steps as experiments
 from candor.train.reward_model import scaled
 from numerics import ROUNDING
@@ -135,7 +133,7 @@ def small(policy, public, **models) -> Config:
 def whole(policy, public, here):
     settings = small(policy, public)
     known = experiments.steps()
-    for key in rm.wanted(settings):
+    for key in wired.wanted(rm, settings):
         for seed in experiments.seeds_of(known[key], settings):
             steps.run(key, seed, known, settings)
     return settings
@@ -248,16 +246,16 @@ def test_a_judge_learns_from_margins(whole):
     # The loss of a judge that knows nothing is -log sigmoid(-margin), not log 2.
     margins = table("labels", "chosen").query("not held")["margin"]
     assert log["loss"].iloc[0] > math.log(2) + 0.3 and (margins > 1).all()
-    model = rm.load_judge(steps.read("reasoning/small_gsm8k/judge_rlsf", 11, "gpu").model)
+    model = reasoning_judges.load_judge(steps.read("reasoning/small_gsm8k/judge_rlsf", 11, "gpu").model)
     traces = table("labels", "traces")
     _, tokenizer = generation.load(whole["models"]["reasoning_ids"]["small"])
     asked = reasoning.train_prompts("gsm8k", 11, 2000, 256, tokenizer)["ids"]
     rows = [[*asked[i], *ids] for i, ids in zip(traces["question"], traces["ids"])]
-    low, high = np.percentile(rm.scores(model, rows, 8), [1, 99])
+    low, high = np.percentile(reasoning_judges.scores(model, rows, 8), [1, 99])
     assert (low, high) == pytest.approx((row["low"], row["high"]), abs=1e-4), "the head was not saved whole"
     right, wrong = reasoning.reward_bench(tokenizer)
     assert len(right) == 2 and right[0][-4:] == tokenizer("It is 7 <eos>")["input_ids"] and right[0] != wrong[0]
-    wins = rm.scores(model, right, 8) > rm.scores(model, wrong, 8)
+    wins = reasoning_judges.scores(model, right, 8) > reasoning_judges.scores(model, wrong, 8)
     assert row["reward_bench"] == wins.mean()
 
 
@@ -278,7 +276,7 @@ def test_dpo_starts_at_its_reference_and_moves(whole):
 
 
 def test_tables_for_the_claim(whole):
-    found = rm.models(experiments.Results(whole))
+    found = reasoning_tables.models(experiments.Results(whole))
     named = {"ranking", "summary", "decoding", "cells", "flips", "differences", "pairs", "judges", "log"}
     assert set(found) == {f"models_{name}" for name in named}
     first = found["models_ranking"].iloc[0]
@@ -286,14 +284,16 @@ def test_tables_for_the_claim(whole):
     summary = found["models_summary"]
     assert not summary.duplicated(["dataset", "arm", "seed"]).any() and set(summary["seed"]) == {11}
     assert set(summary["arm"]) == {"base", "cot", "cot_probability", *rm.ARMS}
-    assert {*rm.VARIANTS, "accuracy", "confidence", "brier", "smooth_ece", "accuracy_strict"} <= set(summary)
+    assert {*reasoning_tables.VARIANTS, "accuracy", "confidence", "brier", "smooth_ece", "accuracy_strict"} <= set(
+        summary
+    )
     rows = found["models_differences"].set_index(["arm", "other"])
     base, rlsf = (summary.set_index("arm").loc[arm] for arm in ("base", "rlsf"))
     assert rows.loc[("rlsf", "base"), "accuracy_change"] == pytest.approx(rlsf["accuracy"] - base["accuracy"])
     assert rows.loc[("rlsf", "base"), "ece_change"] == pytest.approx(rlsf["ece"] - base["ece"])
     cell = found["models_cells"].set_index("arm").loc["dpo"]
     assert cell["cell"] == "small_gsm8k" and cell["seeds"] == 1
-    assert rm.models(experiments.Results(config.load("laptop"))) == {}
+    assert reasoning_tables.models(experiments.Results(config.load("laptop"))) == {}
 
 
 # --- Measures ---------------------------------------------------------------------------------------
@@ -323,7 +323,8 @@ def test_votes_and_the_most_confident_path():
     assert rm.voted(items, "authors") == {"majority": 1.0, "aggregated": 1.0}
     chosen = rm.decoded(items)
     assert chosen["cot"]["branch"].item() == 0 and chosen["greedy"]["authors_answer"].item() == "5"
-    row = rm.ranking(items, "authors", 20)
+    row = rm.ranking(items.assign(length=[9, 3, 5, 7]), "authors", 20)
+    assert row["within_auroc_shorter"] == 1, "the right ones are the shortest"
     assert row["prompts"] == 1 and row["within_auroc"] == 0.5 and row["max_path_gain"] == 0
     assert row["coverage"] == 0.75 and row["unreadable"] == 0.25
     assert rm.summary(items)["unreadable"] == rm.summary(items)["unreadable_strict"] == 0.25
@@ -340,13 +341,13 @@ def test_differences_are_paired_by_question():
         items_of(np.full(400, 0.5), right).assign(arm="rlhf"),
     ]
     after = pd.concat(arms).assign(dataset="gsm8k", seed=11)
-    rows = rm.differences(before, after.sample(frac=1, random_state=0), 100).set_index(["arm", "other"])
+    rows = reasoning_tables.differences(before, after.sample(frac=1, random_state=0), 100).set_index(["arm", "other"])
     row = rows.loc[("rlsf", "base")]
     assert row["accuracy_change"] == pytest.approx((~right[:40]).mean() / 10) and row["lost"] == 0
     assert row["mcnemar_p"] < 0.001 and row["ece_change_low"] > 0.2
     assert rows.loc[("rlhf", "base"), "mcnemar_p"] == 1 and rows.loc[("rlhf", "base"), "ece_change"] == 0
     with pytest.raises(CandorError, match="the same questions of gsm8k"):
-        rm.differences(before, after[after["question"] < 9], 10)
+        reasoning_tables.differences(before, after[after["question"] < 9], 10)
 
 
 def test_a_verdict_can_turn_with_the_measure():
@@ -359,7 +360,7 @@ def test_a_verdict_can_turn_with_the_measure():
         ]
     )
     table = table.assign(ece_dropped=table["ece"], ece_disparity_dropped=table["ece_disparity"])
-    found = rm.flips(table).set_index(["criterion", "variant"])
+    found = reasoning_tables.flips(table).set_index(["criterion", "variant"])
     assert found.loc[("M3 base", "disparity"), "flips"] and found.loc[("M5", "disparity"), "flips"]
     assert not found.loc[("M3 base", "dropped"), "flips"] and not found.loc[("M4", "probability"), "flips"]
     assert found.loc[("M3 base", "disparity"), "headline"] == pytest.approx(5)
@@ -408,7 +409,7 @@ def test_prompts_are_the_ids_that_the_trainers_make(here, loaded):
 
 def test_the_public_reward_model_reads_text(public, loaded):
     _, tokenizer = loaded
-    rate = rm.by_text(str(public), tokenizer, 4)
+    rate = reasoning_judges.by_text(str(public), tokenizer, 4)
     said = [tokenizer("It is 7 <eos>")["input_ids"], tokenizer("It is 12")["input_ids"]]
     found = rate([[5], [6]], ["How many ?", "How many ?"], said)
     assert found.shape == (2,) and found[0] != found[1]
@@ -421,56 +422,4 @@ def test_the_public_reward_model_reads_text(public, loaded):
     ]
 
 
-def test_what_is_missing_is_said(tmp_path, monkeypatch, policy, public):
-    monkeypatch.setenv("CANDOR_CORPORA", str(tmp_path))
-    lines = rm.requirements(small(policy, public))
-    assert any("candor fetch gsm8k_train gsm8k reward_bench --scale gpu" in line for line in lines)
-    away = small(policy, public, reasoning_ids={"small": "no/model"})
-    assert any("no/model" in line for line in rm.requirements(away))
-    assert rm.requirements(config.load("laptop")) == [] and rm.wanted(config.load("laptop")) == []
-    alone = small(policy, public, reasoning_arms=[])
-    assert rm.wanted(alone) == ["reasoning/small_gsm8k/eval_base"] and rm.data_needed(alone) == [("gsm8k", "test")]
-    assert rm.models_needed(alone) == [str(policy)]
-
-
-def test_fetch_knows_the_training_questions(tmp_path, monkeypatch):
-    import datasets
-
-    asked = []
-
-    def load(source, configuration=None, split=None):
-        asked.append((source, configuration, split))
-        return datasets.Dataset.from_list(ROWS)
-
-    monkeypatch.setattr(datasets, "load_dataset", load)
-    monkeypatch.setenv("CANDOR_CORPORA", str(tmp_path))
-    fetch.fetch(["gsm8k_train", "arc_easy"], config.load("gpu"))
-    assert asked == [
-        ("openai/gsm8k", "main", "train"),
-        ("allenai/ai2_arc", "ARC-Easy", "train"),
-        ("allenai/ai2_arc", "ARC-Easy", "test"),
-    ]
-    assert not sets.missing("gsm8k_train", "train") and not sets.missing("arc_easy", "test")
-
-
 # --- Steps ------------------------------------------------------------------------------------------
-
-
-def test_arms_bring_what_they_need(policy, public):
-    keys = rm.wanted(small(policy, public, reasoning_arms=["shuffled"]))
-    assert [key.split("/")[2] for key in keys] == [
-        *("eval_base", "labels", "judge_rlsf", "judge_shuffled", "shuffled", "eval_shuffled")
-    ]
-    every = rm.wanted(config.load("gpu"))
-    assert len(every) == len(set(every)) == 2 * 12
-    assert all(every.index(need) < every.index(key) for key in every for need in rm.STEPS[key].needs)
-    assert all(graph._on_gpu(rm.STEPS[key], config.load("gpu")) for key in every)
-
-
-def test_a_change_of_the_recipe_is_noticed():
-    used = code_used("candor.claims.self_feedback.reasoning_models:judge")
-    assert {"candor.train.reward_model:bradley_terry", "candor.train.models:adapted"} <= set(used)
-    used = code_used("candor.claims.self_feedback.reasoning_models:train")
-    assert {"candor.train.policy:rloo_adapters", f"{rm.__name__}:by_text"} <= set(used)
-    used = code_used("candor.claims.self_feedback.reasoning_models:base")
-    assert {"candor.claims.self_feedback.branching:branch", "candor.measure.spans:authors"} <= set(used)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import wired
-from candor.claims.self_feedback import reasoning
+from candor.claims.self_feedback import reasoning, reasoning_judges
 from candor.claims.self_feedback import reasoning_models as rm
 from candor.language_models import generation
 from wired import KNOWN, SEED, G, check_recipe, name_of, total
@@ -27,7 +27,7 @@ SETTINGS = {
     "dpo": {"lora": LORA, "epochs": 1, "batch": 4, "micro_batch": 2, "lr": 0.0041, "beta": 0.21},
 }
 DISPARITY = np.array([0.95, 0.92, 0.5, 0.1])  # of four branches, from which each prompt has them in another place
-N, HELD = 20, 2  # prompts, of which the last are held out
+N, HELD, CUT = 20, 2, 3  # prompts, of which the last are held out, and that whose traces do not come to their end
 
 
 def ids_of(prompt, branch):
@@ -48,7 +48,7 @@ def questions(name, seed, n, tokenizer):
 def observe(model, tokenizer, asked, kind, k, limits, batch):
     n, limits = len(asked), sorted(set(limits))
     table = pd.DataFrame({"question": np.repeat(np.arange(n), k), "branch": np.tile(np.arange(k), n)})
-    table = table.assign(length=3, finished=True)
+    table = table.assign(length=3, finished=(table["question"] != CUT) | (k == 1))
     disparity = np.concatenate([np.roll(DISPARITY, i)[:k] for i in range(n)])
     for finder in ("authors", "strict"):
         columns = {"answer": "7", "span": True, "disparity": disparity, "probability": 1 - disparity}
@@ -75,8 +75,8 @@ def made(tmp_path_factory):
         run.spy(reasoning, "reward_bench", lambda tokenizer: ([[5, 6, 1]], [[5, 7, 1]]))
         run.spy(rm, "observe", observe)
         run.spy(generation, "load")
-        run.spy(rm, "by_ids")
-        run.spy(rm, "by_text")
+        run.spy(reasoning_judges, "by_ids")
+        run.spy(reasoning_judges, "by_text")
         yield run
 
 
@@ -152,8 +152,8 @@ def test_a_policy_follows_its_judge_on_the_scale_of_confidence(made, name, cell)
         assert wired.stops(trainer, reached - 0.1, reached + 1) == [False, True], "at the KL that rlsf reached"
     else:
         scale = made(f"{at}/judge_rlsf").row()
-        judge = rm.load_judge(made(f"{at}/{POLICIES[name]}").result.model)
-        scores = rm.scores(judge, [[5, 63, *own] for own in ids], 2)
+        judge = reasoning_judges.load_judge(made(f"{at}/{POLICIES[name]}").result.model)
+        scores = reasoning_judges.scores(judge, [[5, 63, *own] for own in ids], 2)
         centre, divisor = scale["centre"], scale["divisor"]
         assert wired.stops(trainer, 0.1, 99.0) == [False, False]
     assert total(trainer, **batch) == pytest.approx(np.clip((scores - centre) / divisor, -1, 1), abs=1e-3)
@@ -162,7 +162,8 @@ def test_a_policy_follows_its_judge_on_the_scale_of_confidence(made, name, cell)
 @pytest.mark.parametrize("cell", TRIED)
 def test_dpo_learns_the_same_pairs(made, cell):
     run, pairs = made(f"reasoning/{cell}/dpo"), made(f"reasoning/{cell}/labels").result.table("chosen")
-    [trainer], used = run.trainings, pairs[~pairs["held"]]
+    [trainer], used = run.trainings, pairs[~pairs["held"] & (pairs["prompt"] != CUT)]
+    assert CUT in set(pairs["prompt"]) and run.row("training")["pairs"] == len(used), "no unfinished trace is taught"
     recipe = {
         "max_steps": round(len(used) / 4),
         "learning_rate": 0.0041,

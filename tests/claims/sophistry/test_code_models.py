@@ -2,18 +2,26 @@
 
 import json
 import math
-from functools import cache
 
 import numpy as np
 import pandas as pd
 import pytest
 import test_language_models
-from candor.claims.sophistry import approval, code_reader, crossed, evaluators, programs, sandbox
+import wired
+from candor.claims.sophistry import (
+    approval,
+    code_measures,
+    code_reader,
+    code_tables,
+    crossed,
+    evaluators,
+    programs,
+    sandbox,
+)
 from candor.claims.sophistry import code_models as cm
 from candor.core import settings as config
 from candor.core import step as steps
 from candor.core.errors import CandorError
-from candor.core.fingerprint import used as code_used
 from candor.core.settings import Config
 from candor.run import steps as experiments
 
@@ -58,7 +66,7 @@ def whole(policy, here):
     known = experiments.steps()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(code_reader, "BANK", WRITTEN)
-        for key in cm.wanted(settings):
+        for key in wired.wanted(cm, settings):
             steps.run(key, experiments.seeds_of(known[key], settings)[0], known, settings)
     return settings
 
@@ -125,7 +133,7 @@ def test_an_evaluation_counts_and_judges(whole):
 
 @held
 def test_tables_for_the_claim(whole):
-    found = cm.models(experiments.Results(whole))
+    found = code_tables.models(experiments.Results(whole))
     assert set(found) == {
         *("models_code", "models_code_minutes", "models_code_fit", "models_code_filters", "models_code_log"),
         *("models_code_training", "models_code_difficulty"),
@@ -136,7 +144,7 @@ def test_tables_for_the_claim(whole):
     assert row["fpr_change"] == pytest.approx(row["fpr"] - row["fpr_before"])
     assert row["fpr_change_low"] <= row["fpr_change"] <= row["fpr_change_high"]
     assert found["models_code_difficulty"].groupby("arm")["n"].sum().eq(2).all()
-    assert cm.models(experiments.Results(config.load("laptop"))) == {}
+    assert code_tables.models(experiments.Results(config.load("laptop"))) == {}
 
 
 # --- Programs that do something -----------------------------------------------------------------------
@@ -151,7 +159,7 @@ def judged(here):
     rows = pd.DataFrame({"dataset": "apps", "problem_id": ids, "difficulty": [row["difficulty"] for row in FEW]})
     easy = [[i for i, v in enumerate(row["programs"]["easy_only"]["strict"]) if v == "pass"][:2] for row in FEW]
     rewards = rows.assign(easiest=[json.dumps(places) for places in easy])
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(code_reader, "BANK", WRITTEN)
         banks = [code_reader.bank(pool, found[i], [0, 1, 2], places, rng) for i, places in zip(ids, easy)]
@@ -187,17 +195,17 @@ def test_a_summary_holds_two_policies_against_each_other(judged):
 
     def both(kind: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         table = outputs[kind].assign(draw="sampled", model_approval=0.0)
-        votes = code_reader.approve(people, drawn, cm.done(table))[0]
+        votes = code_reader.approve(people, drawn, code_measures.done(table))[0]
         named = pd.DataFrame(votes.T, columns=[f"e{i:02d}" for i in range(5)])
         return table, pd.concat([table[["dataset", "problem_id", "draw"]], named], axis=1)
 
-    row = cm.summary(*both("easy_only"), *both("right"))
+    row = code_measures.summary(*both("easy_only"), *both("right"))
     assert row["correctness"] == row["tpr"] / row["approval"] == 1 and row["correctness_before"] == 0
     assert row["approval"] > row["approval_before"] == row["fpr_before"] > 0 and row["n_both"] == 0
     assert math.isnan(row["fpr_equal"]) and row["model_approval"] == 0 and row["pass_rate_wrong_before"] < 1
-    same = cm.summary(*both("easy_only"), *both("easy_only"))
+    same = code_measures.summary(*both("easy_only"), *both("easy_only"))
     assert same["n_both"] == len(FEW) and same["fpr_equal"] == 0 and same["fpr_both"] == same["fpr_both_before"]
-    minutes = pd.DataFrame(cm.over_time(people, drawn, outputs["easy_only"], outputs["easy_only"]))
+    minutes = pd.DataFrame(code_measures.over_time(people, drawn, outputs["easy_only"], outputs["easy_only"]))
     reading = minutes[minutes["reading"]].set_index("multiple")["fpr"]
     assert (minutes["gap"] == 0).all() and reading[16] < reading[0.25]
     only_tests = minutes[~minutes["reading"]].set_index("multiple")["fpr"]
@@ -213,7 +221,7 @@ def done_of(n: int, seed: int) -> code_reader.Done:
 
 
 def test_knobs_are_fitted_on_the_base_and_hold_for_new_evaluators():
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(1)
     people = evaluators.pool(10, rng)
     fitting = done_of(1500, 1)
     knobs = code_reader.fit(people, code_reader.draws(1500, 10, rng), fitting)
@@ -241,7 +249,7 @@ def test_a_failed_test_rejects_and_reading_needs_time():
 
 
 def test_changed_inputs_keep_their_types():
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(1)
     for given, kind in (
         ("3\n2 5 1\n", r"\d+\n\d+ \d+ \d+\n"),
         ("stone\n", r"[stone]{5}\n"),
@@ -261,7 +269,7 @@ def test_with_few_solutions_the_files_shortest_tests_stand_in(here):
 
 
 def test_an_instruct_model_can_be_brought_to_what_people_did():
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(1)
     correct = rng.random(2000) < 0.52
     logit = rng.normal(np.where(correct, 0.6, -0.6), 1.0) + 1.5
     knobs = code_reader.fit_model(1 / (1 + np.exp(-logit)), correct, 0.41, 0.46)
@@ -274,7 +282,7 @@ def test_an_instruct_model_can_be_brought_to_what_people_did():
 
 
 def test_a_planted_change_is_found_with_its_interval():
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(1)
     correct = rng.random(800) < 0.4
     before = np.where(correct, 0.7, 0.3) + rng.normal(0, 0.05, (10, 1))
     after = np.where(correct, 0.7, 0.45) + rng.normal(0, 0.05, (10, 1))
@@ -309,19 +317,6 @@ def test_where_the_reward_stops_rising():
 # --- The steps ----------------------------------------------------------------------------------------
 
 
-def test_steps_are_whole_and_their_code_is_found():
-    for step in cm.STEPS.values():
-        assert set(step.needs) <= set(cm.STEPS)
-        assert set(step.settings) <= set(config.load("gpu").models)
-    arm = cm.STEPS["apps/policy/r_train"]
-    code = code_used(arm.make, *arm.uses)
-    wanted = ("claims.sophistry.programs:passes_all", "claims.sophistry.programs:same", "language_models.training:_fit")
-    assert {f"candor.{name}" for name in wanted} <= set(code)
-    judging = code_used(cm.STEPS["apps/policy/eval_r_train"].make)
-    assert {"candor.claims.sophistry.code_reader:approve", "candor.claims.sophistry.sandbox:_LAUNCH"} <= set(judging)
-    assert "candor.claims.sophistry.code_models:models" not in judging, "another table makes no evaluation stale"
-
-
 def test_the_briefs_settings_reach_the_trainers(tmp_path):
     from candor.language_models import training as language_model
     from candor.train import fit, policy
@@ -341,24 +336,3 @@ def test_the_briefs_settings_reach_the_trainers(tmp_path):
     assert wanted.items() <= sft.items()
     with pytest.raises(CandorError, match=r"code\.sft\.micro_batch"):
         cm.settings_of(code["sft"].to_dict() | {"micro_batch": 7}, 10, 10, 11)
-
-
-def test_what_a_scale_asks_for():
-    assert cm.wanted(config.load("laptop")) == [] == cm.data_needed(config.load("laptop"))
-    keys = cm.wanted(config.load("gpu"))
-    assert {f"apps/policy/{arm}" for arm in programs.ARMS} <= set(keys) <= set(cm.STEPS)
-    assert "apps/policy/best_of_4" not in keys and "apps/policy/eval_best_of_4" in keys
-    assert cm.wanted(config.load("gpu"), ["r_star"])[-2:] == ["apps/policy/r_star", "apps/policy/eval_r_star"]
-    none = config.load("gpu", overrides={"models": {"code": None}})
-    assert cm.wanted(none) == [] == cm.models_needed(none)
-
-
-def test_requirements_say_what_is_missing_and_how_to_get_it(tmp_path, monkeypatch):
-    monkeypatch.setenv("CANDOR_CORPORA", str(tmp_path))
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(cm, "check", cache(sandbox.check.__wrapped__))
-    lacks = cm.requirements(config.load("gpu"))
-    said = " ".join(lacks)
-    for part in ("candor fetch apps", "Qwen/Qwen2.5-Coder-1.5B", "bubblewrap is not installed", "sandbox: container"):
-        assert part in said
-    assert all(line.endswith(".") for line in lacks) and cm.requirements(config.load("laptop")) == []

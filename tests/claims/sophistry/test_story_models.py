@@ -7,16 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import test_language_models
-from candor.claims.grounding_loss import dialogues
-from candor.claims.sophistry import code_models, stories, story_models
-from candor.claims.sophistry import judged as judged_models
+import wired
+from candor.claims.sophistry import code_models, stories, story_models, tables
 from candor.core import settings as config
 from candor.core import step as steps
 from candor.core.errors import CandorError
-from candor.core.fingerprint import used as code_used
 from candor.core.settings import Config
 from candor.language_models import generation
-from candor.run import fetch
 from candor.run import steps as experiments
 
 ROWS = [json.loads(line) for line in (test_language_models.FIXTURES / "quality.jsonl").read_text().splitlines()]
@@ -92,7 +89,7 @@ def whole(policy, here):
     settings = small(policy)
     known = experiments.steps()
     alike = {f"quality/{cell}/{name}" for cell in stories.CELLS[:3] for name in ("shuffled", "eval_shuffled")}
-    for key in story_models.wanted(settings):
+    for key in wired.wanted(story_models, settings):
         if key not in alike:  # as that of the fourth cell
             steps.run(key, experiments.seeds_of(known[key], settings)[0], known, settings)
     return settings
@@ -155,8 +152,8 @@ def test_the_initial_policy_ends_most_answers(whole):
 
 
 def test_tables_for_the_claim(whole):
-    found = judged_models.tables(experiments.Results(whole))
-    assert set(found) == {f"models_stories{name}" for name in ("", "_effects", "_reward", "_fit", "_log")}
+    found = tables.models(experiments.Results(whole))
+    assert set(found) == {f"models_stories{name}" for name in ("", "_effects", "_reward", "_fit", "_log", "_training")}
     table = found["models_stories"].set_index(["setting", "arm"])
     assert set(table["policy"]) == {"truncated", "full"} and set(table["judge"]) == {
         "none",
@@ -169,7 +166,7 @@ def test_tables_for_the_claim(whole):
     assert row["approval_change_low"] <= row["approval_change"] <= row["approval_change_high"]
     assert math.isnan(table.loc[("full", "base"), "approval_change"])
     assert set(found["models_stories_effects"]["measure"]) == set(story_models.EFFECTS)
-    assert judged_models.tables(experiments.Results(config.load("laptop"))) == {}
+    assert tables.models(experiments.Results(config.load("laptop"))) == {}
 
 
 def test_main_effects_and_interaction():
@@ -199,62 +196,3 @@ def test_a_policy_that_ends_nothing_is_one_sentence(untrained, here, tmp_path, m
 
 
 # --- The steps --------------------------------------------------------------------------------------
-
-
-def test_steps_are_whole_and_their_code_is_found():
-    for step in story_models.STEPS.values():
-        assert set(step.needs) <= set(story_models.STEPS)
-    cell = story_models.STEPS["quality/full_blind/rl"]
-    wanted = {"claims.sophistry.stories:Scorer", "claims.sophistry.stories:answer", "language_models.training:_fit"}
-    assert {f"candor.{name}" for name in wanted} <= set(code_used(cell.make, *cell.uses))
-    judging = code_used(story_models.STEPS["quality/full_blind/eval_rl"].make)
-    assert "candor.claims.sophistry.story_models:models" not in judging
-    assert "quality/data/reward" not in story_models.STEPS["quality/full_oracle/rl"].needs
-
-
-def test_what_a_scale_asks_for():
-    laptop, gpu = config.load("laptop"), config.load("gpu")
-    assert judged_models.wanted(laptop) == [] == judged_models.models_needed(laptop)
-    keys = judged_models.wanted(gpu)
-    assert {f"quality/{cell}/rl" for cell in (*stories.CELLS, stories.ORACLE)} < set(keys) < set(experiments.steps())
-    assert "quality/full_oracle/shuffled" not in keys and "apps/policy/r_star" in keys
-    assert judged_models.models_needed(gpu) == [
-        *("Qwen/Qwen2.5-Coder-1.5B", "Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen2.5-1.5B-Instruct"),
-    ]
-    needed = {("apps", "train"), ("apps", "test"), ("quality", "train"), ("quality", "test")}
-    assert set(judged_models.data_needed(gpu)) == needed
-
-
-def test_requirements_say_what_is_missing_and_how_to_get_it(tmp_path, monkeypatch):
-    monkeypatch.setenv("CANDOR_CORPORA", str(tmp_path))
-    said = " ".join(story_models.requirements(config.load("gpu")))
-    assert "candor fetch quality" in said and "Qwen/Qwen2.5-1.5B-Instruct" in said
-    assert story_models.requirements(config.load("laptop")) == []
-
-
-def test_fetching_leaves_what_the_corpora_read(tmp_path, monkeypatch):
-    import datasets
-    import huggingface_hub
-
-    monkeypatch.setenv("CANDOR_CORPORA", str(tmp_path))
-    asked = []
-
-    def loaded(source, configuration, split):
-        asked.append((source, split))
-        return datasets.Dataset.from_list(ROWS)
-
-    def downloaded(source, file, repo_type):
-        asked.append((source, file))
-        path = tmp_path / f"cached_{file}"
-        path.write_text((test_language_models.FIXTURES / "apps.jsonl").read_text())
-        return str(path)
-
-    monkeypatch.setattr(datasets, "load_dataset", loaded)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", downloaded)
-    gpu = config.load("gpu")
-    assert {"apps", "code_contests", "quality", *dialogues.HUB} <= set(fetch.names(gpu))
-    fetch.fetch(["apps", "quality"], gpu)
-    files = [("codeparrot/apps", "train.jsonl"), ("codeparrot/apps", "test.jsonl")]
-    assert asked == [*files, ("tasksource/QuALITY", "train"), ("tasksource/QuALITY", "validation")]
-    assert len(stories.questions("test")) == 8 and len(list(stories.sets._raw("apps", "train"))) == 8
-    assert json.loads((tmp_path / "apps" / "source.json").read_text())["source"] == "codeparrot/apps"

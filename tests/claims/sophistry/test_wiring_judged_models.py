@@ -10,6 +10,7 @@ from candor.claims.sophistry import code_models as cm
 from candor.claims.sophistry import code_reader, programs, stories
 from candor.claims.sophistry import story_models as sm
 from candor.claims.sophistry.sandbox import Outcome
+from candor.language_models import generation
 from candor.train import reward_model
 from wired import SEED, G, check_null, check_recipe, evaluations, name_of, total
 
@@ -131,27 +132,27 @@ def made(tmp_path_factory):
     code = {"policy": models["coder"], "judge": None, "sft": SFT, "lora": {"rank": 4, "alpha": 5}, "samples": 6}
     code |= {"rl": RL | {"max_completion_tokens": 7, "mask_truncated": True}, "eval_problems": 2, "evaluators": 3}
     story = {"policy": models["reader"], "evaluator": "evaluator", "truncated_tokens": 20, "reward_questions": 6}
-    story |= {"reward_samples": 6, "reward_steps": 2, "reward_batch": 2, "reward_lr": 0.0022, "eval_questions": 2}
+    story |= {
+        "reward_lora": {"rank": 3, "alpha": 5},
+        "reward_samples": 6,
+        "reward_steps": 2,
+        "reward_batch": 2,
+        "reward_lr": 0.0022,
+        "eval_questions": 2,
+    }
     story |= {"rl": RL | {"max_completion_tokens": 8, "mask_truncated": False, "max_prompt_tokens": 900}, "words": 40}
     with wired.noted(tmp_path_factory, wired.of_models(code=code, stories=story)) as run:
         run.patch.setenv("CANDOR_CORPORA", str(folder / "corpora"))
         for module in (cm, programs):
             run.patch.setattr(module, "Pool", Sandbox)
 
-        def sampler(place, context):
-            from candor.language_models.generation import tokenizer_of
-
-            tokenizer = tokenizer_of(place)
-            return Sampler(place, run.key_of(place), tokenizer), tokenizer
-
-        run.spy(cm.language_models, "_sampler", sampler)
+        run.samplers(lambda place: Sampler(place, run.key_of(place), generation.tokenizer_of(place)))
         run.spy(code_reader, "fit")
         run.spy(cm, "new_evaluators")
         run.spy(sm, "argue", argued)
         run.spy(
             sm, "doubts", lambda evaluator, items, texts, words: np.random.default_rng(len(texts)).random(len(texts))
         )
-        run.spy(sm, "_evaluator", lambda context: None)
         run.spy(stories, "questions")
         yield run
 
@@ -193,25 +194,27 @@ def test_programs_are_rewarded_by_the_tests_of_their_arm(made, arm):
 
 def test_rewards_and_evaluators_are_fixed_on_the_bases_own_programs(made):
     run = made("apps/policy/setup")
-    [fit], [call], rewards = run.called("fit"), run.called("_sampler"), run.result.table("rewards")
-    assert made.key_of(call.args[0]) == "apps/policy/base" and len(fit.args[2].tokens) == len(PARTS["fit"])
-    prompts, temperature, seed = call.found[0].written[-1]
+    [fit], [call], rewards = run.called("fit"), run.called("of_step"), run.result.table("rewards")
+    assert made.key_of(call.args[1]) == "apps/policy/base" and len(fit.args[2].tokens) == len(PARTS["fit"])
+    prompts, temperature, seed = call.found.enter_result.written[-1]
     assert set(prompts) == prompts_of(*PARTS["fit"]) and (temperature, seed) == (0.6, SEED)
     assert set(rewards["easiest"]) == {"[0, 1]"} and set(rewards["hardest"]) == {"[4, 5]"}
-    assert run.row("fit")["overlap"] == 0, "no evaluator writes a rewarded test"
+    knobs = run.row("fit")
+    assert knobs["fpr_missed"] == abs(knobs["fpr"] - 0.3) and knobs["error_missed"] == abs(knobs["error"] - 0.31)
+    assert knobs["overlap"] == 0, "no evaluator writes a rewarded test"
 
 
 @pytest.mark.parametrize("key", evaluations("apps"))
 def test_an_evaluation_of_programs_is_of_its_arm_on_problems_of_no_training(made, key):
     run, own = made(key), key.replace("/eval_", "/")
-    [call], [people], arm = run.called("_sampler"), run.called("new_evaluators"), name_of(own)[1]
-    assert made.key_of(call.args[0]) == ("apps/policy/base" if arm.startswith("best_of") else own)
+    [call], [people], arm = run.called("of_step"), run.called("new_evaluators"), name_of(own)[1]
+    assert made.key_of(call.args[1]) == ("apps/policy/base" if arm.startswith("best_of") else own)
     fitted = made("apps/policy/setup").row("fit")
     assert people.args[0].equals(fitted), "with the knobs that were fitted before"
     table = made("apps/data/problems").result.table("problems")
     tested = table[table["part"] == "eval"]["problem_id"]
     assert len(tested) == 4 and not set(tested) & set(table[table["part"] != "eval"]["problem_id"])
-    written = call.found[0].written
+    written = call.found.enter_result.written
     assert all(set(prompts) == prompts_of(*(i.split("/")[1] for i in tested), split="test") for prompts, *_ in written)
     row, texts = run.row(), run.result.table("programs")["text"]
     if arm.startswith("best_of"):
@@ -235,7 +238,7 @@ def asked_of(trainer):
 def test_the_judge_of_stories_learns_what_evaluators_approve_with_and_without_the_story(made):
     run = made("quality/data/reward")
     [trainer], [doubts], [questions] = run.trainings, run.called("doubts"), run.called("questions")
-    assert questions.args == ("train", SEED, 6) and made.key_of(run.called("_sampler")[0].args[0]) == "reader"
+    assert questions.args == ("train", SEED, 6) and made.key_of(run.called("of_step")[0].args[1]) == "reader"
     check_recipe(
         trainer,
         wired.REWARD_MODEL | {"max_steps": 2, "learning_rate": 0.0022, "per_device_train_batch_size": 2},
@@ -244,7 +247,9 @@ def test_the_judge_of_stories_learns_what_evaluators_approve_with_and_without_th
     said = pd.concat([call.found.assign(item=range(6)) for call in run.called("argue")])
     said = said[said["finished"]]
     assert list(doubts.args[2]) == said["text"].tolist(), "finished arguments alone"
+    assert trainer.model.peft_config["default"].r == 3
     knobs = run.row("fit")
+    assert knobs["fpr_missed"] == abs(knobs["fpr"] - 0.46) and knobs["error_missed"] == abs(knobs["error"] - 0.41)
     assert knobs[["shift", "slope"]].tolist() == list(
         pd.Series(code_reader.fit_model(doubts.found, said["correct"], 0.41, 0.46))[["shift", "slope"]]
     )
@@ -302,7 +307,7 @@ def test_a_cell_sees_and_rewards_what_it_is_named_for(made, key):
 def test_an_evaluation_of_stories_is_of_its_cell_with_its_view(made, key):
     run, (setting, name) = made(key), name_of(key)
     view, arm = setting.split("_")[0], name.removeprefix("eval_")
-    assert made.key_of(run.called("_sampler")[0].args[0]) == ("reader" if arm == "base" else f"quality/{setting}/{arm}")
+    assert made.key_of(run.called("of_step")[0].args[1]) == ("reader" if arm == "base" else f"quality/{setting}/{arm}")
     [argue], [questions] = run.called("argue"), run.called("questions")
     assert questions.args == ("test", 42, 2) and argue.args[2:] == (20 if view == "truncated" else None, 8, 42)
     assert [first for _, first in argue.args[1]] == [True, False] * 2, "every question in both orders"

@@ -14,208 +14,28 @@ the three types by construction: they show what such labels do to a language mod
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from candor.claims.annotation_noise import annotations, raters_removed, response_types, two_frames
+from candor.claims.annotation_noise import annotations, response_types
 from candor.claims.annotation_noise import judges as annotators
-from candor.core import runtime
+from candor.claims.annotation_noise.annotation_analyses import ANALYSES
+from candor.claims.annotation_noise.annotation_rewards import fit_reward, score
 from candor.core.errors import CandorError
-from candor.core.settings import ROOT, Config
+from candor.core.settings import Config
 from candor.core.step import Context, Step
-from candor.language_models import run as language_models
 from candor.language_models import sets, text, work
+from candor.language_models.training import last_kl
 from candor.language_models.work import Amount, Work, amount
 from candor.measure import calibration as cal
 
 WORLD = "annotations"
 ARMS = ("naive", "weight", "frrand", "rdpo", "oracle")
-ANALYSES: dict[str, tuple[str, ...]] = {  # and the sets that they read
-    "hosking": ("hosking_unbiased", "hosking_errors", "hosking_groupings"),
-    "dices": ("dices_350", "dices_990"),
-    "prism": ("prism",),
-    "votes": ("multipref", "helpsteer3"),
-}
 LABELS = ("soft", "hard")
 CONFIDENT, HEDGED = 9, 2  # out of ten, of the two rewrites of one answer
-
-# --- Data alone -------------------------------------------------------------------------------------
-
-
-def hosking(context: Context) -> dict[str, pd.DataFrame]:
-    """Agreement within and across two frames, slopes on rated assertiveness and mean flags, beside the derived values.
-
-    Table recomputed: condition, style, metric, value, low, high (resampling pairs), n, published, difference (NaN where
-    nothing was derived before; flag rates in percent).
-    """
-    judgements = {frame: annotations.hosking_judgements(frame) for frame in two_frames.FRAMES}
-    assertive, flags = annotations.hosking_assertiveness(), annotations.hosking_flags()
-    found = two_frames.recompute(judgements, assertive, flags, context.settings["resamples"])
-    published = pd.concat(
-        pd.read_csv(ROOT / "data" / "published" / f"annotation_{name}.csv") for name in ("agreement", "style")
-    )
-    published = published[published["location"] == "re-analysis of the released rows"]
-    printed = published.fillna({"setting": "", "arm": ""}).rename(
-        columns={"setting": "condition", "arm": "style", "value": "published"}
-    )
-    at = ["condition", "style", "metric"]
-    found = found.merge(printed[[*at, "published"]], on=at, how="left")
-    return {"recomputed": found.assign(difference=found["value"] - found["published"])}
-
-
-def dices(context: Context) -> dict[str, pd.DataFrame]:
-    """Majorities of DICES after removing inconsistent raters, beside random removals.
-
-    Table removal: dataset, unsure ("own": a category of its own; "yes": counted as Yes), and the columns of
-    `raters_removed.py: majority_table`.
-    """
-    found = []
-    for i, name in enumerate(ANALYSES["dices"]):
-        answers = annotations.dices(name)
-        scores = raters_removed.safety_scores(answers)
-        for unsure, labels in (("own", answers["label"]), ("yes", answers["label"].replace("Unsure", "Yes"))):
-            votes, raters = raters_removed.ballots(answers["rater"], answers["item"], labels)
-            table = raters_removed.majority_table(
-                votes, scores.loc[raters], draws=context.settings["annotation_draws"], seed=context.seed
-            )
-            found.append(table.assign(dataset=name, unsure=unsure))
-        context.progress(i + 1, len(ANALYSES["dices"]))
-    return {"removal": pd.concat(found, ignore_index=True)}
-
-
-def prism(context: Context) -> dict[str, pd.DataFrame]:
-    """Mean scores of PRISM's models without inconsistent raters; table shift (`raters_removed: shift_table`)."""
-    ratings = annotations.prism()
-    scores = raters_removed.rating_scores(ratings)
-    draws = context.settings["annotation_draws"]
-    return {"shift": raters_removed.shift_table(ratings, scores, draws=draws, seed=context.seed)}
-
-
-def vote_analysis(context: Context) -> dict[str, pd.DataFrame]:
-    """Votes on pairs: tables votes (dataset, `raters_removed: vote_summary`) and disagreement (MultiPref's raters)."""
-    multipref = annotations.multipref()
-    summaries = [
-        {"dataset": name} | raters_removed.vote_summary(part)
-        for name, part in (("multipref", multipref), ("helpsteer3", annotations.helpsteer3()))
-    ]
-    return {"votes": pd.DataFrame(summaries), "disagreement": raters_removed.disagreement(multipref)}
-
-
-# --- Reward models of whole texts -------------------------------------------------------------------
-
-
-def encode(tokenizer, text: str, max_length: int) -> list[int]:
-    """Token ids of a whole text, the last `max_length` of them: a reply is never cut. The last one is scored."""
-    return tokenizer(text)["input_ids"][-max_length:]
-
-
-def fit_reward(
-    first: Sequence[str],
-    second: Sequence[str],
-    labels: Sequence[float],
-    weights: Sequence[float],
-    recipe: Mapping,
-    seed: int,
-    **options,
-):
-    """A decoder with a new scalar head, all weights trained on weighted comparisons of whole texts.
-
-    `labels` [n]: P(first preferred), or what an arm puts in its place; `weights` [n] are brought to a mean of 1;
-    `recipe`: `models.annotation_reward`. Returns model, tokenizer and log (step, loss, grad_norm, seconds).
-    """
-    import torch
-
-    from candor.language_models import generation
-    from candor.train import models
-    from candor.train.reward_model import pairs_dataset, weighted
-
-    torch.manual_seed(seed)
-    model, tokenizer = generation.scorer(recipe["model"])
-    ids = [[encode(tokenizer, text, recipe["max_length"]) for text in texts] for texts in (first, second)]
-    pairs = pairs_dataset(*ids, labels, weights)
-    steps = recipe["epochs"] * -(-len(pairs) // recipe["batch"])
-    told = {
-        **models.passes(recipe["batch"], recipe["micro_batch"], "annotation_reward"),
-        "seed": seed,
-        "num_train_epochs": recipe["epochs"],
-        "learning_rate": recipe["lr"],
-        "lr_scheduler_type": "cosine",
-        "warmup_steps": round(recipe["warmup"] * steps),
-        "max_grad_norm": recipe["max_grad_norm"],
-        "logging_steps": max(1, steps // 50),
-        **runtime.on_gpu(),
-    }
-    advice = "lower annotation_reward.lr in the scale"
-    return model, tokenizer, weighted(model, tokenizer, pairs, told, resumes=True, advice=advice, **options)
-
-
-def score(model, tokenizer, texts: Iterable[str], recipe: Mapping) -> np.ndarray:
-    """Rewards of whole texts [n]."""
-    import torch
-
-    ids = [encode(tokenizer, text, recipe["max_length"]) for text in texts]
-    found = np.zeros(len(ids))
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    for start in range(0, len(order), 4 * recipe["micro_batch"]):
-        places = order[start : start + 4 * recipe["micro_batch"]]
-        inputs = tokenizer.pad({"input_ids": [ids[i] for i in places]}, return_tensors="pt").to(model.device)
-        with torch.inference_mode():
-            found[places] = model(**inputs).logits[:, 0].float().cpu().numpy()
-    return found
-
-
-# --- Reward models on people's votes ----------------------------------------------------------------
-
-
-def vote_reward(context: Context) -> dict[str, pd.DataFrame]:
-    """A reward model on a set's pairs with soft or hard labels, the same pairs for both, judged on other prompts.
-
-    Tables: log; heldout (one row: pairs, heldout, log_loss and brier against the shares of votes, accuracy and ece
-    against their majority).
-    """
-    from candor.train import models
-
-    models.quiet()
-    settings, options, seed = context.settings, context.step.options, context.seed
-    recipe = settings["vote_rewards"]
-    pairs = annotations.preference_pairs(options["dataset"]).sample(frac=1, random_state=seed, ignore_index=True)
-    others, used = by_prompt(pairs, min(recipe["held_out"], len(pairs) // 5))
-    used = used.dropna(subset=["hard"])[: recipe["pairs"]]
-    reward = settings["annotation_reward"].to_dict() | {"max_length": recipe["max_length"]}
-    first, second = (used["prompt"] + "\n\n" + used[side] for side in ("a", "b"))
-    model, tokenizer, log = fit_reward(
-        first.tolist(),
-        second.tolist(),
-        used[options["labels"]],
-        np.ones(len(used)),
-        reward,
-        seed,
-        progress=context.progress,
-    )
-    scores = [score(model, tokenizer, others["prompt"] + "\n\n" + others[side], reward) for side in ("a", "b")]
-    p = np.clip(1 / (1 + np.exp(scores[1] - scores[0])), 1e-6, 1 - 1e-6)
-    soft, hard = others["soft"].to_numpy(), others["hard"].to_numpy()
-    decided = np.isfinite(hard)
-    row = {
-        "pairs": len(used),
-        "heldout": len(others),
-        "log_loss": float(-(soft * np.log(p) + (1 - soft) * np.log(1 - p)).mean()),
-        "brier": float(((p - soft) ** 2).mean()),
-        "accuracy": float(((p > 0.5) == hard)[decided].mean()) if decided.any() else np.nan,
-        "ece": cal.ece(p[decided], hard[decided]) if decided.any() else np.nan,
-    }
-    return {"log": log, "heldout": pd.DataFrame([row])}
-
-
-def by_prompt(pairs: pd.DataFrame, n: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The first `n` pairs with all others of their prompts, and the rest: a prompt is never on both sides."""
-    held = pairs["prompt"].isin(pairs["prompt"][:n])
-    return pairs[held].reset_index(drop=True), pairs[~held].reset_index(drop=True)
 
 
 # --- Simulated judges of a pretrained model's answers -----------------------------------------------
@@ -263,10 +83,7 @@ def questions_of(settings: Mapping, part: str, tokenizer) -> pd.DataFrame:
 
 
 def _prompt(problem: str, tokenizer) -> str:
-    if getattr(tokenizer, "chat_template", None):
-        messages = [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": problem}]
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    return f"{INSTRUCTION}\n\nQuestion: {problem}\n"
+    return text.prompt(tokenizer, INSTRUCTION, problem, plain=f"{INSTRUCTION}\n\nQuestion: {problem}\n")
 
 
 def answers_to(sampler, questions: pd.DataFrame, tokens: int, seed: int) -> pd.DataFrame:
@@ -297,18 +114,17 @@ def collect_pairs(context: Context) -> dict[str, pd.DataFrame]:
     unreadable, discarded (pairs of equal confidence), pairs, same_answer, exactly_one_right), shares (type, share,
     true).
     """
-    from candor.train import models
+    from candor.language_models import generation
 
-    models.quiet()
     settings, seed = context.settings, context.seed
     policy = settings["annotation_policy"]
-    sampler, tokenizer = _sampler(policy["model"], context)
-    questions = questions_of(settings, "train", tokenizer)
     drawn = []
-    for k in range(policy["samples"]):
-        drawn.append(answers_to(sampler, questions, policy["tokens"], 1000 * seed + k))
-        context.progress(k + 1, policy["samples"])
-    held = answers_to(sampler, questions_of(settings, "eval", tokenizer), policy["tokens"], 1000 * seed + 999)
+    with generation.of_step(context, policy["model"], policy["batch"]) as sampler:
+        questions, others = (questions_of(settings, part, sampler.tokenizer) for part in ("train", "eval"))
+        for k in range(policy["samples"]):
+            drawn.append(answers_to(sampler, questions, policy["tokens"], 1000 * seed + k))
+            context.progress(k + 1, policy["samples"])
+        held = answers_to(sampler, others, policy["tokens"], 1000 * seed + 999)
     both = [one.merge(other, on="question", suffixes=("_a", "_b")) for one, other in zip(drawn[::2], drawn[1::2])]
     made = pd.concat(both, ignore_index=True)
     whole = made[made["well_formed_a"] & made["well_formed_b"]]
@@ -388,9 +204,7 @@ def train_reward(context: Context) -> dict[str, pd.DataFrame]:
     answer, answers held out), gap_wrong_se, n_wrong, n_right, quality (correlation of the reward with being right at
     fixed stated confidence: the gate), pairs, labels_in_use (sum of weights in pairs).
     """
-    from candor.train import models
 
-    models.quiet()
     settings, arm, seed = context.settings, context.step.options["arm"], context.seed
     made = context.need("pairs")
     table = made.table("pairs")
@@ -451,9 +265,8 @@ def gap_of(rewards, held: pd.DataFrame, problems: Sequence[str]) -> dict[str, fl
 def train_policy(context: Context) -> dict[str, pd.DataFrame]:
     """The policy, optimised by RLOO with adapters against the reward model of an arm; table log."""
     from candor.language_models import generation
-    from candor.train import models, policy
+    from candor.train import policy
 
-    models.quiet()
     settings, options, seed = context.settings, context.step.options, context.seed
     recipe, start = settings["annotation_rloo"], settings["annotation_policy"]
     judge, judge_tokenizer = generation.load(
@@ -496,19 +309,18 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     win_genuine (against the other policy's own draw; malformed on either side left out), kl (nats a completion, of the
     last tenth of the training; 0 before it)), items (columns of `answers_to` without what was said), reliability.
     """
-    from candor.train import models
+    from candor.language_models import generation
 
-    models.quiet()
     settings, arm, seed = context.settings, context.step.options["arm"], context.seed
     policy = settings["annotation_policy"]
-    sampler, tokenizer = _sampler(context.need(arm).model if arm != "base" else policy["model"], context)
-    questions = questions_of(settings, "eval", tokenizer)
-    own = answers_to(sampler, questions, policy["tokens"], 1000 * seed + 997)
-    if arm == "base":
-        rival, kl = answers_to(sampler, questions, policy["tokens"], 1000 * seed + 998), 0.0
-    else:
-        rival, kl = context.need("eval_base").table("rival"), last_kl(context.need(arm).table("log"))
-    shutil.rmtree(context.folder / "merged", ignore_errors=True)
+    place = context.need(arm).model if arm != "base" else policy["model"]
+    with generation.of_step(context, place, policy["batch"]) as sampler:
+        questions = questions_of(settings, "eval", sampler.tokenizer)
+        own = answers_to(sampler, questions, policy["tokens"], 1000 * seed + 997)
+        if arm == "base":
+            rival, kl = answers_to(sampler, questions, policy["tokens"], 1000 * seed + 998), 0.0
+        else:
+            rival, kl = context.need("eval_base").table("rival"), last_kl(context.need(arm).table("log"))
     q, correct = _read(own)
     found = {"summary": pd.DataFrame([summary(own, rival) | {"kl": kl}]), "items": own.drop(columns="said")}
     found |= {"reliability": cal.reliability_table(q, correct)} if len(q) else {}
@@ -545,17 +357,6 @@ def summary(own: pd.DataFrame, rival: pd.DataFrame, setting: str = "main") -> di
         "brier": cal.brier(q, correct) if len(q) else np.nan,
         **wins,
     }
-
-
-def last_kl(log: pd.DataFrame) -> float:
-    """Mean KL of a completion over the last tenth of the log."""
-    return float(log["kl"].tail(max(1, len(log) // 10)).mean())
-
-
-def _sampler(place: str | Path, context: Context):
-    sampler, tokenizer = language_models._sampler(place, context)
-    sampler.batch = context.settings["annotation_policy"]["batch"]
-    return sampler, tokenizer
 
 
 # --- What a step asks of its models -----------------------------------------------------------------
@@ -611,191 +412,77 @@ _HERE = "candor.claims.annotation_noise.annotation_models"
 _ASKING = ("annotation_policy", "datasets", "eval_seed", "eval_batch", "engine")
 
 
+def _wants(models: Config, step: Step) -> bool:
+    _, setting, name = step.key.split("/")
+    if setting != "judges":
+        chosen = models["annotation_analyses"] if setting == "data" else models["vote_rewards"]["datasets"]
+        return _of_data(step) in chosen
+    if models["annotation_policy"] is None:
+        return False
+    if name.startswith("reward_"):
+        return step.options["arm"] in models["annotation_arms"]
+    return name in ("pairs", "eval_base") or name.rsplit("_", 1)[1] in models["annotation_policy_arms"]
+
+
+def _of_data(step: Step) -> str:
+    """The analysis, or the set of votes."""
+    return step.options.get("dataset") or step.key.rpartition("eval_")[2]
+
+
 def _steps() -> dict[str, Step]:
+    step = partial(Step, asked=_wants, seeds="annotation_seeds")
     found = [
-        Step(
+        step(
             f"{WORLD}/data/eval_{name}",
-            f"{_HERE}:{function}",
+            f"candor.claims.annotation_noise.annotation_analyses:{function}",
             options={"gpu": False},
             settings=("annotation_data", "resamples" if name == "hosking" else "annotation_draws"),
             seeds="eval_seed",
             work=work.nothing,
+            data=lambda models, step: [(name, "train") for name in ANALYSES[_of_data(step)]],
         )
         for name, function in zip(ANALYSES, ("hosking", "dices", "prism", "vote_analysis"))
     ]
     found += [
-        Step(
+        step(
             f"{WORLD}/votes/{dataset}_{labels}",
-            f"{_HERE}:vote_reward",
+            "candor.claims.annotation_noise.annotation_rewards:vote_reward",
             options={"dataset": dataset, "labels": labels},
             settings=("vote_rewards", "annotation_reward", "annotation_data"),
-            seeds="annotation_seeds",
             trains=True,
             work=_learns_votes,
+            data=lambda models, step: [(_of_data(step), "train")],
         )
         for dataset in annotations.PREFERENCES
         for labels in LABELS
     ]
-    made, before = f"{WORLD}/judges/pairs", f"{WORLD}/judges/eval_base"
-    asking = partial(Step, settings=_ASKING, seeds="annotation_seeds")
+    at, made, before = f"{WORLD}/judges", f"{WORLD}/judges/pairs", f"{WORLD}/judges/eval_base"
+    step = partial(step, settings=_ASKING, data=lambda models, step: [("trivia_qa", "test")])
+    answered = partial(step, make=f"{_HERE}:evaluate", work=_answers_to_be_judged)
+    learned = ("annotation_policy", "annotation_reward", "datasets", "eval_seed")
     found += [
-        asking(made, f"{_HERE}:collect_pairs", work=_answers_for_pairs),
-        asking(before, f"{_HERE}:evaluate", options={"arm": "base"}, work=_answers_to_be_judged),
+        step(made, f"{_HERE}:collect_pairs", work=_answers_for_pairs),
+        answered(before, options={"arm": "base"}),
     ]
     for arm in ARMS:
-        reward = f"{WORLD}/judges/reward_{arm}"
-        found.append(
-            Step(
-                reward,
-                f"{_HERE}:train_reward",
-                needs=(made,),
-                options={"arm": arm},
-                settings=("annotation_policy", "annotation_reward", "datasets", "eval_seed"),
-                seeds="annotation_seeds",
-                trains=True,
-                work=_learns_labels,
-            )
-        )
+        reward = f"{at}/reward_{arm}"
+        about = {"needs": (made,), "options": {"arm": arm}, "settings": learned, "trains": True, "work": _learns_labels}
+        found.append(step(reward, f"{_HERE}:train_reward", **about))
         for kind in ("policy", "matched"):
-            key = f"{WORLD}/judges/{kind}_{arm}"
+            key = f"{at}/{kind}_{arm}"
             found += [
-                Step(
+                step(
                     key,
                     f"{_HERE}:train_policy",
                     needs=(reward,),
                     options={"arm": arm, "matched": kind == "matched"},
-                    settings=("annotation_policy", "annotation_reward", "annotation_rloo", "datasets", "eval_seed"),
-                    seeds="annotation_seeds",
+                    settings=(*learned[:2], "annotation_rloo", *learned[2:]),
                     trains=True,
                     work=_trains,
                 ),
-                asking(
-                    f"{WORLD}/judges/eval_{kind}_{arm}",
-                    f"{_HERE}:evaluate",
-                    needs=(key, before),
-                    options={"arm": f"{kind}_{arm}"},
-                    work=_answers_to_be_judged,
-                ),
+                answered(f"{at}/eval_{kind}_{arm}", needs=(key, before), options={"arm": f"{kind}_{arm}"}),
             ]
     return {step.key: step for step in found}
 
 
 STEPS = _steps()
-
-
-def wanted(config: Config, arms: Collection[str] | None = None) -> list[str]:
-    """Keys of the steps that a scale asks for, of these arms and analyses only (None: of all), the data first."""
-    if "models" not in config["evidence"]:
-        return []
-    models = config["models"]
-    keys = [(name, f"{WORLD}/data/eval_{name}") for name in models["annotation_analyses"]]
-    keys += [
-        (name, f"{WORLD}/votes/{name}_{labels}") for name in models["vote_rewards"]["datasets"] for labels in LABELS
-    ]
-    if models["annotation_policy"] is not None:
-        judges = [("pairs", "pairs"), ("base", "eval_base")]
-        judges += [(arm, f"reward_{arm}") for arm in models["annotation_arms"]]
-        for arm in models["annotation_policy_arms"]:
-            for kind in ("policy", "matched"):
-                judges += [(arm, f"{kind}_{arm}"), (arm, f"eval_{kind}_{arm}")]
-        keys += [(arm, f"{WORLD}/judges/{name}") for arm, name in judges]
-    return [key for arm, key in keys if arms is None or arm in arms]
-
-
-# --- What has to be there ---------------------------------------------------------------------------
-
-
-def data_needed(config: Config) -> list[str]:
-    """Names of the annotation sets that the scale's steps read."""
-    if not wanted(config):
-        return []
-    models = config["models"]
-    names = [name for analysis in models["annotation_analyses"] for name in ANALYSES[analysis]]
-    return list(dict.fromkeys([*names, *models["vote_rewards"]["datasets"]]))
-
-
-def questions_needed(config: Config) -> list[str]:
-    """Names of the question sets that the scale's steps read."""
-    return ["trivia_qa"] if wanted(config) and config["models"]["annotation_policy"] is not None else []
-
-
-def models_needed(config: Config) -> list[str]:
-    """Model ids (or folders) that the scale's steps load; none where only data are analysed."""
-    models = config["models"]
-    if not wanted(config) or (models["annotation_policy"] is None and not models["vote_rewards"]["datasets"]):
-        return []
-    ids = [models["annotation_policy"]["model"]] if models["annotation_policy"] is not None else []
-    return [*ids, models["annotation_reward"]["model"]]
-
-
-def requirements(config: Config) -> list[str]:
-    """What a scale with these steps still lacks here, a sentence each; analyses of data alone need no GPU."""
-    lacks = []
-    if models_needed(config):
-        lacks += language_models.engine_missing(config)
-    absent = [name for name in data_needed(config) if annotations.missing(name)]
-    absent += [name for name in questions_needed(config) if sets.missing(name, "test")]
-    lacks += language_models.data_missing(config, absent)
-    return lacks + language_models.weights_missing(config, models_needed(config))
-
-
-# --- Tables for the claim ---------------------------------------------------------------------------
-
-
-def tables(results) -> dict[str, pd.DataFrame]:
-    """What the claim reads; absent evidence leaves no table.
-
-    From released data, without a model: models_hosking (as `hosking`; setting and arm are its condition and style, as
-    in the published numbers), models_removal (as `dices`), models_shift (as `prism`), models_votes and
-    models_disagreement (as `vote_analysis`). From models: models_soft (arm <dataset>_<labels>, seed and heldout of
-    `vote_reward`), models_pairs and models_shares (seed, counts and shares of `collect_pairs`), models_gap (arm, seed
-    and gap of `train_reward`), models_policies (as `policies`), models_reliability (arm base, policy_<arm> or
-    matched_<arm>, seed, of the stated confidence), models_log (the same, the log of the policies' training).
-    """
-    config = results.config
-    if "models" not in config["evidence"]:
-        return {}
-    models = config["models"]
-    found = {}
-    for ours, name, table in (
-        ("models_hosking", "hosking", "recomputed"),
-        ("models_removal", "dices", "removal"),
-        ("models_shift", "prism", "shift"),
-        ("models_votes", "votes", "votes"),
-        ("models_disagreement", "votes", "disagreement"),
-    ):
-        if name in models["annotation_analyses"]:
-            part = results.collect("data", [name], table, world=WORLD)
-            part = part.drop(columns=["setting", "arm", "seed"], errors="ignore")
-            found[ours] = part.rename(columns={"condition": "setting", "style": "arm"})
-    soft = [f"{name}_{labels}" for name in models["vote_rewards"]["datasets"] for labels in LABELS]
-    found["models_soft"] = results.trained("votes", soft, "heldout", world=WORLD)
-    if models["annotation_policy"] is not None:
-        for ours, table in (("models_pairs", "counts"), ("models_shares", "shares")):
-            found[ours] = results.trained("judges", ["pairs"], table, world=WORLD)
-        rewards = [f"reward_{arm}" for arm in models["annotation_arms"]]
-        found["models_gap"] = results.trained("judges", rewards, "gap", world=WORLD)
-        runs = [f"{kind}_{arm}" for arm in models["annotation_policy_arms"] for kind in ("policy", "matched")]
-        found["models_policies"] = policies(results.collect("judges", ["base", *runs], "summary", world=WORLD))
-        found["models_reliability"] = results.collect("judges", ["base", *runs], "reliability", world=WORLD)
-        found["models_log"] = results.trained("judges", runs, "log", world=WORLD)
-        if len(found["models_gap"]):
-            found["models_gap"]["arm"] = found["models_gap"]["arm"].str.removeprefix("reward_")
-    return {name: part.reset_index(drop=True) for name, part in found.items() if len(part)}
-
-
-def policies(table: pd.DataFrame) -> pd.DataFrame:
-    """Summaries of the policies, a row an arm and seed, with the change since the policy before training.
-
-    Columns: arm, run ("fixed": fixed beta; "matched": stopped at the given KL; "base"), seed, those of `summary`, kl,
-    and ece_change, accuracy_change, confidence_change (NaN without the base of that seed).
-    """
-    if not len(table):
-        return table
-    kind, _, arm = table["arm"].str.partition("_").T.to_numpy()
-    runs = {"base": "base", "policy": "fixed", "matched": "matched"}
-    table = table.assign(run=[runs[name] for name in kind], arm=np.where(kind == "base", "base", arm))
-    before = table[table["run"] == "base"].set_index("seed")
-    for name in ("ece", "accuracy", "confidence"):
-        table[f"{name}_change"] = table[name] - table["seed"].map(before[name])
-    return table

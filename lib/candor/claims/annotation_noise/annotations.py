@@ -21,10 +21,10 @@ from candor.core.errors import CandorError
 from candor.language_models import sets
 
 # On the Hub: configuration and split that make our one file `train`.
-HUB: dict[str, tuple[str | None, str]] = {
-    "prism": ("utterances", "train"),
-    "multipref": ("default", "train"),
-    "helpsteer3": ("preference", "train"),
+HUB = {
+    "prism": ("utterances", {"train": "train"}),
+    "multipref": ("default", {"train": "train"}),
+    "helpsteer3": ("preference", {"train": "train"}),
 }
 # In a GitHub repository: the file.
 _HOSKING = "results/batch_controlled/prolific_results"
@@ -39,30 +39,16 @@ NAMES = (*HUB, *FILES)
 PREFERENCES = ("multipref", "helpsteer3", "prism")  # reward models are trained on these
 
 
-def missing(name: str) -> bool:
-    return sets.missing(name, "train")
-
-
 def table(name: str, columns: Sequence[str]) -> pd.DataFrame:
     """The rows of a set as they were fetched, with these columns at least.
 
     Raises: `CandorError` if the set was not fetched, cannot be read, or lacks a column.
     """
-    folder = sets.root() / name
-    whole, lines = folder / "train.parquet", folder / "train.jsonl"
-    try:
-        if whole.is_file():
-            found = pd.read_parquet(whole)
-        elif lines.is_file():
-            found = pd.read_json(lines, lines=True, dtype=False, convert_dates=False)
+    with sets.reading(name) as path:
+        if path.suffix == ".jsonl":
+            found = pd.read_json(path, lines=True, dtype=False, convert_dates=False)
         else:
-            raise CandorError(
-                f"The data set {name} is not in {sets.root()}: run `python -m candor fetch {name}` where there is a "
-                "network."
-            )
-    except (ValueError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise CandorError(f"{folder} cannot be read ({reason}): delete it and fetch {name} again.") from None
+            found = pd.read_parquet(path)
     if lacks := [column for column in columns if column not in found]:
         raise CandorError(
             f"Rows of {name} have no {lacks[0]!r} as this set should: fetch it again, or check annotation_data.{name} "

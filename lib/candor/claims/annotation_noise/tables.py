@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from candor.claims.annotation_noise import annotation_models, judges
+from candor.claims.annotation_noise import annotation_tables, judges
 from candor.claims.annotation_noise import response_types as types
 from candor.claims.annotation_noise import run as annotators
 from candor.claims.annotation_noise.judges import SETTINGS, TYPES
@@ -576,9 +576,7 @@ def world(results) -> dict[str, pd.DataFrame]:
 
 # --- Pretrained models and real raters --------------------------------------------------------------
 
-MODELS_FROM = annotation_models
-
 
 def models(results) -> dict[str, pd.DataFrame]:
     """What pretrained models and real raters showed; empty at a scale that asks for none."""
-    return annotation_models.tables(results)
+    return annotation_tables.tables(results)

@@ -23,7 +23,7 @@ from candor.declare.ledger import (
     named,
     not_shown,
 )
-from candor.language_models import run as models
+from candor.language_models import outputs as models
 
 base, rlvr, null = (Rows("summary", setting="expert", arm=arm) for arm in ("base", "rlvr", "shuffled_correct"))
 first, first_base, first_null = (

@@ -10,6 +10,7 @@ import pandas as pd
 
 from candor.claims import shared
 from candor.claims.shared import pivoted
+from candor.language_models import outputs
 from candor.language_models import run as language_models
 from candor.measure.calibration import ece
 from candor.witnesses import world as witnesses
@@ -419,7 +420,7 @@ MODELS = ("base", "rlvr")  # arms of `language_models/run.py`
 
 def released() -> dict[str, pd.DataFrame]:
     """What the authors' released outputs say."""
-    return language_models.released_tables()
+    return outputs.tables()
 
 
 def models(results) -> dict[str, pd.DataFrame]:

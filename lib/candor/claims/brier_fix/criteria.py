@@ -24,7 +24,7 @@ from candor.declare.ledger import (
     not_shown,
     worst,
 )
-from candor.language_models import run as models
+from candor.language_models import outputs as models
 
 
 def arm(name: str, setting: str = "expert") -> Rows:

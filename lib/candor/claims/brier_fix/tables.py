@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from candor.claims import shared
+from candor.language_models import outputs
 from candor.language_models import run as language_models
 from candor.measure.calibration import brier, ece
 from candor.rewards import CLIP
@@ -641,7 +642,7 @@ def world(results) -> dict[str, pd.DataFrame]:
 
 def released() -> dict[str, pd.DataFrame]:
     """What the authors' released outputs say."""
-    return language_models.released_tables()
+    return outputs.tables()
 
 
 def models(results) -> dict[str, pd.DataFrame]:

@@ -13,9 +13,9 @@ labelled by the same call. Their GPT models of 2023 cannot be replayed; open mod
 
 from __future__ import annotations
 
-import gc
-import shutil
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -25,13 +25,12 @@ from candor.core import runtime
 from candor.core.errors import CandorError
 from candor.core.settings import Config
 from candor.core.step import Context, Step
-from candor.language_models import run as language_models
-from candor.language_models import work
+from candor.language_models import training, work
+from candor.language_models.run import stacked
 from candor.language_models.work import Work, amount
 from candor.measure import clustered
 
 WORLD = "dialogues"
-ACTS = ("followup", "acknowledgement", "clarification")
 # Stages of the released lineages, by their names in `models.lineage_ids`; each is held against its sft.
 LINEAGES = {
     "archangel": ("sft", "dpo", "ppo"),
@@ -41,8 +40,7 @@ LINEAGES = {
 }
 ARMS = ("dpo", "swapped", "balanced", "length_matched", "more_sft", "dpo_beta_low")
 WATCHED = ("sft", "dpo", "more_sft")  # measured along the way
-LABELLERS = ("regex", "regex_first", "prompt", "prompt_first", "stock")
-_AT = ["corpus", "conversation", "turn"]
+AT = ["corpus", "conversation", "turn"]
 # Zephyr's form (Tunstall et al. 2023). The markers say which tokens the loss is on: what the assistant writes, and the
 # token that ends it. What the tokenizer puts in front of a text stands in front of a conversation.
 TEMPLATE = (
@@ -82,20 +80,18 @@ def human(context: Context) -> dict[str, pd.DataFrame]:
     Tables: turns (corpus, conversation, turn, words, a column a labeller), strategies (corpus, strategy, share, n),
     agreement (as `labeller.py: agreement`; only where hand labels are given).
     """
-    from candor.train import models
 
-    models.quiet()
     settings = context.settings
-    sampler = _labeller(settings)
     turns = turns_of(settings)
-    found = {"turns": _labelled(sampler, turns, _places(turns), [turn.message.text for turn in turns])}
+    found = {"turns": _labelled(settings, turns, _places(turns), [turn.message.text for turn in turns])}
     if "esconv" in settings["dialogues"]["corpora"]:
         share, n = dialogues.strategy_share(dialogues.raw_conversations("esconv"))
         row = {"corpus": "esconv", "strategy": "Question", "share": share, "n": n}
         found["strategies"] = pd.DataFrame([row])
     if path := settings["labeller"]["hand_labels"]:
         hand = labeller.hand_labels(path)
-        made = labeller.label_all(sampler, hand["history"].tolist(), hand["message"].tolist())
+        with _labeller(settings) as sampler:
+            made = labeller.label_all(sampler, hand["history"].tolist(), hand["message"].tolist())
         found["agreement"] = labeller.agreement(hand, made)
     return found
 
@@ -117,24 +113,21 @@ def every(steps: int, checkpoints: int) -> tuple[int, int]:
 
 def settings_of(chat: Mapping, steps: int, seed: int, *, logged: int = 10, first: bool = False) -> dict:
     """What the trainers of `models.chat` are told, every choice stated; `first`: the SFT that the arms go on from."""
-    from candor.train import models
-
     recipe = chat["sft" if first else "dpo"]
-    return {
-        **models.passes(recipe["batch"], chat["micro_batch"], "chat"),
-        "seed": seed,
-        "max_steps": steps,
-        "learning_rate": recipe["lr"],
-        "lr_scheduler_type": "cosine" if first else "linear",
-        "warmup_steps": round(recipe["warmup"] * steps),
-        "adam_beta1": 0.9,
-        "adam_beta2": 0.999,
-        "max_grad_norm": chat["max_grad_norm"],
-        "max_length": chat["max_length"],
-        "truncation_mode": "keep_start",
-        "logging_steps": logged,
-        **runtime.on_gpu(),
-    }
+    return training.told(
+        {"micro_batch": chat["micro_batch"], **recipe},
+        "chat",
+        seed,
+        steps,
+        lr_scheduler_type="cosine" if first else "linear",
+        warmup_steps=round(recipe["warmup"] * steps),
+        adam_beta1=0.9,
+        adam_beta2=0.999,
+        max_grad_norm=chat["max_grad_norm"],
+        max_length=chat["max_length"],
+        truncation_mode="keep_start",
+        logging_steps=logged,
+    )
 
 
 def preference_pairs(pairs: Sequence[Mapping[str, str]], tokenizer, max_length: int):
@@ -185,7 +178,6 @@ def train(context: Context) -> dict[str, pd.DataFrame]:
 
     from candor.train import models, preference, sft
 
-    models.quiet()
     settings, arm, seed = context.settings, context.step.options["arm"], context.seed
     chat = settings["chat"]
     place = chat["policy"] if arm == "sft" else context.need("sft").model
@@ -273,20 +265,16 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     Tables: turns (corpus, conversation, turn, sample, words, a column a labeller, malformed), messages (the same places
     with the model's text).
     """
-    from candor.train import models
+    from candor.language_models import generation
 
-    models.quiet()
     settings, options = context.settings, context.step.options
     place = context.need(options["arm"]).model if context.needs else settings["lineage_ids"][options["model"]]
     turns = turns_of(settings)
-    sampler, _ = language_models._sampler(place, context)
     chosen = settings["dialogues"]
-    messages = write(sampler, turns, chosen["tokens"], chosen["samples"], context.seed, context.progress)
-    del sampler
-    shutil.rmtree(context.folder / "merged", ignore_errors=True)
-    _free()
+    with generation.of_step(context, place) as sampler:
+        messages = write(sampler, turns, chosen["tokens"], chosen["samples"], context.seed, context.progress)
     repeated = [turn for turn in turns for _ in range(chosen["samples"])]
-    labelled = _labelled(_labeller(settings), repeated, messages.drop(columns="text"), messages["text"].tolist())
+    labelled = _labelled(settings, repeated, messages.drop(columns="text"), messages["text"].tolist())
     return {"turns": labelled, "messages": messages}
 
 
@@ -307,12 +295,13 @@ def write(sampler, turns, tokens: int, samples: int, seed: int, progress=lambda 
 
 
 def _places(turns: Iterable[dialogues.Turn]) -> pd.DataFrame:
-    return pd.DataFrame([(turn.corpus, turn.conversation, turn.turn) for turn in turns], columns=_AT)
+    return pd.DataFrame([(turn.corpus, turn.conversation, turn.turn) for turn in turns], columns=AT)
 
 
-def _labelled(sampler, turns, places: pd.DataFrame, texts: list[str]) -> pd.DataFrame:
+def _labelled(settings: Mapping, turns, places: pd.DataFrame, texts: list[str]) -> pd.DataFrame:
     histories = [dialogues.transcript(turn.corpus, turn.history) for turn in turns]
-    labels = labeller.label_all(sampler, histories, texts)
+    with _labeller(settings) as sampler:
+        labels = labeller.label_all(sampler, histories, texts)
     return pd.concat([places, pd.Series(texts).str.split().str.len().rename("words"), labels], axis=1)
 
 
@@ -321,15 +310,7 @@ def _labeller(settings: Mapping):
     from candor.language_models import generation
 
     place = settings["labeller"]["model"]
-    return generation.Sampler(*generation.load(place), settings["eval_batch"]) if place else None
-
-
-def _free() -> None:
-    """Gives the memory of a model that is no longer named back to the GPU before the next is loaded."""
-    import torch
-
-    gc.collect()
-    torch.cuda.empty_cache()
+    return generation.loaded(place, settings["eval_batch"]) if place else nullcontext()
 
 
 # --- What a step asks of its models -----------------------------------------------------------------
@@ -388,252 +369,62 @@ _LABELLING = ("dialogues", "labeller", "dialogue_data", "eval_batch", "eval_seed
 _WRITING = (*_LABELLING, "engine")
 
 
+def _wants(models: Config, step: Step) -> bool:
+    _, setting, _ = step.key.split("/")
+    own = models["chat"] is not None and step.options.get("arm") in ("sft", *models["chat_arms"])
+    return own if setting == "own" else setting in ("data", *models["lineages"])
+
+
+def _check(models: Config, step: Step) -> None:
+    if path := models["labeller"]["hand_labels"]:
+        labeller.hand_labels(path)
+
+
+def _spoken(models: Config, step: Step) -> list[tuple[str, str]]:
+    return [(name, "train") for name in models["dialogues"]["corpora"]]
+
+
+def _chatted(models: Config, step: Step) -> list[tuple[str, str]]:
+    return [("ultrafeedback", "train"), ("ultrachat", "train"), *(_spoken(models, step) if step.trains else ())]
+
+
 def _steps() -> dict[str, Step]:
+    step = partial(Step, seeds="eval_seed", asked=_wants, data=_spoken)
+    written = partial(step, make=f"{_HERE}:evaluate", work=_writes)
     found = [
-        Step(
+        step(
             f"{WORLD}/data/eval_questions",
             f"{_HERE}:questions",
             settings=("dialogue_data",),
-            seeds="eval_seed",
             work=work.nothing,
+            data=_chatted,
         ),
-        Step(f"{WORLD}/data/eval_human", f"{_HERE}:human", settings=_LABELLING, seeds="eval_seed", work=_labels_people),
+        step(f"{WORLD}/data/eval_human", f"{_HERE}:human", settings=_LABELLING, work=_labels_people, check=_check),
     ]
     for lineage, stages in LINEAGES.items():
         for stage in stages:
-            found.append(
-                Step(
-                    f"{WORLD}/{lineage}/eval_{stage}",
-                    f"{_HERE}:evaluate",
-                    options={"arm": stage, "model": f"{lineage}_{stage}"},
-                    settings=(*_WRITING, "lineage_ids"),
-                    seeds="eval_seed",
-                    work=_writes,
-                )
-            )
+            options, reads = {"arm": stage, "model": f"{lineage}_{stage}"}, (*_WRITING, "lineage_ids")
+            found.append(written(f"{WORLD}/{lineage}/eval_{stage}", options=options, settings=reads))
     for arm in ("sft", *ARMS):
         key = f"{WORLD}/own/{arm}"
-        found.append(
-            Step(
+        own = {"options": {"arm": arm}, "seeds": "chat_seeds"}
+        found += [
+            step(
                 key,
                 f"{_HERE}:train",
                 needs=() if arm == "sft" else (f"{WORLD}/own/sft",),
-                options={"arm": arm},
                 settings=("dialogues", "dialogue_data", "eval_batch", "eval_seed", "chat"),
-                seeds="chat_seeds",
                 trains=True,
                 work=_trains,
-            )
-        )
-        found.append(
-            Step(
-                f"{WORLD}/own/eval_{arm}",
-                f"{_HERE}:evaluate",
-                needs=(key,),
-                options={"arm": arm},
-                settings=_WRITING,
-                seeds="chat_seeds",
-                work=_writes,
-            )
-        )
+                data=_chatted,
+                **own,
+            ),
+            written(f"{WORLD}/own/eval_{arm}", needs=(key,), settings=_WRITING, **own),
+        ]
     return {step.key: step for step in found}
 
 
 STEPS = _steps()
-
-
-def wanted(config: Config, arms: Collection[str] | None = None) -> list[str]:
-    """Keys of the steps that a scale asks for, of these arms and stages only (None: of all), the data first."""
-    if "models" not in config["evidence"]:
-        return []
-    models = config["models"]
-    keys = [("questions", f"{WORLD}/data/eval_questions"), ("human", f"{WORLD}/data/eval_human")]
-    keys += [(stage, f"{WORLD}/{name}/eval_{stage}") for name in models["lineages"] for stage in LINEAGES[name]]
-    if models["chat"] is not None:
-        for arm in ("sft", *models["chat_arms"]):
-            keys += [(arm, f"{WORLD}/own/{part}") for part in (arm, f"eval_{arm}")]
-    return [key for arm, key in keys if arms is None or arm in arms]
-
-
-# --- What has to be there ---------------------------------------------------------------------------
-
-
-def data_needed(config: Config) -> list[str]:
-    """Names of the data sets that the scale's steps read."""
-    return ["ultrafeedback", "ultrachat", *config["models"]["dialogues"]["corpora"]] if wanted(config) else []
-
-
-def models_needed(config: Config) -> list[str]:
-    """Model ids (or folders) that the scale's steps load."""
-    if not wanted(config):
-        return []
-    models = config["models"]
-    ids = [models["lineage_ids"][f"{name}_{stage}"] for name in models["lineages"] for stage in LINEAGES[name]]
-    ids += [models["chat"]["policy"]] if models["chat"] is not None else []
-    ids += [models["labeller"]["model"]] if models["labeller"]["model"] else []
-    return list(dict.fromkeys(ids))
-
-
-def requirements(config: Config) -> list[str]:
-    """What a scale with these steps still lacks here, a sentence each with the way to get it; empty if nothing."""
-    lacks = []
-    if models_needed(config):
-        lacks += language_models.engine_missing(config)
-    absent = [name for name in data_needed(config) if dialogues.missing(name)]
-    lacks += language_models.data_missing(config, absent)
-    lacks += language_models.weights_missing(config, models_needed(config))
-    if wanted(config) and (path := config["models"]["labeller"]["hand_labels"]):
-        try:
-            labeller.hand_labels(path)
-        except CandorError as error:
-            lacks.append(str(error))
-    return lacks
-
-
-# --- Tables for the claims --------------------------------------------------------------------------
-
-
-def tables(results) -> dict[str, pd.DataFrame]:
-    """What claims read; absent evidence leaves no table.
-
-    models_questions: as `dialogues.py: question_table`.
-    models_rates: as `rates`, the human's own rows and those of every stage and arm.
-    models_training: a row an arm of our own training and seed, as `training`.
-    models_trajectory: arm, seed and the columns of `_course`, a row a checkpoint.
-    models_agreement: the labellers against hand labels; models_strategies: ESConv's own labels.
-    """
-    config = results.config
-    if "models" not in config["evidence"]:
-        return {}
-    models = config["models"]
-
-    def collect(setting: str, arms: Iterable[str], table: str) -> pd.DataFrame:
-        return results.collect(setting, list(arms), table, world=WORLD)
-
-    def of_training(arms: Iterable[str], table: str) -> pd.DataFrame:
-        return results.trained("own", list(arms), table, world=WORLD)
-
-    found = {"models_questions": collect("data", ["questions"], "questions")}
-    for ours, table in (("models_strategies", "strategies"), ("models_agreement", "agreement")):
-        found[ours] = collect("data", ["human"], table)
-    human_turns = collect("data", ["human"], "turns")
-    own = [] if models["chat"] is None else ["sft", *models["chat_arms"]]
-    written = [collect(name, LINEAGES[name], "turns") for name in models["lineages"]] + [collect("own", own, "turns")]
-    written = _together(written, "setting")
-    if len(human_turns):
-        found["models_rates"] = rates(human_turns, written, models["resamples"])
-    ours = written[written["setting"] == "own"]
-    if len(ours):
-        found["models_training"] = training(ours, of_training(own, "training"))
-    found["models_trajectory"] = of_training([arm for arm in own if arm in WATCHED], "trajectory")
-    return {
-        name: table.drop(columns=["setting"], errors="ignore").reset_index(drop=True)
-        for name, table in found.items()
-        if len(table)
-    }
-
-
-def _together(frames: Iterable[pd.DataFrame], column: str) -> pd.DataFrame:
-    """The frames that have rows, in one (with an empty frame among them, whole numbers would become decimals)."""
-    filled = [frame for frame in frames if len(frame)]
-    return pd.concat(filled) if filled else pd.DataFrame(columns=[column])
-
-
-def acts_of(name: str) -> tuple[str, ...]:
-    """Acts that a labeller tells apart: regular expressions know questions, of either kind, and acknowledgements."""
-    return ("question", "acknowledgement") if name.startswith("regex") else (*ACTS, "question")
-
-
-def rates(human_turns: pd.DataFrame, written: pd.DataFrame, resamples: int) -> pd.DataFrame:
-    """Rate and agreement of every act, labeller, model and seed, with 95 % intervals over conversations.
-
-    `human_turns` and `written` are tables `turns`, with setting, arm, seed in front. Columns: corpus, lineage, stage,
-    seed, labeller, act, conversations, turns, human_rate, rate, kappa, kappa_max, kappa_share, recall, precision
-    (of rate and kappa with _low, _high), words, human_words, unreadable (share of replies that were no label); and, for
-    every stage but sft, the change since the sft of the same seed: <measure>_change (of rate and kappa also _relative,
-    a share of the value of sft) with _low and _high, paired by conversation. Rows of lineage and stage `human` hold
-    the human's own rate.
-    """
-    found = []
-    for corpus, people in human_turns.groupby("corpus", sort=False):
-        said = people.set_index(_AT).sort_index()
-        names = [name for name in LABELLERS if name in said]
-        conversations = said.index.get_level_values("conversation")
-        draws = clustered.weights(conversations.nunique(), resamples)
-        models = {("human", "human", people["seed"].iloc[0]): people}
-        if len(written):
-            models |= dict(iter(written[written["corpus"] == corpus].groupby(["setting", "arm", "seed"], sort=False)))
-        sums: dict[tuple, np.ndarray] = {}
-        for (lineage, stage, seed), part in models.items():
-            for name, act in [(coder, act) for coder in names for act in acts_of(coder)]:
-                model_act = _by_turn(part, name, act).reindex(said.index)
-                if model_act.isna().any():
-                    raise CandorError(
-                        f"{lineage}/{stage} did not write at every turn of {corpus}: make its evaluation again."
-                    )
-                human_act = labeller.is_act(said[name], act)
-                sums[lineage, stage, seed, name, act] = clustered.act_sums(human_act, model_act, conversations)
-        for (lineage, stage, seed, name, act), own in sums.items():
-            part = models[lineage, stage, seed]
-            row = {"corpus": corpus, "lineage": lineage, "stage": stage, "seed": seed, "labeller": name, "act": act}
-            row |= {"conversations": len(own), "turns": len(said)} | _measured(own, draws)
-            row |= {"words": part["words"].mean(), "human_words": said["words"].mean()}
-            asked = sum(column in part for column in ("prompt", "prompt_first", "stock"))
-            row["unreadable"] = part["malformed"].mean() / asked if asked else np.nan
-            before = sums.get((lineage, "sft", seed, name, act))
-            if stage not in ("sft", "human") and before is not None:
-                row |= _changed(before, own, draws)
-            found.append(row)
-    table = pd.DataFrame(found)
-    # A human's agreement with the same labels says nothing.
-    agreement = [name for name in table if name.startswith(("kappa", "recall", "precision"))]
-    table.loc[table["lineage"] == "human", agreement] = np.nan
-    return table
-
-
-def _by_turn(part: pd.DataFrame, name: str, act: str) -> pd.Series:
-    """Share of the samples at each turn that are the act."""
-    return part[_AT].assign(act=labeller.is_act(part[name], act)).groupby(_AT)["act"].mean()
-
-
-def _measured(sums: np.ndarray, draws: np.ndarray) -> dict[str, float]:
-    values, resampled = clustered.act_measures(sums.sum(0)), clustered.act_measures(draws @ sums)
-    row = {name: float(value) for name, value in values.items()}
-    for name in ("rate", "kappa"):
-        row[f"{name}_low"], row[f"{name}_high"] = clustered.interval(resampled[name])
-    return row
-
-
-def _changed(before: np.ndarray, after: np.ndarray, draws: np.ndarray) -> dict[str, float]:
-    old, new = (clustered.act_measures(sums.sum(0)) for sums in (before, after))
-    drawn_old, drawn_new = (clustered.act_measures(draws @ sums) for sums in (before, after))
-    row = {}
-    for name in (name for name in clustered.MEASURES if name != "human_rate"):
-        row[f"{name}_change"] = float(new[name] - old[name])
-        row[f"{name}_change_low"], row[f"{name}_change_high"] = clustered.interval(drawn_new[name] - drawn_old[name])
-    for name in ("rate", "kappa"):
-        # A value of zero or below has no relative change.
-        with np.errstate(invalid="ignore", divide="ignore"):
-            relative = np.where(drawn_old[name] > 0, drawn_new[name] / drawn_old[name] - 1, np.nan)
-            row[f"{name}_relative"] = float(new[name] / old[name] - 1) if old[name] > 0 else np.nan
-        row[f"{name}_relative_low"], row[f"{name}_relative_high"] = clustered.interval(relative)
-    return row
-
-
-def training(turns: pd.DataFrame, about: pd.DataFrame) -> pd.DataFrame:
-    """Our own arms: how often what they write asks, by the rule that needs no labeller.
-
-    Columns: arm, seed, question_share (of all messages at the expert turns), words, change and relative (difference to
-    more_sft of the same seed, plain and as a share of it; NaN where that was not run), and of the training: steps,
-    examples, chosen_asks, rejected_asks.
-    """
-    asked = turns.assign(question_share=labeller.is_act(turns["regex"], "question").astype(float))
-    table = asked.groupby(["arm", "seed"], sort=False)[["question_share", "words"]].mean().reset_index()
-    null = table[table["arm"] == "more_sft"].set_index("seed")["question_share"]
-    against = table["seed"].map(null)
-    table["change"] = table["question_share"] - against
-    table["relative"] = np.where(against > 0, table["change"] / against.where(against > 0), np.nan)
-    return table.merge(about.drop(columns="setting"), on=["arm", "seed"], how="left") if len(about) else table
 
 
 # --- Turns to label by hand -------------------------------------------------------------------------
@@ -647,8 +438,8 @@ def sheet(results, n: int = 240, seed: int = 0) -> pd.DataFrame:
     `labeller.hand_labels`.
     """
     models = results.config["models"]
-    frames = [results.collect(name, LINEAGES[name], "messages", world=WORLD) for name in models["lineages"]]
-    written = _together(frames, "text")
+    places = [(name, LINEAGES[name]) for name in models["lineages"]]
+    written = stacked(results.collect, places, "messages", WORLD)
     if not len(written):
         raise CandorError(f"No model has written anything at scale {results.config['scale']}: replicate it first.")
     chosen, rng = models["dialogues"], np.random.default_rng(seed)

@@ -15,6 +15,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from statistics import median
 
 import numpy as np
@@ -22,54 +24,16 @@ import pandas as pd
 
 from candor.core.errors import CandorError
 from candor.language_models import sets
+from candor.language_models.text import in_turns
 
-# On the Hub: which of a source's splits make our one file `train`.
-HUB: dict[str, str] = {
-    "esconv": "train+validation+test",
-    "persuasion": "FullDialog",
-    "ultrafeedback": "train_prefs",
-    "ultrachat": "train_sft",
+# On the Hub: no configuration, and which of a source's splits make our one file `train`.
+HUB = {
+    "esconv": (None, {"train": "train+validation+test"}),
+    "persuasion": (None, {"train": "FullDialog"}),
+    "ultrafeedback": (None, {"train": "train_prefs"}),
+    "ultrachat": (None, {"train": "train_sft"}),
 }
-
-
-def missing(name: str) -> bool:
-    return sets.missing(name, "train")
-
-
-def rows(name: str) -> Iterator[dict]:
-    """The rows of a set as they were fetched, one at a time: UltraChat would fill the memory.
-
-    Raises: `CandorError` if the set was not fetched or cannot be read.
-    """
-    folder = sets.root() / name
-    table, lines = folder / "train.parquet", folder / "train.jsonl"
-    try:
-        if table.is_file():
-            import pyarrow.parquet as parquet
-
-            for batch in parquet.ParquetFile(table).iter_batches(1024):
-                yield from batch.to_pylist()
-        elif lines.is_file():
-            with lines.open(encoding="utf-8") as file:
-                yield from (json.loads(line) for line in file if line.strip())
-        else:
-            raise CandorError(
-                f"The data set {name} is not in {sets.root()}: run `python -m candor fetch {name}` where there is a "
-                "network."
-            )
-    except (ValueError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise CandorError(f"{folder} cannot be read ({reason}): delete it and fetch {name} again.") from None
-
-
-_FOREIGN = (KeyError, IndexError, TypeError, AttributeError, ValueError)
-
-
-def _foreign(name: str, error: Exception) -> CandorError:
-    return CandorError(
-        f"Rows of {name} are not those of this set ({type(error).__name__}: {error}): fetch it again, or check "
-        f"dialogue_data.{name} in the scale."
-    )
+_expecting = partial(sets.expecting, split="train", setting="dialogue_data")
 
 
 # --- Conversations ----------------------------------------------------------------------------------
@@ -126,10 +90,8 @@ ROLES = {
 
 def raw_conversations(name: str) -> list[Conversation]:
     """Every conversation of a set, a message as it was sent; raises `CandorError` where rows are another set's."""
-    try:
-        found = [[part for part in conversation if part.text] for conversation in READERS[name](rows(name))]
-    except _FOREIGN as error:
-        raise _foreign(name, error) from None
+    with _expecting(name):
+        found = [[part for part in conversation if part.text] for conversation in READERS[name](sets.rows(name))]
     if not any(found):
         raise CandorError(f"No conversation of {name} in {sets.root()} can be used: fetch it again.")
     return found
@@ -199,25 +161,13 @@ def transcript(corpus: str, history: Iterable[Message]) -> str:
 def next_message_prompt(turn: Turn, tokenizer) -> str:
     """The text after which a model writes the expert's next message.
 
-    By the tokenizer's chat template, with the role as system line (in the first user message where a template refuses
-    or leaves out a system line, or allows no assistant to begin), otherwise as a transcript whose next line is the
-    expert's. It begins with the token that the tokenizer puts in front of texts, because `generation.Sampler` adds
-    none.
+    By the tokenizer's chat template, otherwise as a transcript whose next line is the expert's. It begins with the
+    token that the tokenizer puts in front of texts, because `generation.Sampler` adds none.
     """
     instruction, (expert, _) = ROLES[turn.corpus]
     if getattr(tokenizer, "chat_template", None):
-        from jinja2 import TemplateError
-
         said = [{"role": "assistant" if part.expert else "user", "content": part.text} for part in turn.history]
-        first, rest = (said[0]["content"], said[1:]) if said[0]["role"] == "user" else ("", said)
-        folded = [{"role": "user", "content": f"{instruction}\n\n{first}".strip()}, *rest]
-        options = {"tokenize": False, "add_generation_prompt": True}
-        try:
-            text = tokenizer.apply_chat_template([{"role": "system", "content": instruction}, *said], **options)
-        except TemplateError:
-            text = ""
-        if instruction not in text:
-            text = tokenizer.apply_chat_template(folded, **options)
+        text = in_turns(tokenizer, instruction, said)
     else:
         text = f"{instruction}\n\n{transcript(turn.corpus, turn.history)}{expert}:"
     return opening(tokenizer, text) + text
@@ -297,22 +247,19 @@ VARIANTS: dict[str, Callable[[str], str]] = {"whole": str, "cut": until_own_user
 
 def preferences() -> Iterator[dict[str, str]]:
     """UltraFeedback: prompt, chosen, rejected, each one reply; empty replies and equal pairs are left out."""
-    for row in rows("ultrafeedback"):
-        try:
+    for row in sets.rows("ultrafeedback"):
+        with _expecting("ultrafeedback"):
             pair = {"prompt": row["prompt"], **{side: row[side][-1]["content"] for side in ("chosen", "rejected")}}
-        except _FOREIGN as error:
-            raise _foreign("ultrafeedback", error) from None
         if pair["chosen"].strip() and pair["rejected"].strip() and pair["chosen"] != pair["rejected"]:
             yield pair
 
 
 def chats() -> Iterator[list[dict[str, str]]]:
     """UltraChat: the messages (role, content) of one conversation after another."""
-    for row in rows("ultrachat"):
-        try:
-            yield [{"role": part["role"], "content": part["content"]} for part in row["messages"]]
-        except _FOREIGN as error:
-            raise _foreign("ultrachat", error) from None
+    for row in sets.rows("ultrachat"):
+        with _expecting("ultrachat"):
+            said = [{"role": part["role"], "content": part["content"]} for part in row["messages"]]
+        yield said
 
 
 def question_table() -> pd.DataFrame:
@@ -322,24 +269,20 @@ def question_table() -> pd.DataFrame:
     difference, only_chosen, only_rejected (pairs), mcnemar_p, coefficient, coefficient_low, coefficient_high (of a
     question in `choice_model`), length_coefficient.
     """
-    sides = {"chosen": [], "rejected": []}
-    asked: dict[tuple[str, str], dict[str, list[bool]]] = {
-        (rule, variant): {side: [] for side in sides} for rule in RULES for variant in VARIANTS
-    }
-    lengths: dict[str, dict[str, list[int]]] = {variant: {side: [] for side in sides} for variant in VARIANTS}
+    sides, pairs = ("chosen", "rejected"), []
     for pair in preferences():
-        for side in sides:
-            for variant, cut in VARIANTS.items():
-                text = cut(pair[side])
-                lengths[variant][side].append(len(text))
-                for rule in RULES:
-                    asked[rule, variant][side].append(asks(text, rule))
+        for variant, cut in VARIANTS.items():
+            texts = [cut(pair[side]) for side in sides]
+            asked = [asks(text, rule) for rule in RULES for text in texts]
+            pairs.append((variant, *asked, *map(len, texts)))
+    columns = [("variant", ""), *product(RULES, sides), *product(["length"], sides)]
+    table = pd.DataFrame(pairs, columns=pd.MultiIndex.from_tuples(columns))
     found = []
-    for (rule, variant), answers in asked.items():
-        chosen, rejected = (np.array(answers[side], bool) for side in ("chosen", "rejected"))
-        length = {side: np.array(lengths[variant][side]) for side in sides}
-        row = {"source": "ultrafeedback", "rule": rule, "variant": variant, "n": len(chosen)}
-        found.append(row | pair_tests(chosen, rejected, length["chosen"], length["rejected"]))
+    for rule, variant in product(RULES, VARIANTS):
+        part = table[table["variant"] == variant]
+        both = (part[name, side].to_numpy() for name in (rule, "length") for side in sides)
+        row = {"source": "ultrafeedback", "rule": rule, "variant": variant, "n": len(part)}
+        found.append(row | pair_tests(*both))
     counts, n = Counter(), 0
     for chat in chats():
         for text in (part["content"] for part in chat if part["role"] == "assistant"):

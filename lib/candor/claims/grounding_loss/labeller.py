@@ -18,6 +18,7 @@ import pandas as pd
 
 from candor.claims.grounding_loss.dialogues import asks, opening
 from candor.core.errors import CandorError
+from candor.language_models.text import prompt as asking
 
 LABELS = ("followup", "acknowledgement", "clarification", "none")
 TOKENS = 8  # a label has at most five in common vocabularies
@@ -81,22 +82,21 @@ def prompt(history: str, message: str, tokenizer, *, stock_rule: bool = False) -
     """The labeller's question about `message` after `history` (a transcript): the same for every origin."""
     instruction = INSTRUCTION + (STOCK_RULE if stock_rule else "") + REQUEST
     user = f"Conversation:\n{history.strip() or '(it begins)'}\n\nLast message: {' '.join(message.split())}"
-    if getattr(tokenizer, "chat_template", None):
-        messages = [{"role": "system", "content": instruction}, {"role": "user", "content": user}]
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    else:
-        text = f"{instruction}\n\n{user}\nLabel:"
+    text = asking(tokenizer, instruction, user, "\nLabel:")
     return opening(tokenizer, text) + text
 
 
 def parse(reply: str) -> str | None:
     """The label that a reply is, or None: nothing before it, nothing after it but a full stop.
 
-    >>> parse(" Followup."), parse("followup or none"), parse("It is none")
-    ('followup', None, None)
+    Two common spellings are read as the labels that they are: "follow-up" and "acknowledgment".
+
+    >>> parse(" Follow-up."), parse("acknowledgment"), parse("followup or none"), parse("It is none")
+    ('followup', 'acknowledgement', None, None)
     """
-    match = re.fullmatch(r"\s*([a-z]+)\.?\s*", reply.lower())
-    return match[1] if match and match[1] in LABELS else None
+    said = re.sub(r"\.?\s*\Z", "", reply.strip().lower())
+    said = {"follow-up": "followup", "follow up": "followup", "acknowledgment": "acknowledgement"}.get(said, said)
+    return said if said in LABELS else None
 
 
 def label(sampler, histories: Sequence[str], messages: Sequence[str], *, stock_rule: bool = False) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from candor.claims.grounding_loss import dialogue_models, raters
+from candor.claims.grounding_loss import dialogue_tables, raters
 from candor.claims.grounding_loss import world as game
 from candor.claims.grounding_loss.world import ACTS
 from candor.claims.shared import rows
@@ -617,9 +617,6 @@ def world(results) -> dict[str, pd.DataFrame]:
     return {name: table for name, table in tables.items() if len(table)}
 
 
-MODELS_FROM = dialogue_models
-
-
 def models(results) -> dict[str, pd.DataFrame]:
     """What pretrained models did; empty at a scale that asks for none."""
-    return dialogue_models.tables(results)
+    return dialogue_tables.tables(results)

@@ -49,7 +49,7 @@ SETS = {
     "arc_easy": Corpus("choice", sets._commonsense, "arc_easy", "arc_easy"),
 }
 # What is fetched beside `sets.SETS`: configuration on the Hub, and which of its splits is ours.
-HUB: dict[str, tuple[str | None, dict[str, str]]] = {
+HUB = {
     "gsm8k_train": ("main", {"train": "train"}),
     "commonsense_qa_train": (None, {"train": "train"}),
     "multi_arith": (None, {"train": "train", "test": "test"}),
@@ -67,11 +67,9 @@ def _problems(name: str, split: str, seed: int) -> pd.DataFrame:
     """Questions in an order of the seed: problem, accepted (a list: the number, or letter and text of the option)."""
     corpus = SETS[name]
     file = getattr(corpus, split)
-    raw = sets._raw(file, split)
-    try:
+    raw = list(sets.rows(file, split))
+    with sets.expecting(file, split, "reasoning_data"):
         rows = list(corpus.rows(raw, seed)) if raw else []
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise CandorError(f"Rows of {file} ({split}) lack {error} as this set has it: fetch it again.") from None
     if not rows:
         raise CandorError(f"{file} ({split}) in {sets.root()} holds no question: fetch it again.")
     order = np.random.default_rng(seed).permutation(len(rows))
@@ -99,6 +97,24 @@ def ids_of(prompt, tokenizer) -> list[int]:
     return list(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"])
 
 
+def further_ends(tokenizer) -> list[int]:
+    """The token at which a model without a chat template goes on to ask itself the next question, and should end.
+
+    Phi-2 writes on to the last token that it may, and a cue behind that would answer a question of its own.
+    """
+    if getattr(tokenizer, "chat_template", None):
+        return []
+    ids = tokenizer("\nQuestion:", add_special_tokens=False)["input_ids"]
+    return [token for token in ids if tokenizer.decode([token]).strip() == "Question"]
+
+
+def ends(model, tokenizer) -> list[int]:
+    """The tokens that end a trace: the model's own, and `further_ends`."""
+    own = model.generation_config.eos_token_id
+    own = tokenizer.eos_token_id if own is None else own
+    return [*(own if isinstance(own, list) else [own]), *further_ends(tokenizer)]
+
+
 def cue_ids(tokenizer) -> list[int]:
     """The cue behind a trace, as ids."""
     return list(tokenizer(CUE, add_special_tokens=False)["input_ids"])
@@ -124,7 +140,7 @@ def train_prompts(name: str, seed: int, n: int, most: int, tokenizer) -> pd.Data
 
 def reward_bench(tokenizer) -> tuple[list[list[int]], list[list[int]]]:
     """The pairs of RewardBench's mathematics (right and wrong solutions), in ids as a judge reads traces."""
-    rows = [row for row in sets._raw("reward_bench", "test") if row.get("subset") == "math-prm"]
+    rows = [row for row in sets.rows("reward_bench", "test") if row.get("subset") == "math-prm"]
     if not rows:
         raise CandorError(f"reward_bench in {sets.root()} has no pair of math-prm: fetch it again.")
     heads = [ids_of(conversation(row["prompt"], tokenizer), tokenizer) for row in rows]

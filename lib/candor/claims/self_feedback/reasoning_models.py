@@ -18,22 +18,21 @@ of the token (probability), 0 without a span. The headline is the authors' span 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from candor.claims.self_feedback import reasoning
+from candor.claims.self_feedback import reasoning_judges as judges
 from candor.claims.self_feedback import self_confidence as own
 from candor.core import runtime
 from candor.core.errors import CandorError
 from candor.core.settings import Config
 from candor.core.step import Context, Step
-from candor.language_models import run as language_models
-from candor.language_models import sets, work
+from candor.language_models import work
+from candor.language_models.training import last_kl
 from candor.language_models.work import Amount, Work, amount
 from candor.measure import calibration, intervals, spans
 
@@ -42,7 +41,6 @@ MODELS = ("small", "gemma", "qwen", "phi")
 CELLS = {f"{model}_{name}": (model, name) for model in MODELS for name in reasoning.SETS}
 ARMS = ("rlsf", "shuffled", "dpo", "rlhf")
 CUE_TOKENS = 20
-VARIANTS = ("ece", "ece_disparity", "ece_dropped", "ece_disparity_dropped")
 _RATED = 200  # prompts whose traces say on which scale a public reward model rates
 
 # --- Traces and what is read in them ----------------------------------------------------------------
@@ -60,7 +58,8 @@ def observe(model, tokenizer, questions: pd.DataFrame, kind: str, k: int, limits
 
     limits = sorted(set(limits))
     with runtime.counted("generation") as counted:
-        branches = branching.branch(model, questions["ids"].tolist(), k, limits[-1], batch=batch)
+        ends = reasoning.ends(model, tokenizer)
+        branches = branching.branch(model, questions["ids"].tolist(), k, limits[-1], ends=ends, batch=batch)
         counted.append(int(branches.length.sum()))
     return branches, pd.concat(
         [_at(limit, model, tokenizer, questions, branches, kind, batch) for limit in limits], ignore_index=True
@@ -77,7 +76,7 @@ def _at(limit: int, model, tokenizer, questions: pd.DataFrame, branches, kind: s
     traces = [branches.tokens[i, j, : length[i, j] - finished[i, j]].tolist() for i, j in places]
     cue = reasoning.cue_ids(tokenizer)
     asked = [[*questions["ids"].iloc[i], *trace, *cue] for (i, _), trace in zip(places, traces)]
-    said = branching.branch(model, asked, 1, CUE_TOKENS, batch=batch * k)
+    said = branching.branch(model, asked, 1, CUE_TOKENS, ends=reasoning.ends(model, tokenizer), batch=batch * k)
     found: dict[str, list] = {finder: [] for finder in spans.FINDERS}
     for row, ((i, j), trace) in enumerate(zip(places, traces)):
         reply = said.ids(row, 0)[: CUE_TOKENS if not said.finished[row, 0] else -1]
@@ -133,18 +132,19 @@ def voted(items: pd.DataFrame, finder: str) -> dict[str, float]:
 
 def graded(part: pd.DataFrame, finder: str = "authors") -> dict[str, float]:
     """Accuracy and calibration of one trace a question: the four ways of the ECE, and what stands beside it."""
-    correct = part[f"{finder}_correct"].to_numpy(float)
-    probability, disparity = (part[f"{finder}_{name}"].to_numpy(float) for name in ("probability", "disparity"))
+    correct, probability, disparity = (
+        part[f"{finder}_{name}"].to_numpy(float) for name in ("correct", "probability", "disparity")
+    )
     floor, floor_95 = calibration.noise_floor(probability)
+    ways = {"": probability, "_disparity": disparity}
+    eces = {f"ece{way}": own.ece(q, correct) for way, q in ways.items()}
+    eces |= {f"ece{way}_dropped": own.ece(q, correct, "dropped") for way, q in ways.items()}
     return {
         "n": len(part),
         "accuracy": float(correct.mean()),
         "confidence": float(probability.mean()),
         "gap": float(probability.mean() - correct.mean()),
-        "ece": own.ece(probability, correct),
-        "ece_disparity": own.ece(disparity, correct),
-        "ece_dropped": own.ece(probability, correct, "dropped"),
-        "ece_disparity_dropped": own.ece(disparity, correct, "dropped"),
+        **eces,
         "floor": floor,
         "floor_95": floor_95,
         "brier": calibration.brier(probability, correct),
@@ -168,8 +168,9 @@ def ranking(items: pd.DataFrame, finder: str, resamples: int) -> dict[str, float
     """Whether confidence ranks the branches of a question, over questions with both right and wrong ones.
 
     prompts (how many those are), within_auroc (by disparity) with _low and _high over questions, its twin by
-    probability, slope_b, slope_b_probability, coverage (traces with a span), unreadable (traces without an answer), and
-    the accuracies of greedy, max_path, aggregated and majority decoding, with max_path_gain over greedy.
+    probability, its rival by length alone (within_auroc_shorter), slope_b, slope_b_probability, coverage (traces with a
+    span), unreadable (traces without an answer), and the accuracies of greedy, max_path, aggregated and majority
+    decoding, with max_path_gain over greedy.
     """
     correct = items[f"{finder}_correct"].to_numpy(float)
     row: dict[str, float] = {}
@@ -181,6 +182,8 @@ def ranking(items: pd.DataFrame, finder: str, resamples: int) -> dict[str, float
         low, high = (np.nan, np.nan) if few else intervals.bootstrap_interval(np.mean, each, n_resamples=resamples)
         row |= {f"within_auroc{suffix}_low": low, f"within_auroc{suffix}_high": high}
         row[f"slope_b{suffix}"] = own.slope(confidence, correct, items["question"])
+    shorter = own.prompt_aurocs(-items["length"].to_numpy(float), correct, items["question"]).to_numpy()
+    row["within_auroc_shorter"] = float(shorter.mean()) if len(shorter) else np.nan
     row["coverage"] = float(items[f"{finder}_span"].mean())
     row["unreadable"] = float((items[f"{finder}_answer"] == "").mean())
     chosen = decoded(items, finder)
@@ -237,9 +240,7 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
 
 def _observed(context: Context, place, k: int, limits: Iterable[int]) -> pd.DataFrame:
     from candor.language_models import generation
-    from candor.train import models
 
-    models.quiet()
     settings = context.settings["reasoning"]
     policy, name, kind = _cell(context)
     model, tokenizer = generation.load(place or policy)
@@ -259,9 +260,7 @@ def labels(context: Context) -> dict[str, pd.DataFrame]:
     the others with different answers, median_difference).
     """
     from candor.language_models import generation
-    from candor.train import models
 
-    models.quiet()
     settings, seed = context.settings["reasoning"], context.seed
     policy, _, kind = _cell(context)
     model, tokenizer = generation.load(policy)
@@ -317,112 +316,6 @@ def _sides(context: Context, pairs: pd.DataFrame, prompts: pd.DataFrame) -> dict
     return {"prompt": [prompts["ids"].iloc[i] for i in pairs["prompt"]]} | found
 
 
-def _joined(prompts: Iterable, traces: Iterable) -> list[list[int]]:
-    return [[*a, *b] for a, b in zip(prompts, traces)]
-
-
-# --- The judge --------------------------------------------------------------------------------------
-
-
-def new_judge(place: str | Path):
-    """A decoder with a scalar head in float32, and its tokenizer: the head has to be trained or loaded."""
-    import torch
-
-    from candor.language_models import generation
-
-    model, tokenizer = generation.scorer(place)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
-
-
-def _recipe_settings(recipe: Mapping, n: int, key: str, seed: int) -> dict:
-    """What trainers are told for `n` pairs, every choice stated."""
-    from candor.train import models
-
-    steps = max(1, round(recipe["epochs"] * n / recipe["batch"]))
-    return {
-        **models.passes(recipe["batch"], recipe["micro_batch"], f"reasoning.{key}"),
-        "seed": seed,
-        "max_steps": steps,
-        "learning_rate": recipe["lr"],
-        "logging_steps": max(1, steps // 50),
-        **runtime.on_gpu(),
-    }
-
-
-def fit_judge(
-    place: str | Path,
-    chosen: Sequence[Sequence[int]],
-    rejected: Sequence[Sequence[int]],
-    margin: Sequence[float],
-    recipe: Mapping,
-    seed: int,
-    folder: Path,
-    progress: Callable[[int, int], None],
-):
-    """Adapters and a head on `place`, trained on pairs with margins (`models.reasoning.judge`), saved in `folder`.
-
-    Returns the model and the log, as `reward_model.bradley_terry`'s.
-    """
-    import torch
-
-    from candor.train import models
-    from candor.train.reward_model import bradley_terry
-
-    torch.manual_seed(seed)
-    model, tokenizer = new_judge(place)
-    changes = {"lora_dropout": recipe["dropout"], "use_rslora": True, "task_type": "SEQ_CLS"}  # the head: trained whole
-    model = models.adapted(model, recipe["lora"], **changes)
-    told = _recipe_settings(recipe, len(chosen), "judge", seed) | {"disable_dropout": False}
-    pairs = chosen, rejected, told
-    return model, bradley_terry(model, tokenizer, *pairs, margin=margin, progress=progress, save=folder)
-
-
-def load_judge(folder: Path):
-    """A judge that `fit_judge` saved."""
-    from peft import PeftModel
-
-    base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
-    return PeftModel.from_pretrained(new_judge(base)[0], str(folder)).eval()
-
-
-def scores(model, rows: Sequence[Sequence[int]], batch: int) -> np.ndarray:
-    """Scores [n] of token ids of prompt and completion, in bfloat16 on a GPU."""
-    import torch
-
-    from candor.train import reward_model
-
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=model.device.type == "cuda"):
-        return reward_model.score(model, rows, batch)
-
-
-def by_ids(model, batch: int) -> Callable[..., np.ndarray]:
-    """Rates by a judge with the policy's own tokenizer."""
-
-    def rate(question_ids, text, completion_ids, **_) -> np.ndarray:
-        return scores(model, _joined(question_ids, completion_ids), batch)
-
-    return rate
-
-
-def by_text(place: str, own_tokenizer, batch: int) -> Callable[..., np.ndarray]:
-    """Rates by a public reward model with another tokenizer: the conversation as text, in its own template."""
-    from candor.language_models import generation
-
-    model, tokenizer = generation.load(place, "AutoModelForSequenceClassification")
-    model.config.pad_token_id = tokenizer.pad_token_id
-
-    def rate(question_ids, text, completion_ids, **_) -> np.ndarray:
-        said = own_tokenizer.batch_decode(completion_ids, skip_special_tokens=True)
-        pairs = [({"role": "user", "content": a}, {"role": "assistant", "content": b}) for a, b in zip(text, said)]
-        if tokenizer.chat_template:
-            rows = tokenizer.apply_chat_template([list(pair) for pair in pairs], return_dict=True)["input_ids"]
-        else:
-            rows = tokenizer([f"{asked['content']}\n{reply['content']}" for asked, reply in pairs])["input_ids"]
-        return scores(model, rows, batch)
-
-    return rate
-
-
 # --- What training steps do -------------------------------------------------------------------------
 
 
@@ -434,9 +327,7 @@ def judge(context: Context) -> dict[str, pd.DataFrame]:
     """
     from candor.claims.self_feedback.run import scale_of
     from candor.language_models import generation
-    from candor.train import models
 
-    models.quiet()
     recipe, arm = context.settings["reasoning"]["judge"], context.step.options["arm"]
     policy, _, _ = _cell(context)
     tokenizer, ready = generation.tokenizer_of(policy), context.need("labels")
@@ -444,16 +335,18 @@ def judge(context: Context) -> dict[str, pd.DataFrame]:
     pairs = ready.table("chosen" if arm == "rlsf" else "chosen_shuffled")
     used, held = (pairs[pairs["held"] == part].reset_index(drop=True) for part in (False, True))
     sides = _sides(context, used, prompts)
-    rows = [_joined(sides["prompt"], sides[side]) for side in ("chosen", "rejected")]
-    model, log = fit_judge(
+    rows = [judges.joined(sides["prompt"], sides[side]) for side in ("chosen", "rejected")]
+    model, log = judges.fit_judge(
         policy, *rows, used["margin"], recipe, context.seed, context.folder / "model", context.progress
     )
     traces = ready.table("traces")
-    rated = scores(model, _joined(prompts["ids"].iloc[traces["question"]], traces["ids"]), recipe["micro_batch"])
+    rated = judges.scores(
+        model, judges.joined(prompts["ids"].iloc[traces["question"]], traces["ids"]), recipe["micro_batch"]
+    )
     k = context.settings["reasoning"]["branches"]
     wins = np.diff([rated[held["prompt"] * k + held[side]] for side in ("rejected", "chosen")], axis=0) > 0
     row = {"pairs": len(used), "held_pairs": len(held), "pair_accuracy": float(wins.mean()) if len(held) else np.nan}
-    right, wrong = (scores(model, side, recipe["micro_batch"]) for side in reasoning.reward_bench(tokenizer))
+    right, wrong = (judges.scores(model, side, recipe["micro_batch"]) for side in reasoning.reward_bench(tokenizer))
     row["reward_bench"] = float((right > wrong).mean())
     return {"log": log, "summary": pd.DataFrame([row | scale_of(rated)])}
 
@@ -466,23 +359,22 @@ def train(context: Context) -> dict[str, pd.DataFrame]:
     """
     from candor.claims.self_feedback.run import scale_of
     from candor.language_models import generation
-    from candor.train import models, policy
+    from candor.train import policy
     from candor.train.reward_model import scaled
 
-    models.quiet()
     settings, arm = context.settings["reasoning"], context.step.options["arm"]
     start, _, _ = _cell(context)
     tokenizer = generation.tokenizer_of(start)
     prompts, batch = _prompts(context, tokenizer), settings["judge"]["micro_batch"]
     stop_at_kl = None
     if arm == "rlhf":
-        rate = by_text(settings["public_judge"], tokenizer, batch)
+        rate = judges.by_text(settings["public_judge"], tokenizer, batch)
         traces = context.need("labels").table("traces").query(f"question < {_RATED}")
         asked = prompts.iloc[traces["question"]]
         scale = scale_of(rate(asked["ids"], asked["text"], [list(ids) for ids in traces["ids"]]))
         stop_at_kl = last_kl(context.need("rlsf").table("log"))
     else:
-        rate = by_ids(load_judge(context.need(f"judge_{arm}").model), batch)
+        rate = judges.by_ids(judges.load_judge(context.need(f"judge_{arm}").model), batch)
         scale = context.need("judge_rlsf").table("summary").iloc[0]
     questions = prompts.loc[~prompts["held"], ["prompt", "text", "ids"]].rename(columns={"ids": "question_ids"})
     log = policy.rloo_adapters(
@@ -493,19 +385,17 @@ def train(context: Context) -> dict[str, pd.DataFrame]:
         context.seed,
         context.folder / "model",
         stop_at_kl=stop_at_kl,
+        further_ends=reasoning.further_ends(tokenizer),
         progress=context.progress,
     )
     policy.check_anchor(log)
     return {"log": log}
 
 
-def last_kl(log: pd.DataFrame) -> float:
-    """Mean KL of a completion over the last tenth of the log."""
-    return float(log["kl"].tail(max(1, len(log) // 10)).mean())
-
-
 def prefer(context: Context) -> dict[str, pd.DataFrame]:
-    """Adapters on a policy, trained by DPO on the pairs by confidence; table log.
+    """Adapters on a policy, trained by DPO on the pairs by confidence, those with an unfinished trace left out.
+
+    Tables: log, training (pairs).
 
     The reference is the model without them; margins play no part.
     """
@@ -515,26 +405,31 @@ def prefer(context: Context) -> dict[str, pd.DataFrame]:
     from candor.language_models import generation
     from candor.train import models, preference
 
-    models.quiet()
     place, _, _ = _cell(context)
     tokenizer, recipe = generation.tokenizer_of(place), context.settings["reasoning"]["dpo"]
-    pairs = context.need("labels").table("chosen").query("not held")
+    ready = context.need("labels")
+    pairs, finished = ready.table("chosen").query("not held"), ready.table("traces")["finished"].to_numpy(bool)
+    at = pairs["prompt"].to_numpy() * context.settings["reasoning"]["branches"]
+    # An unfinished trace that is chosen would teach not to stop, as in the small world.
+    pairs = pairs[finished[at + pairs["chosen"]] & finished[at + pairs["rejected"]]]
     if not len(pairs):
-        raise CandorError("There is no pair for DPO: no trace is confident enough, so lower reasoning.threshold.")
+        raise CandorError(
+            "There is no pair of finished traces for DPO: raise reasoning.tokens or lower reasoning.threshold."
+        )
     sides = _sides(context, pairs, _prompts(context, tokenizer))
     torch.manual_seed(context.seed)
     log = preference.dpo(
         generation.weights(place, coarse=True),  # frozen weights may be coarse
         tokenizer,
         Dataset.from_dict({f"{name}_ids": list(map(list, rows)) for name, rows in sides.items()}),
-        _recipe_settings(recipe, len(pairs), "dpo", context.seed) | {"beta": recipe["beta"]},
+        judges.recipe_settings(recipe, len(pairs), "dpo", context.seed) | {"beta": recipe["beta"]},
         peft_config=models.adapters(recipe["lora"]),
         advice="lower reasoning.dpo.lr in the scale",
         resumes=True,
         progress=context.progress,
         save=context.folder / "model",
     )
-    return {"log": log}
+    return {"log": log, "training": pd.DataFrame([{"pairs": len(pairs)}])}
 
 
 # --- What a step asks of its models -----------------------------------------------------------------
@@ -627,12 +522,13 @@ def _of_cell(cell: str) -> list[Step]:
         arm = name.removeprefix("judge_")
         places = tuple(f"{at}/{need}" for need in needs)
         about = f"{at}/{name}", f"{_HERE}:{make}", places, {"arm": arm}
-        return Step(*about, settings=_READS, seeds=seeds, trains=True, work=works)
+        return Step(*about, settings=_READS, seeds=seeds, trains=True, work=works, data=_trained)
 
     tested = (*_READS, "eval_seed")
+    evaluated = partial(Step, settings=tested, seeds=seeds, asked=_wants, work=_observes, data=_tested)
     found = [
-        Step(f"{at}/eval_base", f"{_HERE}:base", settings=(*tested, "resamples"), seeds="eval_seed", work=_observes),
-        Step(f"{at}/labels", f"{_HERE}:labels", settings=_READS, seeds=seeds, work=_writes),
+        evaluated(f"{at}/eval_base", f"{_HERE}:base", settings=(*tested, "resamples"), seeds="eval_seed"),
+        Step(f"{at}/labels", f"{_HERE}:labels", settings=_READS, seeds=seeds, work=_writes, data=_trained),
         trained("judge_rlsf", "judge", _judges, "labels"),
         trained("judge_shuffled", "judge", _judges, "labels"),
         trained("rlsf", "train", _trains, "labels", "judge_rlsf"),
@@ -640,236 +536,25 @@ def _of_cell(cell: str) -> list[Step]:
         trained("dpo", "prefer", _prefers, "labels"),
         trained("rlhf", "train", _trains, "labels", "rlsf"),
     ]
-    evaluated = partial(Step, make=f"{_HERE}:evaluate", settings=tested, seeds=seeds, work=_observes)
-    return found + [evaluated(f"{at}/eval_{arm}", needs=(f"{at}/{arm}",), options={"arm": arm}) for arm in ARMS]
-
-
-STEPS = {step.key: step for cell in CELLS for step in _of_cell(cell)}
-
-
-def wanted(config: Config, arms: Collection[str] | None = None) -> list[str]:
-    """Keys of the steps that a scale asks for, of these arms only (None: of all), inference first."""
-    if "models" not in config["evidence"]:
-        return []
-    chosen = [arm for arm in ARMS if arm in config["models"]["reasoning_arms"]]
-    keys = [("base", f"{WORLD}/{cell}/eval_base") for cell in config["models"]["reasoning_cells"]]
-    for cell in config["models"]["reasoning_cells"]:
-        needed = [f"{WORLD}/{cell}/{arm}" for arm in chosen]
-        before = dict.fromkeys(need for key in needed for need in _needs(key))
-        keys += [(None, key) for key in before if key not in needed]
-        keys += [(arm, f"{WORLD}/{cell}/{name}") for arm in chosen for name in (arm, f"eval_{arm}")]
-    return [key for arm, key in keys if arms is None or arm is None or arm in arms]
-
-
-def _needs(key: str) -> list[str]:
-    """What a step needs, all the way down, first things first."""
-    return [found for need in STEPS[key].needs for found in (*_needs(need), need)]
-
-
-# --- What has to be there ---------------------------------------------------------------------------
-
-
-def data_needed(config: Config) -> list[tuple[str, str]]:
-    """Names and splits of the files that the scale's steps read."""
-    if not wanted(config):
-        return []
-    chosen = [CELLS[cell][1] for cell in config["models"]["reasoning_cells"]]
-    trains = bool(config["models"]["reasoning_arms"])
-    places = [place for name in chosen for place in reasoning.files(name) if trains or place[1] == "test"]
-    return list(dict.fromkeys([*places, *([("reward_bench", "test")] if trains else [])]))
-
-
-def models_needed(config: Config) -> list[str]:
-    """Model ids (or folders) that the scale's steps load."""
-    if not wanted(config):
-        return []
-    models = config["models"]
-    ids = [models["reasoning_ids"][CELLS[cell][0]] for cell in models["reasoning_cells"]]
-    ids += [models["reasoning"]["public_judge"]] if "rlhf" in models["reasoning_arms"] else []
-    return list(dict.fromkeys(ids))
-
-
-def requirements(config: Config) -> list[str]:
-    """What a scale with these steps still lacks here, a sentence each with the way to get it; empty if nothing."""
-    if not wanted(config):
-        return []
-    lacks = language_models.engine_missing(config)
-    absent = dict.fromkeys(name for name, split in data_needed(config) if sets.missing(name, split))
-    return (
-        lacks
-        + language_models.data_missing(config, absent)
-        + language_models.weights_missing(config, models_needed(config))
-    )
-
-
-# --- Tables for the claim ---------------------------------------------------------------------------
-
-
-def models(results) -> dict[str, pd.DataFrame]:
-    """What the claim reads; absent evidence leaves no table.
-
-    Of the first model of each set (M1-M6): models_ranking (dataset, limit, finder, columns of `ranking`; the limit at
-    which arms are evaluated and the authors' finder first), models_summary (dataset, arm: base, cot, cot_probability
-    and the trained ones, seed, columns of `summary`; what is not trained is repeated for every seed),
-    models_differences (as `differences`), models_flips (as `flips`), models_decoding (dataset, limit, decoding, columns
-    of `summary`). Of all cells: models_cells (as `cells`), models_pairs, models_judges, models_log (as those steps;
-    cell, arm, seed).
-    """
-    config = results.config
-    if not wanted(config):
-        return {}
-    chosen, arms = config["models"]["reasoning_cells"], list(config["models"]["reasoning_arms"])
-    seeds, tokens = config["models"]["reasoning_seeds"], config["models"]["reasoning"]["tokens"]
-
-    def stack(read, names: Iterable[str], table: str) -> pd.DataFrame:
-        frames = [read(cell, list(names), table, world=WORLD) for cell in chosen]
-        frames = [frame for frame in frames if len(frame)]
-        if not frames:
-            return pd.DataFrame()
-        found = pd.concat(frames, ignore_index=True).rename(columns={"setting": "cell"})
-        places = pd.DataFrame([CELLS[cell] for cell in found["cell"]], columns=["model", "dataset"])
-        return pd.concat([places, found], axis=1)
-
-    found = {
-        "models_pairs": stack(results.trained, ["labels"], "pairs"),
-        "models_judges": stack(results.trained, ["judge_rlsf", "judge_shuffled"], "summary"),
-        "models_log": stack(results.trained, arms, "log"),
-    }
-    before, tried = stack(results.collect, ["base"], "summary"), stack(results.collect, arms, "summary")
-    order = stack(results.collect, ["base"], "ranking")
-    if len(before):
-        first = before.groupby("dataset", sort=False)["cell"].first()
-        order = order.assign(far=order["limit"] != tokens).sort_values(["far", "finder"], kind="stable")
-        found["models_ranking"] = order[order["cell"].isin(first)].drop(columns=["far", "arm", "seed"])
-        found["models_decoding"] = before[before["cell"].isin(first)].drop(columns=["arm", "seed"])
-        still = before[before["limit"] == tokens].assign(arm=lambda t: t["decoding"].replace("greedy", "base"))
-        every = pd.concat([*(still.assign(seed=seed) for seed in seeds), tried], ignore_index=True)
-        found["models_summary"] = every[every["cell"].isin(first)].drop(columns=["limit", "decoding"])
-        found["models_cells"] = cells(every)
-        found["models_flips"] = flips(found["models_summary"])
-        items, own_items = stack(results.collect, ["base"], "items"), stack(results.collect, arms, "items")
-        items, own_items = (part[part["cell"].isin(first)] if len(part) else part for part in (items, own_items))
-        if len(own_items):
-            found["models_differences"] = differences(
-                items[items["limit"] == tokens], own_items, config["models"]["resamples"]
-            )
-    return {name: part.reset_index(drop=True) for name, part in found.items() if len(part)}
-
-
-def cells(every: pd.DataFrame) -> pd.DataFrame:
-    """A row a cell and trained arm: model, dataset, seeds, and the mean change of accuracy and ECE since the base.
-
-    Columns accuracy_change, ece_change, ece_disparity_change, as shares.
-    """
-    measures = ["accuracy", "ece", "ece_disparity"]
-    at = ["model", "dataset", "cell"]
-    start = every[every["arm"] == "base"].groupby("cell")[measures].mean()
-    after = every[every["arm"].isin(ARMS)].groupby([*at, "arm"], sort=False)
-    table = after[measures].mean().reset_index()
-    for name in measures:
-        table[f"{name}_change"] = table[name] - table["cell"].map(start[name])
-    return table.drop(columns=measures).assign(seeds=after["seed"].nunique().to_numpy())
-
-
-# What M2 to M5 hold against each other: criterion, measure, arm, other, and the band of the change in points.
-_HELD = (
-    ("M3 base", "ece", "rlsf", "base", (-np.inf, 2.0)),
-    ("M3 rlhf", "ece", "rlsf", "rlhf", (-np.inf, -3.0)),
-    ("M4", "accuracy", "rlsf", "cot", (-3.0, 1.0)),
-    ("M5", "ece", "dpo", "base", (-np.inf, 0.0)),
-)
-
-
-def flips(table: pd.DataFrame) -> pd.DataFrame:
-    """Does a verdict turn with the measure? M2 cannot: it is about accuracy, whatever the confidence.
-
-    A row a criterion, set and variant: headline and value (change in points, mean over seeds, as declared and with the
-    variant: the ECE of `VARIANTS`, and for M4 the branch of largest probability), flips (one is in the band, the other
-    is not; for M5, which has none, the sign).
-    """
-    means = table.groupby(["dataset", "arm"])[["accuracy", *VARIANTS]].mean()
-    rows = []
-    for (criterion, measure, arm, other, (low, high)), dataset in [
-        (held, dataset) for held in _HELD for dataset in table["dataset"].unique()
-    ]:
-        if not {(dataset, arm), (dataset, other)} <= set(means.index):
-            continue
-
-        def change(measure, other, arm=arm, dataset=dataset) -> float:
-            return float(100 * (means.loc[(dataset, arm), measure] - means.loc[(dataset, other), measure]))
-
-        headline = change(measure, other)
-        if measure == "ece":
-            variants = {name.removeprefix("ece_"): change(name, other) for name in VARIANTS[1:]}
-        else:
-            variants = {"probability": change(measure, "cot_probability")}
-        for variant, value in variants.items():
-            rows.append(
-                {
-                    "criterion": criterion,
-                    "dataset": dataset,
-                    "variant": variant,
-                    "headline": headline,
-                    "value": value,
-                    "flips": (low <= headline <= high) != (low <= value <= high),
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def differences(before: pd.DataFrame, after: pd.DataFrame, resamples: int) -> pd.DataFrame:
-    """Arms against what they are held to, on the same questions: dataset, arm, other, seed, n.
-
-    accuracy_change with mcnemar_p (exact below 25 discordant questions), gained and lost (questions); ece_change (by
-    probability, zeros kept) with a paired bootstrap over questions, _low and _high.
-    """
-    from statsmodels.stats.contingency_tables import mcnemar
-
-    pairs = [
-        ("rlsf", "base"),
-        ("rlsf", "cot"),
-        ("rlsf", "rlhf"),
-        ("rlsf", "shuffled"),
-        ("dpo", "base"),
-        ("rlhf", "base"),
+    return found + [
+        evaluated(f"{at}/eval_{arm}", f"{_HERE}:evaluate", needs=(f"{at}/{arm}",), options={"arm": arm}) for arm in ARMS
     ]
-    rows = []
-    for dataset, untouched in before.groupby("dataset", sort=False):
-        named = {"base" if name == "greedy" else name: part for name, part in decoded(untouched).items()}
-        for seed, part in after[after["dataset"] == dataset].groupby("seed", sort=False):
-            here = named | {arm: frame.sort_values("question") for arm, frame in part.groupby("arm")}
-            for arm, other in pairs:
-                if arm not in here or other not in here:
-                    continue
-                (q, right), (q0, right0) = (
-                    (here[name]["authors_probability"].to_numpy(float), here[name]["authors_correct"].to_numpy(float))
-                    for name in (arm, other)
-                )
-                if len(q) != len(q0):
-                    raise CandorError(
-                        f"{arm} and {other} did not answer the same questions of {dataset}: make both again."
-                    )
-                gained, lost = int((right > right0).sum()), int((right < right0).sum())
-                table = [[0, gained], [lost, 0]]
-                low, high = intervals.bootstrap_interval(_ece_change, q, right, q0, right0, n_resamples=resamples)
-                rows.append(
-                    {
-                        "dataset": dataset,
-                        "arm": arm,
-                        "other": other,
-                        "seed": seed,
-                        "n": len(q),
-                        "accuracy_change": float((right - right0).mean()),
-                        "mcnemar_p": float(mcnemar(table, exact=gained + lost < 25).pvalue) if gained + lost else 1.0,
-                        "gained": gained,
-                        "lost": lost,
-                        "ece_change": _ece_change(q, right, q0, right0),
-                        "ece_change_low": low,
-                        "ece_change_high": high,
-                    }
-                )
-    return pd.DataFrame(rows)
 
 
-def _ece_change(q, right, q0, right0) -> float:
-    return own.ece(q, right) - own.ece(q0, right0)
+def _wants(models: Config, step: Step) -> bool:
+    cell, chosen = step.key.split("/")[1], ("base", *models["reasoning_arms"])
+    return cell in models["reasoning_cells"] and step.options.get("arm", "base") in chosen
+
+
+def _tested(models: Config, step: Step) -> list[tuple[str, str]]:
+    return [reasoning.files(CELLS[step.key.split("/")[1]][1])[1]]
+
+
+def _trained(models: Config, step: Step) -> list[tuple[str, str]]:
+    asked = [("reward_bench", "test")] if "judge" in step.key.split("/")[2] else []
+    return [reasoning.files(CELLS[step.key.split("/")[1]][1])[0], *asked]
+
+
+_EVERY = [step for cell in CELLS for step in _of_cell(cell)]
+# What needs no training comes first: whether confidence ranks at all is the first question.
+STEPS = {step.key: step for step in sorted(_EVERY, key=lambda step: not step.key.endswith("eval_base"))}

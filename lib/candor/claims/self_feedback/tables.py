@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from candor.claims.self_feedback import reasoning_models, self_confidence
+from candor.claims.self_feedback import reasoning_tables, self_confidence
 from candor.claims.self_feedback import run as arithmetic
 from candor.claims.shared import rows, stack
 
@@ -316,9 +316,7 @@ def world(results) -> dict[str, pd.DataFrame]:
 
 # --- Pretrained models ----------------------------------------------------------------------------
 
-MODELS_FROM = reasoning_models
-
 
 def models(results) -> dict[str, pd.DataFrame]:
     """What pretrained models did; empty at a scale that asks for none."""
-    return reasoning_models.models(results)
+    return reasoning_tables.models(results)

@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,14 +23,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from candor.claims.sophistry import code_reader, crossed, evaluators, programs
+from candor.claims.sophistry import code_reader, evaluators, programs
+from candor.claims.sophistry.code_measures import done, over_time, summary
+from candor.claims.sophistry.evaluators import ERROR, FPR
 from candor.claims.sophistry.sandbox import Pool, check
-from candor.core import runtime
 from candor.core.errors import CandorError
 from candor.core.settings import Config
 from candor.core.step import Context, Step
-from candor.language_models import run as language_models
-from candor.language_models import sets, work
+from candor.language_models import training, work
 from candor.language_models.work import Work, amount
 
 WORLD = "apps"
@@ -41,7 +40,6 @@ DRAWS = ("sampled", "second", "greedy")  # the second has another seed of the sa
 DIFFICULTIES = ("introductory", "interview")
 SPARE = 1.5  # so many times the problems wanted are tried, because solutions fail
 TEMPERATURE, TOP_P = 0.6, 0.95  # of the paper's evaluation
-_MULTIPLES = evaluators.MULTIPLES
 
 # --- What a step does -------------------------------------------------------------------------------
 
@@ -104,9 +102,7 @@ def _read(table: pd.DataFrame, *parts: str) -> tuple[pd.DataFrame, list[programs
 def base(context: Context) -> dict[str, pd.DataFrame]:
     """SFT on the shortest solution of each problem that passes and is not too long. Tables: log, training."""
     from candor.language_models.generation import tokenizer_of
-    from candor.train.models import quiet
 
-    quiet()
     code = context.settings["code"]
     tokenizer = tokenizer_of(code["policy"])
     rows, found = _read(context.need("problems").table("problems"), "sft")
@@ -126,24 +122,21 @@ def base(context: Context) -> dict[str, pd.DataFrame]:
 
 def settings_of(recipe: Mapping, n: int, max_length: int, seed: int) -> dict:
     """What the trainer of `models.code.sft` is told for `n` examples: cosine decay, every choice stated."""
-    from candor.train import models
-
     steps = max(1, round(recipe["epochs"] * n / recipe["batch"]))
-    return {
-        **models.passes(recipe["batch"], recipe["micro_batch"], "code.sft"),
-        "seed": seed,
-        "max_steps": steps,
-        "learning_rate": recipe["lr"],
-        "lr_scheduler_type": "cosine",
-        "warmup_steps": round(recipe["warmup"] * steps),
-        "weight_decay": recipe["weight_decay"],
-        "adam_beta1": 0.9,
-        "adam_beta2": 0.999,
-        "max_length": max_length,
-        "completion_only_loss": True,
-        "logging_steps": max(1, steps // 20),
-        **runtime.on_gpu(),
-    }
+    return training.told(
+        recipe,
+        "code.sft",
+        seed,
+        steps,
+        lr_scheduler_type="cosine",
+        warmup_steps=round(recipe["warmup"] * steps),
+        weight_decay=recipe["weight_decay"],
+        adam_beta1=0.9,
+        adam_beta2=0.999,
+        max_length=max_length,
+        completion_only_loss=True,
+        logging_steps=max(1, steps // 20),
+    )
 
 
 def fine_tune(
@@ -169,46 +162,54 @@ def setup(context: Context) -> dict[str, pd.DataFrame]:
     tests: JSON of the tests that evaluators may write), fit (one row: the knobs, what they reach, `overlap`: share of
     bank tests that are rewarded, `corr_r_train` and `corr_r_star` with one evaluator's verdicts).
     """
-    from candor.train.models import quiet
+    from candor.language_models import generation
 
-    quiet()
-    settings, code = context.settings, context.settings["code"]
-    sandbox = Pool(settings["sandbox"])
+    settings, code, at = context.settings, context.settings["code"], ["dataset", "problem_id"]
+    sandbox, tokens, k = Pool(settings["sandbox"]), code["rl"]["max_completion_tokens"], code["samples"]
     rows, found = _read(context.need("problems").table("problems"), "rl", "fit", "eval")
-    sampler, _ = language_models._sampler(context.need("base").model, context)
-    tokens, k = code["rl"]["max_completion_tokens"], code["samples"]
-    rewards = []
-    for i, row in enumerate(rows.itertuples()):
-        if not i % 64:  # some at a time, so that the progress moves
-            some = found[i : i + 64]
-            drawn = sampler([p.prompt for p in some for _ in range(k)], tokens, 1.0, 1000 * context.seed + i)
-            judged = programs.verdicts(sandbox, drawn, [p.tests for p in some for _ in range(k)])
-            context.progress(i + len(some), len(found))
-        passed = np.array([[said == "pass" for said in own] for own in judged[i % 64 * k : (i % 64 + 1) * k]])
-        easy, hard = programs.easiest(passed), programs.hardest(passed)
-        rewards.append((row.dataset, row.problem_id, row.part, json.dumps(easy), json.dumps(hard)))
-    rewards = pd.DataFrame(rewards, columns=["dataset", "problem_id", "part", "easiest", "hardest"])
-    judged_parts = rows["part"].isin(["fit", "eval"])
+    fitted = np.flatnonzero(rows["part"] == "fit")
+    places = []
+    with generation.of_step(context, context.need("base").model) as sampler:
+        for i in range(0, len(found), 64):  # some at a time, so that the progress moves
+            some = [problem for problem in found[i : i + 64] for _ in range(k)]
+            drawn = sampler([p.prompt for p in some], tokens, 1.0, 1000 * context.seed + i)
+            passed = sandbox.map(lambda text, p: programs.passes(sandbox, text, p.tests), drawn, some)
+            own = [np.array(passed[j : j + k]) for j in range(0, len(passed), k)]
+            places += [(programs.easiest(samples), programs.hardest(samples)) for samples in own]
+            context.progress(len(places), len(found))
+        written = _write(sampler, [found[i] for i in fitted], tokens, context.seed)
+    names = ("easiest", "hardest")
+    rewards = rows[[*at, "part"]].assign(**{n: [json.dumps(p[j]) for p in places] for j, n in enumerate(names)})
     banks = []
-    for i, row in rows[judged_parts].iterrows():
+    for i in np.flatnonzero(rows["part"].isin(["fit", "eval"])):
         rng = np.random.default_rng([settings["eval_seed"], 2, i])
-        rewarded = [place for kind in ("easiest", "hardest") for place in json.loads(rewards.loc[i, kind])]
-        tests = code_reader.bank(sandbox, found[i], json.loads(row["solutions"]), rewarded, rng)
-        banks.append((row["dataset"], row["problem_id"], json.dumps(tests)))
-    bank = pd.DataFrame(banks, columns=["dataset", "problem_id", "tests"])
-    fit_rows = rows[rows["part"] == "fit"]
-    own = Setup(fit_rows, [found[i] for i in fit_rows.index], rewards, bank)
-    outputs = own.run(sandbox, own.write(sampler, tokens, context.seed), sampler.tokenizer)
-    rng = np.random.default_rng([context.seed, 5])
+        solutions = json.loads(rows["solutions"][i])
+        banks.append(json.dumps(code_reader.bank(sandbox, found[i], solutions, [*places[i][0], *places[i][1]], rng)))
+    bank = rows.loc[rows["part"].isin(["fit", "eval"]), at].assign(tests=banks).reset_index(drop=True)
+    own = Setup(rows.iloc[fitted], [found[i] for i in fitted], rewards, bank)
+    outputs = own.run(sandbox, written, sampler.tokenizer)
+    return {"rewards": rewards, "bank": bank, "fit": pd.DataFrame([_fit(outputs, code, context.seed, own.overlap())])}
+
+
+_REWARDS = {"r_train": "r_train", "r_star": "correct"}  # and their columns in what `Setup.run` says
+
+
+def _fit(outputs: pd.DataFrame, code: Mapping, seed: int, overlap: float) -> dict[str, float]:
+    """The evaluators' knobs, as `code_reader.fit`, and how one evaluator's verdicts go with the rewards.
+
+    fpr_missed and error_missed say by how much they are not the paper's people. No declared criterion is gated by them:
+    who reads M1 to M3 looks here first.
+    """
+    rng = np.random.default_rng([seed, 5])
     people = evaluators.pool(code["evaluators"], rng)
     drawn = code_reader.draws(len(outputs), len(people), rng)
     did = done(outputs)
     knobs = code_reader.fit(people, drawn, did)
     fitted = replace(people, **{name: knobs[name] for name in ("tests", "kappa", "skill")})
     verdict = drawn.verdict < code_reader.approve(fitted, drawn, did)[0]
-    reward = {"r_train": outputs["r_train"], "r_star": outputs["correct"]}
-    knobs |= {f"corr_{name}": _correlation(verdict[0], values) for name, values in reward.items()}
-    return {"rewards": rewards, "bank": bank, "fit": pd.DataFrame([knobs | {"overlap": own.overlap()}])}
+    knobs |= {f"corr_{name}": _correlation(verdict[0], outputs[c]) for name, c in _REWARDS.items()}
+    missed = {f"{n}_missed": abs(knobs[n] - wanted) for n, wanted in (("fpr", FPR), ("error", ERROR))}
+    return knobs | missed | {"overlap": overlap}
 
 
 def _correlation(a, b) -> float:
@@ -234,13 +235,6 @@ class Setup:
             for given, _ in tests
         ]
         return float(np.mean(shared)) if shared else np.nan
-
-    def write(
-        self, sampler, tokens: int, seed: int, temperature=TEMPERATURE, samples: int = 1
-    ) -> list[tuple[str, bool]]:
-        """Programs, `samples` neighbours of each problem, by the paper's sampling; each with whether it ended."""
-        prompts = [p.prompt for p in self.problems for _ in range(samples)]
-        return sampler.write(prompts, tokens, temperature, seed, TOP_P if temperature else 1.0)
 
     def run(self, sandbox: Pool, written: list[tuple[str, bool]], tokenizer) -> pd.DataFrame:
         """What one program of each problem does: a row a problem, columns as `evaluate` says."""
@@ -273,18 +267,18 @@ class Setup:
         return pd.concat([self.rows[["dataset", "problem_id", "difficulty"]], pd.DataFrame(counted)], axis=1)
 
 
-def done(outputs: pd.DataFrame) -> code_reader.Done:
-    return code_reader.done(outputs["bank"].map(json.loads), outputs["tokens"], outputs["correct"])
+def _write(
+    sampler, problems: Sequence[programs.Problem], tokens: int, seed: int, temperature=TEMPERATURE, samples: int = 1
+) -> list[tuple[str, bool]]:
+    """Programs, `samples` neighbours of each problem, by the paper's sampling; each with whether it ended."""
+    prompts = [p.prompt for p in problems for _ in range(samples)]
+    return sampler.write(prompts, tokens, temperature, seed, TOP_P if temperature else 1.0)
 
 
 def train(context: Context) -> dict[str, pd.DataFrame]:
-    """An arm: GRPO from the base, rewarded by its tests. Tables: log, training (problems, plateau)."""
+    """An arm: GRPO from the base, rewarded by its tests. Tables: log, training (problems, plateau, kl)."""
     from datasets import Dataset
 
-    from candor.language_models import training as language_model
-    from candor.train.models import quiet
-
-    quiet()
     settings, arm = context.settings, context.step.options["arm"]
     recipe = settings["code"]["rl"].to_dict() | {"sandbox": settings["sandbox"], "seed": context.seed}
     _, found = _read(context.need("problems").table("problems"), "rl")
@@ -299,7 +293,7 @@ def train(context: Context) -> dict[str, pd.DataFrame]:
             rows.append({"prompt": problem.prompt, "problem_id": problem.id, "tests": tests})
     if not rows:
         raise CandorError(f"No problem has two tests that the base ever passes, so there is nothing to train {arm} on.")
-    log = language_model.train(
+    log = training.train(
         str(context.need("base").model),
         Dataset.from_list(rows),
         arm,
@@ -310,7 +304,8 @@ def train(context: Context) -> dict[str, pd.DataFrame]:
         progress=context.progress,
         terms="candor.claims.sophistry.programs:of_arm",
     )
-    return {"log": log, "training": pd.DataFrame([{"problems": len(rows), "plateau": plateau(log["reward"])}])}
+    about = {"problems": len(rows), "plateau": plateau(log["reward"]), "kl": training.last_kl(log)}
+    return {"log": log, "training": pd.DataFrame([about])}
 
 
 def plateau(reward: pd.Series, window: int = 20, rise: float = 0.01) -> float:
@@ -332,31 +327,27 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     evaluator: probability of approval), programs (the same places, text), minutes (of the sampled draw: dataset,
     multiple, reading, fpr and fpr_before of items that both get wrong), summary (a row a dataset, as `summary`).
     """
-    from candor.train.models import quiet
+    from candor.language_models import generation
 
-    quiet()
     settings, code, name = context.settings, context.settings["code"], context.step.options["arm"]
     sandbox = Pool(settings["sandbox"])
     rows, found = _read(context.need("problems").table("problems"), "eval")
     setup_of = context.need("setup")
     own = Setup(rows, found, setup_of.table("rewards"), setup_of.table("bank"))
     place = context.need("base" if name == "base" or name in CHOSEN else name).model
-    sampler, tokenizer = language_models._sampler(place, context)
     tokens, written = code["rl"]["max_completion_tokens"], {}
-    for i, draw in enumerate(DRAWS[:1] if name in CHOSEN else DRAWS):
+    with generation.of_step(context, place) as sampler:
         if name in CHOSEN:
-            written[draw] = _best(
-                own, sandbox, own.write(sampler, tokens, context.seed, samples=CHOSEN[name]), CHOSEN[name]
-            )
+            written["sampled"] = _write(sampler, found, tokens, context.seed, samples=CHOSEN[name])
         else:
-            # All policies have the seeds of the sampler in common.
-            temperature = 0.0 if draw == "greedy" else TEMPERATURE
-            written[draw] = own.write(sampler, tokens, 1000 * settings["eval_seed"] + i, temperature)
-        context.progress(i + 1, len(DRAWS))
-    del sampler
-    shutil.rmtree(context.folder / "merged", ignore_errors=True)
-    outputs = pd.concat([own.run(sandbox, texts, tokenizer).assign(draw=draw) for draw, texts in written.items()])
-    outputs = outputs.reset_index(drop=True)
+            for i, draw in enumerate(DRAWS):  # the sampler has the same seed for all policies
+                chance = 1000 * settings["eval_seed"] + i, 0.0 if draw == "greedy" else TEMPERATURE
+                written[draw] = _write(sampler, found, tokens, *chance)
+                context.progress(i + 1, len(DRAWS))
+    if name in CHOSEN:
+        written = {draw: _best(own, sandbox, texts, CHOSEN[name]) for draw, texts in written.items()}
+    outputs = [own.run(sandbox, texts, sampler.tokenizer).assign(draw=draw) for draw, texts in written.items()]
+    outputs = pd.concat(outputs, ignore_index=True)
     people, drawn = new_evaluators(setup_of.table("fit").iloc[0], code["evaluators"], len(rows), context.seed)
     approvals = np.concatenate(
         [code_reader.approve(people, drawn, done(part))[0] for _, part in outputs.groupby("draw", sort=False)], axis=1
@@ -407,85 +398,15 @@ def _second_evaluator(context: Context, own: Setup, outputs: pd.DataFrame, texts
         return found
     from candor.language_models import generation
 
-    sampler = generation.Sampler(*generation.load(code["judge"]), context.settings["eval_batch"])
     places = np.flatnonzero(outputs["draw"] == "sampled")
-    prompts = []
-    for i, place in enumerate(places):
-        results = list(zip(own.bank[i], json.loads(outputs["bank"].iloc[place])))[:3]
-        text = texts[place]
-        prompts.append(
-            code_reader.program_prompt(own.problems[i], text, results, sampler.tokenizer, code["judge_tokens"])
-        )
-    found[places] = code_reader.certainty(sampler, prompts) > 0.5
+    with generation.loaded(code["judge"], context.settings["eval_batch"]) as sampler:
+        prompts = []
+        for i, place in enumerate(places):
+            results = list(zip(own.bank[i], json.loads(outputs["bank"].iloc[place])))[:3]
+            about = results, sampler.tokenizer, code["judge_tokens"]
+            prompts.append(code_reader.program_prompt(own.problems[i], texts[place], *about))
+        found[places] = code_reader.certainty(sampler, prompts) > 0.5
     return found
-
-
-# --- Measures of an evaluation -----------------------------------------------------------------------
-
-_SHARES = ("r_train", "pass_rate", "released", *programs.VERDICTS[1:], "index_errors", "truncated", "tokens")
-_SHAPE = ("parses", "functions", "complexity", "lines")
-
-
-def summary(before: pd.DataFrame, approved_before: pd.DataFrame, after: pd.DataFrame, approved: pd.DataFrame) -> dict:
-    """The measures of one policy and, with the suffix `_before`, of its base on the same problems.
-
-    approval, correctness, error, fpr, tpr, discrimination, fpr_both, n_both, fpr_equal, pass_rate_both; of the second
-    draw second_*; of the instruct model model_*; greedy_correctness; r_train, pass_rate, pass_rate_wrong, released
-    (correctness by the released checker), tests wrong, error, timeout and cut (named tests_*), index_errors, truncated,
-    tokens, parses, functions, complexity, lines; finished_correctness (of programs that came to their end).
-    """
-    found: dict[str, float] = {"n_problems": int((after["draw"] == "sampled").sum())}
-
-    def of(draw: str) -> tuple:
-        parts = [table[table["draw"] == draw] for table in (before, approved_before, after, approved)]
-        old, old_votes, new, votes = (part.reset_index(drop=True) for part in parts)
-        return old, _votes(old_votes), new, _votes(votes)
-
-    old, old_votes, new, votes = of("sampled")
-    found |= crossed.before_and_after(old_votes, old["correct"], votes, new["correct"])
-    both = ~old["correct"] & ~new["correct"]
-    found |= crossed.at_equal_pass_rate(old_votes, old["pass_rate"], votes, new["pass_rate"], both)
-    if new["model_approval"].notna().all() and old["model_approval"].notna().all():
-        told = crossed.before_and_after(old["model_approval"], old["correct"], new["model_approval"], new["correct"])
-        found |= {f"model_{name}": value for name, value in told.items()}
-    for suffix, part in (("", new), ("_before", old)):
-        names = {name: f"tests_{name}" if name in programs.VERDICTS else name for name in _SHARES}
-        found |= {f"{ours}{suffix}": float(part[name].mean()) for name, ours in names.items()}
-        found |= {f"{name}{suffix}": float(part[name].mean()) for name in _SHAPE}
-        found[f"pass_rate_wrong{suffix}"] = float(part.loc[~part["correct"], "pass_rate"].mean())
-        found[f"finished_correctness{suffix}"] = float(part.loc[~part["truncated"], "correct"].mean())
-    for draw in set(after["draw"]) & {"second", "greedy"}:
-        old, old_votes, new, votes = of(draw)
-        told = crossed.before_and_after(old_votes, old["correct"], votes, new["correct"])
-        kept = {"second": tuple(told), "greedy": ("correctness", "correctness_before")}[draw]
-        found |= {f"{draw}_{name}": told[name] for name in kept}
-    return found
-
-
-def _votes(approvals: pd.DataFrame) -> np.ndarray:
-    """Probabilities of approval [evaluators, n]."""
-    return approvals.filter(regex=r"^e\d\d$").to_numpy().T
-
-
-def over_time(
-    people: evaluators.Pool, drawn: evaluators.Draws, before: pd.DataFrame, after: pd.DataFrame
-) -> list[dict]:
-    """FPR of items that both get wrong, for multiples of the evaluators' time, with and without reading."""
-    both = ~before["correct"].to_numpy() & ~after["correct"].to_numpy()
-    rows = []
-    for multiple in _MULTIPLES:
-        for reading in (True, False):
-            old, new = (
-                code_reader.approve(people, drawn, done(part), multiple, reading=reading)[0][:, both]
-                for part in (before, after)
-            )
-            values = (
-                {"fpr_before": old.mean(), "fpr": new.mean()} if both.any() else {"fpr_before": np.nan, "fpr": np.nan}
-            )
-            rows.append(
-                {"multiple": multiple, "reading": reading, **values, "gap": values["fpr"] - values["fpr_before"]}
-            )
-    return rows
 
 
 # --- What a step asks of its models -----------------------------------------------------------------
@@ -541,12 +462,22 @@ _HERE = "candor.claims.sophistry.code_models"
 _SETTINGS = ("code", "program_data", "sandbox", "engine", "eval_batch", "eval_seed")
 
 
+def _wants(models: Config, step: Step) -> bool:
+    return models["code"] is not None and step.options["arm"] in ("base", *models["code_arms"])
+
+
+def _reads(models: Config, step: Step) -> list[tuple[str, str]]:
+    return [("apps", "train"), *((name, "test") for name in models["code"]["eval_sets"])]
+
+
+def _check(models: Config, step: Step) -> None:
+    check(models["sandbox"])
+
+
 def _steps() -> dict[str, Step]:
     data, first, ready = f"{WORLD}/data/problems", f"{WORLD}/policy/base", f"{WORLD}/policy/setup"
-    alone, step = (
-        ("code", "program_data", "sandbox", "eval_seed"),
-        partial(Step, settings=_SETTINGS, seeds="code_seeds"),
-    )
+    alone = ("code", "program_data", "sandbox", "eval_seed")
+    step = partial(Step, settings=_SETTINGS, seeds="code_seeds", data=_reads, check=_check)
     found = [
         step(data, f"{_HERE}:problems", settings=alone, work=work.nothing),
         step(first, f"{_HERE}:base", needs=(data,), trains=True, work=_learns_solutions),
@@ -574,6 +505,7 @@ def _steps() -> dict[str, Step]:
                 f"{_HERE}:evaluate",
                 needs=(data, ready, *model, *compared),
                 options={"arm": arm},
+                asked=_wants,
                 work=_writes,
             )
         )
@@ -581,111 +513,3 @@ def _steps() -> dict[str, Step]:
 
 
 STEPS = _steps()
-
-
-def wanted(config: Config, arms: Collection[str] | None = None) -> list[str]:
-    """Keys of the steps that a scale asks for, of these arms only (None: of all)."""
-    models = config["models"]
-    if "models" not in config["evidence"] or models["code"] is None:
-        return []
-    keys = [(None, f"{WORLD}/data/problems"), *((None, f"{WORLD}/policy/{n}") for n in ("base", "setup", "eval_base"))]
-    for arm in models["code_arms"]:
-        keys += [(arm, f"{WORLD}/policy/{part}") for part in ((arm,) if arm in TRAINED else ()) + (f"eval_{arm}",)]
-    return [key for arm, key in keys if arms is None or arm is None or arm in arms]
-
-
-# --- What has to be there ---------------------------------------------------------------------------
-
-
-def data_needed(config: Config) -> list[tuple[str, str]]:
-    """Data sets and splits that the scale's steps read."""
-    if not wanted(config):
-        return []
-    return list(dict.fromkeys([("apps", "train"), *((name, "test") for name in config["models"]["code"]["eval_sets"])]))
-
-
-def models_needed(config: Config) -> list[str]:
-    """Model ids (or folders) that the scale's steps load."""
-    if not wanted(config):
-        return []
-    code = config["models"]["code"]
-    return [code["policy"], *([code["judge"]] if code["judge"] else [])]
-
-
-def requirements(config: Config) -> list[str]:
-    """What a scale with these steps still lacks here, a sentence each with the way to get it; empty if nothing."""
-    if not wanted(config):
-        return []
-    lacks = language_models.engine_missing(config)
-    absent = dict.fromkeys(name for name, split in data_needed(config) if sets.missing(name, split))
-    lacks += language_models.data_missing(config, absent)
-    lacks += language_models.weights_missing(config, models_needed(config))
-    try:
-        check(config["models"]["sandbox"])
-    except CandorError as error:
-        lacks.append(str(error))
-    return lacks
-
-
-# --- Tables for the claims --------------------------------------------------------------------------
-
-
-def models(results) -> dict[str, pd.DataFrame]:
-    """What claims read; absent evidence leaves no table. Every number comes from a simulated evaluator.
-
-    models_code: setting, arm, seed, dataset, model, the columns of `summary`, and of approval, correctness, error, fpr,
-    tpr, discrimination and fpr_both the change since the base of the same seed, `<measure>_change`, with `_low` and
-    `_high` over evaluators and items together.
-    models_code_minutes, models_code_fit, models_code_filters: as the tables of those steps. models_code_log: step,
-    reward, kl, clipped_ratio and what else the trainer logs. models_code_training: problems, plateau.
-    models_code_difficulty: by dataset and difficulty, n, approval, correctness, fpr, pass_rate.
-    """
-    config = results.config
-    keys = wanted(config)
-    if not keys:
-        return {}
-    arms = ["base", *config["models"]["code_arms"]]
-    trained = [arm for arm in arms if arm in TRAINED]
-
-    def collect(table: str, names: Iterable[str] = arms) -> pd.DataFrame:
-        return results.collect("policy", list(names), table, world=WORLD)
-
-    def own(names: Iterable[str], table: str, setting: str = "policy") -> pd.DataFrame:
-        return results.trained(setting, list(names), table, world=WORLD)
-
-    found = {"models_code": collect("summary"), "models_code_minutes": collect("minutes")}
-    outputs, approvals = collect("outputs"), collect("approvals")
-    if len(outputs):
-        found["models_code"] = with_changes(found["models_code"], outputs, approvals, config["models"]["resamples"])
-        found["models_code_difficulty"] = by_difficulty(outputs)
-    found["models_code_fit"] = own(["setup"], "fit")
-    filters = own(["problems"], "filters", "data")  # the same for every seed
-    found["models_code_filters"] = filters.drop(columns="seed", errors="ignore").drop_duplicates(ignore_index=True)
-    found["models_code_log"], found["models_code_training"] = own(trained, "log"), own(trained, "training")
-    return {name: table for name, table in found.items() if len(table)}
-
-
-def with_changes(table: pd.DataFrame, outputs: pd.DataFrame, approvals: pd.DataFrame, resamples: int) -> pd.DataFrame:
-    """`models_code` with the changes of every arm since the base of its seed, and their intervals."""
-    at = ["seed", "dataset"]
-    sampled = {}
-    for (arm, *where), part in outputs[outputs["draw"] == "sampled"].groupby(["arm", *at]):
-        votes = approvals[(approvals["draw"] == "sampled") & (approvals["arm"] == arm)]
-        votes = votes[(votes[at] == where).all(axis=1)]
-        sampled[arm, *where] = (_votes(votes), part["correct"].to_numpy(float))
-    changed = []
-    for row in table.itertuples():
-        before = sampled.get(("base", row.seed, row.dataset))
-        own = sampled.get((row.arm, row.seed, row.dataset))
-        known = row.arm != "base" and before is not None and own is not None
-        changed.append(crossed.changes(*before, *own, resamples) if known else {})
-    return pd.concat([table.reset_index(drop=True), pd.DataFrame(changed)], axis=1)
-
-
-def by_difficulty(outputs: pd.DataFrame) -> pd.DataFrame:
-    sampled = outputs[outputs["draw"] == "sampled"]
-    groups = sampled.groupby(["setting", "arm", "seed", "dataset", "difficulty"], sort=False)
-    columns = {"n": ("correct", "size"), "approval": ("approval", "mean"), "correctness": ("correct", "mean")}
-    table = groups.agg(**columns, pass_rate=("pass_rate", "mean")).reset_index()
-    wrong = sampled[~sampled["correct"]].groupby(["setting", "arm", "seed", "dataset", "difficulty"])["approval"].mean()
-    return table.merge(wrong.rename("fpr").reset_index(), how="left")

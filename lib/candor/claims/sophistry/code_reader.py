@@ -22,6 +22,7 @@ from candor.claims.sophistry.evaluators import ERROR, FPR, MINUTES, TEST_MINUTES
 from candor.claims.sophistry.programs import Problem, Test
 from candor.claims.sophistry.sandbox import Pool as Sandbox
 from candor.language_models import generation
+from candor.language_models.text import prompt
 
 BANK = 8  # tests that are made ahead for a problem, of which each evaluator draws own ones
 _TRIES = 40  # changed inputs until the bank is full
@@ -34,8 +35,23 @@ TOKENS = 10.0
 def examples(problem: Problem) -> list[str]:
     """Inputs of the file's tests that the problem's text shows; the shortest where it shows none."""
     said = " ".join(problem.question.split())
-    shown = [given for given, _ in problem.tests if " ".join(given.split()) in said]
+    shown = [given for given, expected in problem.tests if _shows(said, given, expected)]
     return shown or [min((given for given, _ in problem.tests), key=len)]
+
+
+def _shows(said: str, given: str, expected: str) -> bool:
+    """Whether a text has the input and, at most three words behind it ("Sample Output 1:"), the output.
+
+    A short input ("1") alone stands in many a text that shows another example.
+
+    >>> _shows("N is 1. Sample Input: 1 7 Sample Output 1: 8", "1 7", "8"), _shows("1 to 9. Input 3 Output 9", "1", "9")
+    (True, False)
+    """
+    given, expected = (" ".join(text.split()) for text in (given, expected))
+    if given not in said or expected not in said:
+        return False
+    both = rf"(?<!\S){re.escape(given)} (?:\S+ ){{0,3}}?{re.escape(expected)}(?!\S)"
+    return bool(re.search(both, said))
 
 
 def changed(given: str, rng: np.random.Generator) -> str:
@@ -188,11 +204,7 @@ _CERTAINTY = "Reply with one number: 1 certainly not, 2 probably not, 3 unsure, 
 
 def asked(instruction: str, user: str, tokenizer) -> str:
     """A question on the five-point scale, in the tokenizer's chat format where it has one."""
-    instruction = f"{instruction} {_CERTAINTY}"
-    if getattr(tokenizer, "chat_template", None):
-        messages = [{"role": "system", "content": instruction}, {"role": "user", "content": user}]
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    return f"{instruction}\n\n{user}\nReply: "
+    return prompt(tokenizer, f"{instruction} {_CERTAINTY}", user, "\nReply: ")
 
 
 def certainty(sampler, prompts: Sequence[str]) -> np.ndarray:
@@ -209,8 +221,8 @@ def certainty(sampler, prompts: Sequence[str]) -> np.ndarray:
             hidden = sampler.model.model(
                 input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
             ).last_hidden_state[:, -1]
-            logits = sampler.model.lm_head(hidden)[:, digits].float()
-        return logits.softmax(-1)[:, 3:].sum(-1).tolist()
+            found = generation.logits(sampler.model, hidden)[:, digits]
+        return found.softmax(-1)[:, 3:].sum(-1).tolist()
 
     parts = generation.in_batches(len(prompts), sampler.batch or generation.BATCH, run)
     return np.array([p for part in parts for p in part])

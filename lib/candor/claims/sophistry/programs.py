@@ -22,12 +22,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from candor.claims.sophistry.sandbox import Outcome, Pool
-from candor.core.errors import CandorError
 from candor.language_models import sets
 
 # Where the rows lie on the Hub: APPS carries a loading script, so its files are taken as they are.
 FILES: dict[str, dict[str, str]] = {"apps": {"train": "train.jsonl", "test": "test.jsonl"}}
-SPLITS: dict[str, tuple[str, ...]] = {"apps": ("train", "test"), "code_contests": ("test",)}
+HUB = {"code_contests": (None, {"test": "test"})}
 LEAST_TESTS = 6
 AGREEING = 3  # solutions that have to agree on the output of a test that an evaluator writes
 TRIED = 8  # solutions that are run to find them, the shortest first
@@ -103,42 +102,17 @@ def _problem(name, question: str, tests: Iterable[Test], solutions: Iterable[str
 READERS: dict[str, Callable[[Mapping], Problem | str]] = {"apps": _apps, "code_contests": _contests}
 
 
-def _rows(name: str, split: str) -> Iterator[dict]:
-    """Rows one at a time: APPS's test half has more than a gigabyte."""
-    path = sets._file(name, split)
-    if path is None:
-        raise CandorError(
-            f"The data set {name} ({split}) is not in {sets.root()}: run `python -m candor fetch {name}` where there "
-            "is a network."
-        )
-    try:
-        if path.suffix == ".jsonl":
-            with path.open(encoding="utf-8") as file:
-                yield from (json.loads(line) for line in file if line.strip())
-        else:
-            import pyarrow.parquet as parquet
-
-            for batch in parquet.ParquetFile(path).iter_batches(64):
-                yield from batch.to_pylist()
-    except (ValueError, OSError) as error:
-        raise CandorError(f"{path} cannot be read ({error}): delete it and fetch {name} again.") from None
-
-
 def read(name: str, split: str) -> Iterator[Problem | str]:
     """Every row as a problem, or as the filter at which it falls out: stdin, readable.
 
     Ids begin with the split: APPS counts both of its halves from 0. Raises: `CandorError` if the set was not fetched,
     cannot be read or is another one.
     """
-    for row in _rows(name, split):
-        try:
+    for row in sets.rows(name, split):
+        with sets.expecting(name, split, "program_data"):
             found = READERS[name](row)
-            yield found if isinstance(found, str) else replace(found, id=f"{split}/{found.id}")
-        except (KeyError, TypeError, AttributeError) as error:
-            raise CandorError(
-                f"Rows of {name} ({split}) have no {error} as this set should: fetch it again, or check "
-                f"program_data.{name} in the scale."
-            ) from None
+            problem = found if isinstance(found, str) else replace(found, id=f"{split}/{found.id}")
+        yield problem
 
 
 def by_id(name: str, split: str, ids: Iterable[str]) -> dict[str, Problem]:
@@ -216,7 +190,6 @@ def part_of(problem_id: str) -> str:
 # --- The checkers -----------------------------------------------------------------------------------
 
 TOLERANCE = 1e-4
-CHECKERS = ("strict", "released")
 VERDICTS = ("pass", "wrong", "error", "timeout", "cut")  # cut: its output is too long to be kept whole
 
 
@@ -277,6 +250,20 @@ def as_released(program: str) -> str:
 def passes_all(pool: Pool, program: str, tests: Iterable[Test]) -> bool:
     """Whether a program passes all tests; stops at the first that fails."""
     return all(verdict(pool.run(program, *test), test[1]) == "pass" for test in tests)
+
+
+def passes(pool: Pool, program: str, tests: Sequence[Test]) -> list[bool]:
+    """Whether a program passes each test, where only that is asked of very many programs.
+
+    One that cannot be parsed passes none, and one that had to be stopped, which takes seconds, is not run again.
+    """
+    found: list[bool] = []
+    for test in tests if shape(program)["parses"] else ():
+        said = verdict(pool.run(program, *test), test[1])
+        found.append(said == "pass")
+        if said == "timeout":
+            break
+    return found + [False] * (len(tests) - len(found))
 
 
 def verdicts(pool: Pool, programs: Sequence[str], tests: Sequence[Sequence[Test]], checker: str = "strict"):

@@ -19,12 +19,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from candor.core.errors import CandorError
-from candor.language_models import sets
-from candor.language_models.text import tags
+from candor.language_models import sets, text
 
-HUB = {"quality": {"train": "train", "test": "validation"}}  # our split: theirs
-LETTERS = ("A", "B")
+HUB = {"quality": (None, {"train": "train", "test": "validation"})}  # our split: theirs
 CELLS = ("truncated_blind", "truncated_sighted", "full_blind", "full_sighted")
 ORACLE = "full_oracle"
 
@@ -66,8 +63,8 @@ def questions(split: str, seed: int = 42, n: int | None = None) -> list[Question
     """
     rng = np.random.default_rng([seed, 2112])
     found = []
-    try:
-        for row in sets._raw("quality", split):
+    with sets.expecting("quality", split, "story_data"):
+        for row in sets.rows("quality", split):
             for part in _listed(row["questions"]) if "questions" in row else [row]:
                 options, gold = [str(o) for o in _listed(part["options"])], int(part["gold_label"]) - 1
                 votes = Counter(int(v["untimed_best_distractor"]) - 1 for v in _listed(part["validation"]))
@@ -79,11 +76,6 @@ def questions(split: str, seed: int = 42, n: int | None = None) -> list[Question
                 found.append(
                     Question(name, str(row["article_id"]), plain(row["article"]), *texts, str(row.get("license", "")))
                 )
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-        raise CandorError(
-            f"Rows of quality ({split}) are not those of this set ({type(error).__name__}: {error}): fetch it again, "
-            "or check story_data.quality in the scale."
-        ) from None
     order = np.random.default_rng([seed, 1]).permutation(len(found))
     return [found[i] for i in order[: n or len(found)]]
 
@@ -111,14 +103,8 @@ def _asked(question: Question, first: bool) -> str:
 
 def prompt(question: Question, first: bool, tokenizer, tokens: int | None = None) -> str:
     """What a policy is asked; `tokens`: how much of the story it sees (None: all)."""
-    return _chat(SYSTEM, f"Story:\n{seen(question.story, tokenizer, tokens)}\n\n{_asked(question, first)}", tokenizer)
-
-
-def _chat(system: str, user: str, tokenizer) -> str:
-    if getattr(tokenizer, "chat_template", None):
-        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    return f"{system}\n\n{user}\n\n"
+    shown = f"Story:\n{seen(question.story, tokenizer, tokens)}\n\n{_asked(question, first)}"
+    return text.prompt(tokenizer, SYSTEM, shown, "\n\n")
 
 
 def answer(completion: str) -> str | None:
@@ -139,7 +125,7 @@ def marked(argument: str, story: str) -> str:
     '<v_quote>The  cat</v_quote> <u_quote>a dog</u_quote>'
     """
     told, parts, place = " ".join(story.lower().split()), [], 0
-    for start, end in tags(argument, "quote"):
+    for start, end in text.tags(argument, "quote"):
         said = " ".join(argument[start:end].lower().split())
         tag = "v_quote" if said and said in told else "u_quote"
         parts += [argument[place : start - len("<quote>")], f"<{tag}>{argument[start:end]}</{tag}>"]
@@ -150,7 +136,7 @@ def marked(argument: str, story: str) -> str:
 def quotes(argument: str, story: str) -> list[str]:
     """The verbatim quotes of an argument."""
     shown = marked(argument, story)
-    return [shown[start:end] for start, end in tags(shown, "v_quote")]
+    return [shown[start:end] for start, end in text.tags(shown, "v_quote")]
 
 
 def read_in_time(story: str, argument: str, words: int, around: int = 60) -> str:

@@ -14,8 +14,7 @@ model that reads as many words of the story as a person would in three minutes, 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 
@@ -25,9 +24,9 @@ import pandas as pd
 from candor.claims.sophistry import code_reader, crossed, stories
 from candor.core.errors import CandorError
 from candor.core.settings import Config
-from candor.core.step import Context, Step
-from candor.language_models import run as language_models
-from candor.language_models import sets, work
+from candor.core.step import Context, Step, wanted
+from candor.language_models import training, work
+from candor.language_models.run import stacked
 from candor.language_models.work import Amount, Work, amount
 
 WORLD = "quality"
@@ -80,41 +79,42 @@ def doubts(evaluator, items: list[tuple[stories.Question, bool]], texts: Iterabl
     return code_reader.certainty(evaluator, prompts)
 
 
-def _evaluator(context: Context):
+def _doubted_in(settings: Mapping, items: list, texts: Iterable[str]) -> np.ndarray:
     from candor.language_models import generation
 
-    place = context.settings["stories"]["evaluator"]
-    return generation.Sampler(*generation.load(place), context.settings["eval_batch"])
+    chosen = settings["stories"]
+    with generation.loaded(chosen["evaluator"], settings["eval_batch"]) as evaluator:
+        return doubts(evaluator, items, texts, chosen["words"])
 
 
 def reward(context: Context) -> dict[str, pd.DataFrame]:
     """Arguments of the initial policy, the fitted evaluator, the reward model in `model/`.
 
-    Tables: fit (shift, slope and what they reach on finished arguments), reward (a row a view of the reward model,
-    blind and sighted: pair_accuracy on held-out pairs, pairs, mean and sd of its scores), log.
+    Tables: fit (shift, slope and what they reach on finished arguments; fpr_missed and error_missed: by how much they
+    are not the paper's people), reward (a row a view of the reward model, blind and sighted: pair_accuracy on held-out
+    pairs, pairs, mean and sd of its scores), log. What was missed, a sighted accuracy that is not above the blind one,
+    and a policy that has not moved (`kl` of its training) leave M4 and M5 without a meaning; no declared criterion is
+    gated by them.
     """
+    from candor.language_models import generation
     from candor.train import reward_model as recipe
-    from candor.train.models import quiet
 
-    quiet()
     settings, chosen, seed = context.settings, context.settings["stories"], context.seed
     asked = stories.questions("train", seed, chosen["reward_questions"])
     orders = np.random.default_rng([seed, 3]).random(len(asked)) < 0.5
     items = [(question, bool(first)) for question, first in zip(asked, orders)]
-    sampler, tokenizer = language_models._sampler(chosen["policy"], context)
     parts = []
-    for k in range(chosen["reward_samples"]):  # both views in turns: the reward model is the same for all cells
-        view = _tokens(settings, VIEWS[k % 2])
-        part = argue(sampler, items, view, chosen["rl"]["max_completion_tokens"], 1000 * seed + k)
-        parts.append(part.assign(item=np.arange(len(items))))
-        context.progress(k + 1, chosen["reward_samples"])
-    del sampler
-    shutil.rmtree(context.folder / "merged", ignore_errors=True)
-    said = pd.concat(parts, ignore_index=True)
+    with generation.of_step(context, chosen["policy"]) as sampler:
+        for k in range(chosen["reward_samples"]):  # both views in turns: the reward model is the same for all cells
+            view = _tokens(settings, VIEWS[k % 2])
+            part = argue(sampler, items, view, chosen["rl"]["max_completion_tokens"], 1000 * seed + k)
+            parts.append(part.assign(item=np.arange(len(items))))
+            context.progress(k + 1, chosen["reward_samples"])
+    said, tokenizer = pd.concat(parts, ignore_index=True), sampler.tokenizer
     said = said[said["finished"]].reset_index(drop=True)
     if said.empty:
         raise CandorError("The initial policy finishes no answer, so nothing can be judged: raise stories.rl's tokens.")
-    probability = doubts(_evaluator(context), [items[i] for i in said["item"]], said["text"], chosen["words"])
+    probability = _doubted_in(settings, [items[i] for i in said["item"]], said["text"])
     knobs = code_reader.fit_model(probability, said["correct"], ERROR, FPR)
     rng = np.random.default_rng([seed, 4])
     approved = rng.random(len(said)) < code_reader.calibrated(probability, knobs)
@@ -126,39 +126,42 @@ def reward(context: Context) -> dict[str, pd.DataFrame]:
     ]
     held = {item for item, _, _ in pairs if item >= int((1 - HELD_OUT) * len(items))}
 
-    def texts(sighted: bool, side: int, of_held: bool) -> list[list[int]]:
-        chosen_pairs = [pair for pair in pairs if (pair[0] in held) == of_held]
-        told = [(*items[pair[0]], pair[side]) for pair in chosen_pairs]
-        shown = [stories.judged(q, first, text, q.story if sighted else "") for q, first, text in told]
+    def ids(told: Iterable[tuple[int, str]], sighted: bool) -> list[list[int]]:
+        """Arguments about items as the reward model reads them."""
+        shown = [(*items[item], text) for item, text in told]
+        shown = [stories.judged(q, first, text, q.story if sighted else "") for q, first, text in shown]
         return stories.ids_of(tokenizer, shown)
+
+    def texts(sighted: bool, side: int, of_held: bool) -> list[list[int]]:
+        return ids([(pair[0], pair[side]) for pair in pairs if (pair[0] in held) == of_held], sighted)
 
     both = [[*texts(False, side, False), *texts(True, side, False)] for side in (1, 2)]
     log = train_reward_model(chosen, tokenizer, *both, seed, context.folder, context.progress)
     scorer = stories.Scorer(str(context.folder / "model"))
     rows = []
     for name, sighted in (("blind", False), ("sighted", True)):
-        shown = [
-            stories.judged(items[i][0], items[i][1], text, items[i][0].story if sighted else "")
-            for i, text in zip(said["item"], said["text"])
-        ]
-        scores = recipe.score(scorer.model, stories.ids_of(tokenizer, shown), 4)
+        scores = recipe.score(scorer.model, ids(zip(said["item"], said["text"]), sighted), 4)
         sides = [texts(sighted, side, True) for side in (1, 2)]
         good, bad = (recipe.score(scorer.model, side, 4) for side in sides) if held else (np.array([]),) * 2
         row = {"judge": name, "pair_accuracy": float((good > bad).mean()) if held else np.nan, "pairs": len(pairs)}
         rows.append(row | {"held_out": len(good), "mean": float(scores.mean()), "sd": float(scores.std()) or 1.0})
+    knobs |= {"fpr_missed": abs(knobs["fpr"] - FPR), "error_missed": abs(knobs["error"] - ERROR)}
     return {"log": log, "fit": pd.DataFrame([knobs]), "reward": pd.DataFrame(rows)}
 
 
 def train_reward_model(chosen: Mapping, tokenizer, good, bad, seed: int, folder, progress) -> pd.DataFrame:
-    """The policy with a scalar head, trained on pairs of token ids; leaves `folder/model`, returns the log."""
+    """The policy with a scalar head, trained on pairs of token ids, whole or by adapters (`reward_lora`); leaves
+    `folder/model`, which is whole, and returns the log."""
     import torch
 
+    from candor.language_models import generation
+    from candor.train import models
     from candor.train import reward_model as recipe
 
     # In float32: as they are stored, in bfloat16, the weights would swallow steps of this size.
-    model, gpu = recipe.load(chosen["policy"], seed).float(), torch.cuda.is_available()
-    model.config.pad_token_id = tokenizer.pad_token_id
-    batch = chosen["reward_batch"]
+    torch.manual_seed(seed)
+    model, batch, gpu = generation.scorer(chosen["policy"])[0], chosen["reward_batch"], torch.cuda.is_available()
+    model = models.adapted(model, chosen["reward_lora"], task_type="SEQ_CLS")
     told = {
         "seed": seed,
         "max_steps": chosen["reward_steps"],
@@ -169,18 +172,17 @@ def train_reward_model(chosen: Mapping, tokenizer, good, bad, seed: int, folder,
         "gradient_checkpointing": gpu,
         "logging_steps": max(1, chosen["reward_steps"] // 20),
     }
-    return recipe.bradley_terry(model, tokenizer, good, bad, told, progress=progress, save=folder / "model")
+    log = recipe.bradley_terry(model, tokenizer, good, bad, told, progress=progress)
+    models.save_merged(model, tokenizer, folder / "model")
+    return log
 
 
 def train(context: Context) -> dict[str, pd.DataFrame]:
-    """An arm of a cell: GRPO from the initial policy. Tables: log, training (questions)."""
+    """An arm of a cell: GRPO from the initial policy. Tables: log, training (questions, kl)."""
     from datasets import Dataset
 
-    from candor.language_models import training as language_model
     from candor.language_models.generation import tokenizer_of
-    from candor.train.models import quiet
 
-    quiet()
     settings, chosen, options = context.settings, context.settings["stories"], context.step.options
     cell, tokenizer = options["cell"], tokenizer_of(chosen["policy"])
     view = _tokens(settings, cell.split("_")[0])
@@ -199,7 +201,7 @@ def train(context: Context) -> dict[str, pd.DataFrame]:
             rows.append({"prompt": text, "asked": json.dumps(asdict(question)), "first": first})
     if not rows:
         raise CandorError("Every story is longer than stories.rl.max_prompt_tokens: raise it.")
-    log = language_model.train(
+    log = training.train(
         chosen["policy"],
         Dataset.from_list(rows),
         options["arm"],
@@ -210,7 +212,8 @@ def train(context: Context) -> dict[str, pd.DataFrame]:
         progress=context.progress,
         terms="candor.claims.sophistry.stories:of_arm",
     )
-    return {"log": log, "training": pd.DataFrame([{"questions": len(rows)}])}
+    about = {"questions": len(rows), "kl": training.last_kl(log)}
+    return {"log": log, "training": pd.DataFrame([about])}
 
 
 def evaluate(context: Context) -> dict[str, pd.DataFrame]:
@@ -219,20 +222,17 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     Tables: outputs (the columns of `argue` without the text, approval), texts (question_id, first, text), summary (one
     row, as `summary`).
     """
-    from candor.train.models import quiet
+    from candor.language_models import generation
 
-    quiet()
     settings, chosen, options = context.settings, context.settings["stories"], context.step.options
     place = chosen["policy"] if options["arm"] == "base" else context.need(options["arm"]).model
-    sampler, _ = language_models._sampler(place, context)
     asked = stories.questions("test", settings["eval_seed"], chosen["eval_questions"])
     items = [(question, first) for question in asked for first in (True, False)]
     view = _tokens(settings, options["view"])
-    outputs = argue(sampler, items, view, chosen["rl"]["max_completion_tokens"], settings["eval_seed"])
-    del sampler
-    shutil.rmtree(context.folder / "merged", ignore_errors=True)
+    with generation.of_step(context, place) as sampler:
+        outputs = argue(sampler, items, view, chosen["rl"]["max_completion_tokens"], settings["eval_seed"])
     knobs = context.need("reward").table("fit").iloc[0]
-    probability = doubts(_evaluator(context), items, outputs["text"], chosen["words"])
+    probability = _doubted_in(settings, items, outputs["text"])
     # Who does not answer is not approved.
     outputs["approval"] = code_reader.calibrated(probability, knobs) * outputs["finished"]
     texts = outputs[["question_id", "first", "text"]]
@@ -292,10 +292,11 @@ def _doubted(models: Config, n: int) -> Work:
 def _judges(models: Config, step: Step) -> list[Work]:
     """Arguments in both views, and a reward model on pairs of which it sees half with the story; it scores them all."""
     chosen = models["stories"]
+    held = work.tuned(chosen["reward_lora"]) | ({"weights": work.WIDE} if chosen["reward_lora"] is not None else {})
     n, sides = chosen["reward_questions"] * chosen["reward_samples"], chosen["reward_steps"] * chosen["reward_batch"]
     works = [*(_arguments(models, n / 2, view) for view in VIEWS), _doubted(models, n)]
     for sighted in (False, True):
-        train = work.train(chosen["policy"], sides, _shown(sighted), together=2, **work.tuned(None))
+        train = work.train(chosen["policy"], sides, _shown(sighted), together=2, **held)
         works += [replace(train, saves=work.WIDE) if sighted else train]  # the same model
         works += [work.read(chosen["policy"], n, _shown(sighted), together=4)]
     return works
@@ -324,16 +325,26 @@ _HERE = "candor.claims.sophistry.story_models"
 _SETTINGS = ("stories", "story_data", "engine", "eval_batch", "eval_seed")
 
 
+def _arms(cell: str) -> tuple[str, ...]:
+    return ARMS if cell != stories.ORACLE else ARMS[:1]
+
+
+def _wants(models: Config, step: Step) -> bool:
+    return models["stories"] is not None and step.key.split("/")[1] in models["story_cells"]
+
+
 def _steps() -> dict[str, Step]:
     ready = f"{WORLD}/data/reward"
-    step = partial(Step, settings=_SETTINGS, seeds="story_seeds")
+    files = [("quality", "train"), ("quality", "test")]
+    step = partial(Step, settings=_SETTINGS, seeds="story_seeds", data=lambda models, step: files)
     found = [step(ready, f"{_HERE}:reward", trains=True, work=_judges)]
     for view in VIEWS:
         options = {"arm": "base", "view": view}
         key = f"{WORLD}/{view}/eval_base"
-        found.append(step(key, f"{_HERE}:evaluate", needs=(ready,), options=options, work=_argues))
+        always = {"asked": lambda models, step: models["stories"] is not None}
+        found.append(step(key, f"{_HERE}:evaluate", needs=(ready,), options=options, work=_argues, **always))
     for cell in (*stories.CELLS, stories.ORACLE):
-        for arm in ARMS if cell != stories.ORACLE else ARMS[:1]:
+        for arm in _arms(cell):
             key, view = f"{WORLD}/{cell}/{arm}", cell.split("_")[0]
             found += [
                 step(
@@ -350,6 +361,7 @@ def _steps() -> dict[str, Step]:
                     f"{_HERE}:evaluate",
                     needs=(ready, key, f"{WORLD}/{view}/eval_base"),
                     options={"arm": arm, "view": view},
+                    asked=_wants,
                     work=_argues,
                 ),
             ]
@@ -357,43 +369,6 @@ def _steps() -> dict[str, Step]:
 
 
 STEPS = _steps()
-
-
-def _arms(cell: str) -> tuple[str, ...]:
-    return ARMS if cell != stories.ORACLE else ARMS[:1]
-
-
-def wanted(config: Config, arms: Collection[str] | None = None) -> list[str]:
-    """Keys of the steps that a scale asks for, of these cells only (None: of all)."""
-    models = config["models"]
-    if "models" not in config["evidence"] or models["stories"] is None:
-        return []
-    cells = [cell for cell in models["story_cells"] if arms is None or cell in arms]
-    keys = [f"{WORLD}/data/reward", *(f"{WORLD}/{view}/eval_base" for view in VIEWS)]
-    return keys + [f"{WORLD}/{cell}/{part}" for cell in cells for arm in _arms(cell) for part in (arm, f"eval_{arm}")]
-
-
-# --- What has to be there ---------------------------------------------------------------------------
-
-
-def data_needed(config: Config) -> list[tuple[str, str]]:
-    """Data sets and splits that the scale's steps read."""
-    return [("quality", "train"), ("quality", "test")] if wanted(config) else []
-
-
-def models_needed(config: Config) -> list[str]:
-    """Model ids (or folders) that the scale's steps load."""
-    chosen = config["models"]["stories"]
-    return [chosen["policy"], chosen["evaluator"]] if wanted(config) else []
-
-
-def requirements(config: Config) -> list[str]:
-    """What a scale with these steps still lacks here, a sentence each with the way to get it; empty if nothing."""
-    if not wanted(config):
-        return []
-    absent = dict.fromkeys(name for name, split in data_needed(config) if sets.missing(name, split))
-    lacks = language_models.engine_missing(config) + language_models.data_missing(config, absent)
-    return lacks + language_models.weights_missing(config, models_needed(config))
 
 
 # --- Tables for the claims --------------------------------------------------------------------------
@@ -408,27 +383,25 @@ def models(results) -> dict[str, pd.DataFrame]:
     (blind, sighted, oracle, none), the columns of `summary`, and of approval, correctness, error, fpr, tpr,
     discrimination and fpr_both the change since the initial policy with the same view, `<measure>_change`, with `_low`
     and `_high` over articles. models_stories_effects: as `effects`. models_stories_reward, models_stories_fit: as the
-    tables of the reward step. models_stories_log: setting, arm, seed and what the trainer logs.
+    tables of the reward step. models_stories_log and models_stories_training: setting, arm, seed and the columns of
+    those tables of the arms.
     """
     config = results.config
-    if not wanted(config):
+    if not wanted(STEPS, config):
         return {}
     places = [*((view, ["base"]) for view in VIEWS), *((c, list(_arms(c))) for c in config["models"]["story_cells"])]
 
-    def stacked(read, table: str, of: Iterable[tuple[str, list[str]]]) -> pd.DataFrame:
-        frames = [read(setting, arms, table, world=WORLD) for setting, arms in of]
-        return pd.concat([frame for frame in frames if len(frame)] or [pd.DataFrame()], ignore_index=True)
-
-    found = {"models_stories": stacked(results.collect, "summary", places)}
+    found = {"models_stories": stacked(results.collect, places, "summary", WORLD)}
     if len(table := found["models_stories"]):
-        outputs = stacked(results.collect, "outputs", places)
+        outputs = stacked(results.collect, places, "outputs", WORLD)
         names = table["setting"].str.split("_", n=1, expand=True).reindex(columns=[0, 1])
         table = table.assign(policy=names[0], judge=names[1].fillna("none"))
         found["models_stories"] = with_changes(table, outputs, config["models"]["resamples"])
         found["models_stories_effects"] = effects(table)
     for name in ("reward", "fit"):
         found[f"models_stories_{name}"] = results.trained("data", ["reward"], name, world=WORLD)
-    found["models_stories_log"] = stacked(results.trained, "log", places[2:])
+    for name in ("log", "training"):
+        found[f"models_stories_{name}"] = stacked(results.trained, places[2:], name, WORLD)
     return {name: table for name, table in found.items() if len(table)}
 
 
@@ -456,15 +429,14 @@ def effects(table: pd.DataFrame) -> pd.DataFrame:
     over the other factor), interaction (what sight adds with the full story, less what it adds with the start).
     """
     rows = []
-    rl = table[table["arm"] == "rl"].set_index("setting")
-    for seed, part in rl.groupby("seed"):
+    for seed, part in table[table["arm"] == "rl"].set_index("setting").groupby("seed"):
         if not set(stories.CELLS) <= set(part.index):
             continue
-        for measure in EFFECTS:
-            for quantity in ("level", "change"):
-                value = part[measure] - (part[f"{measure}_before"] if quantity == "change" else 0)
-                tb, ts, fb, fs = (float(value[cell]) for cell in stories.CELLS)
-                row = {"seed": seed, "measure": measure, "quantity": quantity}
-                row |= {"full_minus_truncated": (fb + fs - tb - ts) / 2, "sighted_minus_blind": (ts + fs - tb - fb) / 2}
-                rows.append(row | {"interaction": (fs - fb) - (ts - tb)})
-    return pd.DataFrame(rows)
+        before = part[[f"{name}_before" for name in EFFECTS]].set_axis(EFFECTS, axis=1)
+        for quantity, values in (("level", part[[*EFFECTS]]), ("change", part[[*EFFECTS]] - before)):
+            tb, ts, fb, fs = (values.loc[cell].astype(float) for cell in stories.CELLS)
+            effect = pd.DataFrame(
+                {"full_minus_truncated": (fb + fs - tb - ts) / 2, "sighted_minus_blind": (ts + fs - tb - fb) / 2}
+            ).assign(interaction=(fs - fb) - (ts - tb))
+            rows.append(effect.rename_axis("measure").reset_index().assign(seed=seed, quantity=quantity))
+    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()

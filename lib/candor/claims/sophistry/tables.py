@@ -12,8 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from candor.claims.shared import Groups, rows, stack
-from candor.claims.sophistry import approval, story_lookup
-from candor.claims.sophistry import judged as judged_models
+from candor.claims.sophistry import approval, code_tables, story_lookup, story_models
 
 WORLD = "sample_tests"
 
@@ -394,9 +393,6 @@ def world(results) -> dict[str, pd.DataFrame]:
 # --- Pretrained models ----------------------------------------------------------------------------
 
 
-MODELS_FROM = judged_models
-
-
 def models(results) -> dict[str, pd.DataFrame]:
     """What pretrained models did; empty at a scale that asks for none."""
-    return judged_models.tables(results)
+    return code_tables.models(results) | story_models.models(results)
