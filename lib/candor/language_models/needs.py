@@ -14,6 +14,13 @@ from candor.core.step import Step
 from candor.language_models import sets
 from candor.language_models.work import Work
 
+KINDS = ("datasets", "dialogue_data", "program_data", "story_data", "annotation_data", "reasoning_data")
+
+
+def fetched(models: Config) -> dict[str, str]:
+    """Data sets that are fetched, by name, with their source; a set of one's own has its rows elsewhere."""
+    return {name: source for kind in KINDS for name, source in models[kind].items()}
+
 
 def data(steps: Iterable[Step], models: Config) -> list[tuple[str, str]]:
     """Data sets and splits that these steps read."""
@@ -44,6 +51,9 @@ def lacking(steps: Iterable[Step], config: Config, here: bool = True) -> list[st
         except CandorError as error:
             lacks.append(str(error))
     absent = dict.fromkeys(name for name, split in data(steps, models) if sets.missing(name, split))
+    for name in [name for name in absent if name not in fetched(models)]:
+        del absent[name]
+        lacks.append(f"The set {name} has no rows: put them into {sets.root() / name / 'test.jsonl'}, one a line.")
     if absent:
         lacks.append(
             f"Data sets are missing in {sets.root()}: run `python -m candor fetch {' '.join(absent)} --scale "

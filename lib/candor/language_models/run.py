@@ -331,6 +331,8 @@ def _asks(models: Config, step: Step) -> list[Work]:
         rows, drawn = models["eval_questions"], 0
         if f"{asked} test" in amounts().index:
             rows = amount(f"{asked} test", rows)
+        elif given := sets.SETS[asked].given:
+            rows = min(rows, len(given))
         if i == 0 and step.options.get("voting"):
             drawn = np.minimum(models["voting_questions"], rows) * models["voting_samples"]
         for several in (drawn, rows):

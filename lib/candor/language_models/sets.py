@@ -9,7 +9,7 @@ of the others before you use them. GPQA is gated and its questions may not be pa
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,12 +103,16 @@ def _gpqa(rows: Rows, seed: int) -> Iterator[dict]:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Grader of the answers; problems from the source's rows; whether the paper used a judge; the splits there are."""
+    """Grader of the answers; problems from the source's rows; whether the paper used a judge; the splits there are.
+
+    `given`: rows that stand here, with `problem` and `answer` (one or a list), instead of being fetched.
+    """
 
     grader: str
     rows: Callable[[Rows, int], Iterator[dict]] = _ready
     judged: bool = False
     splits: tuple[str, ...] = ("test",)
+    given: Sequence[Mapping] = ()
 
 
 SETS: dict[str, Corpus] = {
@@ -135,7 +139,11 @@ HUB: dict[str, tuple[str | None, dict[str, str]]] = {
 
 
 def missing(name: str, split: str = "train") -> bool:
-    return _file(name, split) is None
+    return not _given(name) and _file(name, split) is None
+
+
+def _given(name: str) -> Sequence[Mapping]:
+    return SETS[name].given if name in SETS else ()
 
 
 def _file(name: str, split: str) -> Path | None:
@@ -161,6 +169,9 @@ def reading(name: str, split: str = "train") -> Iterator[Path]:
 
 def rows(name: str, split: str = "train") -> Iterator[dict]:
     """The rows of a set as they were fetched, one at a time: some would fill the memory."""
+    if given := _given(name):
+        yield from given
+        return
     with reading(name, split) as path:
         if path.suffix == ".jsonl":
             with path.open(encoding="utf-8") as file:

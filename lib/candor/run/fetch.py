@@ -44,12 +44,11 @@ OUTPUT_FILE = "data-00000-of-00001.arrow"
 # Never a pickle: a model without safetensors is refused when it is loaded.
 WEIGHTS = ["*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer*", "merges*", "vocab*", "LICENSE*"]
 WORDS = ("models", "outputs", "all")
-KINDS = ("datasets", "dialogue_data", "program_data", "story_data", "annotation_data", "reasoning_data")
 
 
 def names(config: Config) -> list[str]:
     """Everything that can be fetched at a scale, by name."""
-    return [*(name for kind in KINDS for name in config["models"][kind]), *WORDS]
+    return [*needs.fetched(config["models"]), *WORDS]
 
 
 def fetch(wanted: Iterable[str], config: Config, say: Callable[[str], None] = lambda line: None) -> list[Path]:
@@ -63,7 +62,7 @@ def fetch(wanted: Iterable[str], config: Config, say: Callable[[str], None] = la
         raise CandorError(f"There is nothing to fetch called {unknown[0]!r}: choose from {', '.join(names(config))}.")
     if "all" in wanted:
         known = _asked(config)
-        data = [name for name, _ in needs.data(known, config["models"])]
+        data = [name for name, _ in needs.data(known, config["models"]) if name in names(config)]
         wanted = [*dict.fromkeys(data), *["models"] * bool(needs.weights(known, config["models"])), "outputs"]
     places = []
     for name in wanted:
@@ -88,7 +87,7 @@ HUB = dialogues.HUB | annotations.HUB | reasoning.HUB | programs.HUB | stories.H
 def _data(name: str, config: Config) -> Path:
     import datasets
 
-    source = next(config["models"][kind][name] for kind in KINDS if name in config["models"][kind])
+    source = needs.fetched(config["models"])[name]
     if name in programs.FILES or name in annotations.FILES:
         return (_files if name in programs.FILES else _file)(name, source)
     if name in HUB:
