@@ -270,6 +270,7 @@ VERDICTS: dict[str, tuple[str, str, str]] = {  # fill, ink, sign: dark means dec
     "not replicated": ("#A63F00", PAPER, "✗"),
     "not attempted": ("#F2F2F2", "#666666", "–"),
     "reported": ("#DCE9F2", INK, "•"),
+    "recomputed": ("#DCE9F2", INK, "="),
 }
 
 

@@ -34,6 +34,7 @@ from candor.declare.verdicts import (
     ORDER,
     PARTLY,
     PRINTED,
+    RATE,
     RECOMPUTED,
     REPLICATED,
     REPORTED,
@@ -56,6 +57,7 @@ Verdicts = Mapping[str, Any]
 
 VERDICTS = (*ORDER, REPORTED)
 FULL_SEEDS = 5
+PROTOCOL_2 = ("V", "L")  # how its ids begin: worlds, small language models
 
 _MEASURED = ("value", "unit", "ci_low", "ci_high", "n", "seeds", "passes")
 LEDGER_COLUMNS = [
@@ -111,6 +113,11 @@ class Check:
         return self.d if self.d is not None else min(map(abs, limits), default=0.0) / 2
 
     @property
+    def rests_on_d(self) -> bool:
+        """Whether its interval is held against limits: not one that is reported, a count, or an exact number."""
+        return self.band is not None and self.rule != RATE and self.band.low < self.band.high
+
+    @property
     def needs(self) -> list[str]:
         """The criteria of the controls and gates whose arms it rests on."""
         return sorted({arm.needs for arm in self.arms} - {""})
@@ -154,7 +161,7 @@ class Criterion:
     @property
     def in_protocol_2(self) -> bool:
         """Whether it was declared for protocol 2; earlier ones may get a role, and keep their hash."""
-        return self.id[:1] in ("V", "L")
+        return self.id[:1] in PROTOCOL_2
 
     @property
     def band(self) -> str:

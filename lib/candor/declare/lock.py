@@ -1,11 +1,11 @@
 """What was declared stays declared: `data/declared.lock` has a line a criterion, with the hash of its declared text.
 
-The text is what a criterion says and what judges it: statement, estimator, and of every check and gate, in their order,
-the limits of its band, the count of seeds, the unit and the verdict outside the band; in protocol 2 also role, rival and
+The text is what a criterion says and what judges it: statement, estimator, and of every check and gate, in order, the
+limits of its band, the count of seeds, the unit and the verdict outside the band; in protocol 2 also role, rival and
 answers, and of every check its name, rule, margin, d, the controls that it needs and what a paper printed. Code is no
-part of it: how an estimate is computed may be corrected; nor are the words of a band, which are printed from its limits.
-A line is written once (`python -m candor declare`) and never changed: a criterion that turns out wrong stays, and
-another one is added under a new id.
+part of it: how an estimate is computed may be corrected; nor are the words of a band, printed from its limits. A line
+is written once (`python -m candor declare`) and never changed: a criterion that turns out wrong stays, and another one
+is added under a new id.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from datetime import UTC, datetime
 from candor import claims
 from candor.core.errors import CandorError
 from candor.core.settings import ROOT
-from candor.declare.ledger import Check, Claim, Criterion
-from candor.declare.verdicts import RATE, Band
+from candor.declare.ledger import PROTOCOL_2, Check, Claim, Criterion
+from candor.declare.verdicts import Band
 
 LOCK = ROOT / "data" / "declared.lock"
 _COLUMNS = ("claim", "criterion", "declared", "hash")
@@ -72,15 +72,10 @@ def problems(found: list[Claim]) -> tuple[list[str], list[tuple[str, str, str]]]
                 f"{claim} {criterion} is not as it was declared on {line['declared']}: put it back, and add a new id "
                 f"instead of changing {criterion}."
             )
-    for claim, criterion in ((claim, c) for claim in found for c in claim.criteria if c.in_protocol_2):
-        judged = [
-            check
-            for check in criterion.checks
-            if check.band and check.rule != RATE and check.band.low < check.band.high
-        ]
-        wrong += [
-            f"{claim.name} {criterion.id}, {check.name}: declare d > 0." for check in judged if not check.least > 0
-        ]
+    checks = [(claim.name, c.id, check) for claim in found for c in claim.criteria for check in c.checks]
+    for claim, criterion, check in checks:
+        if criterion[:1] in PROTOCOL_2 and check.rests_on_d and not check.least > 0:
+            wrong.append(f"{claim} {criterion}, {check.name}: declare a d above 0.")
     return wrong, [(*key, digest) for key, digest in now.items() if key not in then]
 
 

@@ -110,6 +110,11 @@ class Mean:
         t = stats.t.ppf((1 + level) / 2, self.df)
         return float(self.value - t * self.below), float(self.value + t * self.above)
 
+    @property
+    def exact(self) -> bool:
+        """Whether it is a bare number."""
+        return not self.below and math.isinf(self.df)
+
     def inside(self, band: Band) -> float:
         """P(in band): that of Student's t around the mean, a flat prior's posterior; 0 or 1 for a bare number."""
 
@@ -190,9 +195,9 @@ def found(estimate: pd.Series | Estimate | float, rule: str = INTERVAL) -> Found
     """
     if not isinstance(estimate, pd.Series):
         one = estimate if isinstance(estimate, Estimate) else Estimate(float(estimate))
-        z = stats.norm.ppf(0.975)
-        sides = (one.value - one.ci_low) / z, (one.ci_high - one.value) / z
-        return Mean(one.value, *np.nan_to_num(sides).tolist(), n=one.n)
+        sides = np.array([one.value - one.ci_low, one.ci_high - one.value]) / stats.norm.ppf(0.975)
+        errors = np.nan_to_num(sides).tolist() if math.isfinite(one.value) else (math.nan, math.nan)
+        return Mean(one.value, *errors, n=one.n)
     values = verdict_seeds(estimate).dropna()
     if values.empty:
         return None
@@ -247,7 +252,7 @@ def word(seen: Found, band: Band, rule: str = INTERVAL, bands: int = 1, none: fl
     return NOT_REPLICATED if denied else REPLICATED if inside else INCONCLUSIVE
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Judged:
     """A band of a criterion with what was found, and what keeps it open whatever was found (`blocked`).
 
@@ -281,23 +286,24 @@ class Judged:
     @property
     def interval(self) -> tuple[float, float]:
         """The one that "replicated" is decided by: at 90 % for an equivalence; none for a bare number."""
-        if self.found is None or (self.values is None and self.found == Mean(self.found.value, n=self.found.n)):
+        if self.found is None or (isinstance(self.found, Mean) and self.found.exact):
             return math.nan, math.nan
         return self.found.interval(0.90 if self.check.rule == EQUIVALENCE else 0.95)
 
     @property
     def note(self) -> str:
-        """Why it is open: what blocks it, or how many seeds it asks for."""
-        seen, band, level = self.found, self.check.band, 0.90 if self.check.rule == EQUIVALENCE else 0.95
-        if self.blocked or self.values is None or self.word() != INCONCLUSIVE or not isinstance(seen, Mean):
+        """Which direction it took; why it is open: what blocks it, or how many seeds it asks for."""
+        seen, check, said = self.found, self.check, self.word()
+        if self.blocked or self.values is None or not isinstance(seen, Mean) or not check.band:
             return self.blocked
-        s = seen.below * math.sqrt(seen.n)
-        gap = min(abs(seen.value - limit) for limit in band.limits)
-        if self.check.rule == PRINTED:
-            gap = abs(band.low + band.high) / 8
-        if not (math.isfinite(s) and gap):
+        if check.rule == DIRECTION and said != INCONCLUSIVE:
+            return "up" if said != NOT_REPLICATED else "down" if seen.interval()[1] < -check.band.low else "none"
+        s, level = seen.below * math.sqrt(seen.n), 0.90 if check.rule == EQUIVALENCE else 0.95
+        gap = min(abs(seen.value - limit) for limit in check.band.limits)
+        gap = abs(check.band.low + check.band.high) / 8 if check.rule == PRINTED else gap
+        if said != INCONCLUSIVE or not (math.isfinite(s) and gap):
             return ""
-        if seen.n < (planned := seeds_for(self.values, self.check.least)):
+        if seen.n < (planned := seeds_for(self.values, check.least)):
             return f"stage 2 asks for {planned} seeds"
         return f"needs about {math.ceil(wanted(s, gap, level))} seeds"
 

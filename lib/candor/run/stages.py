@@ -13,7 +13,7 @@ from candor.core.errors import MissingError, NotRun
 from candor.core.settings import Config
 from candor.core.step import Step
 from candor.declare.ledger import Arm, Claim, ClaimTables, Tables
-from candor.declare.verdicts import RATE, STAGE_1, VERDICT_SEEDS, seeds_for
+from candor.declare.verdicts import STAGE_1, VERDICT_SEEDS, seeds_for
 from candor.run import steps as experiments
 
 ANY = Arm("", "")
@@ -62,7 +62,7 @@ def arms(claim: Claim, tables: Tables) -> dict[Arm, int]:
             values = check.estimate(tables)
         except NotRun:
             continue
-        if isinstance(values, pd.Series) and check.band and check.rule != RATE and check.least > 0:
+        if isinstance(values, pd.Series) and check.rests_on_d and check.least > 0:
             for arm in {arm._replace(needs="") for arm in check.arms} or {ANY}:
                 found[arm] = max(found.get(arm, len(STAGE_1)), seeds_for(values, check.least))
     return found
