@@ -10,6 +10,7 @@ from candor import claims
 from candor.core.settings import ROOT
 from candor.declare import figures, ledger
 from candor.declare.figures import Plot, canvas, look, save
+from candor.declare.verdicts import RECOMPUTED
 from candor.measure.calibration import floor_band, reliability_table
 from candor.run import plan as graph
 from PIL import Image
@@ -31,12 +32,10 @@ def tables():
         i, j = counts.nonzero()
         grids.append(pd.DataFrame({"posterior_bin": i / 20, "value_bin": j / 20, "n": counts[i, j], "seed": seed}))
         steps.append(pd.DataFrame({"step": [0, 50, 100], "ece": rng.random(3), "seed": seed}))
-    verdicts = pd.DataFrame({"statement": list("abcdef"), "verdict": list(figures.VERDICTS)})
     return {
         "bins": pd.concat(bins),
         "grid": pd.concat(grids),
         "steps": pd.concat(steps),
-        "verdicts": verdicts,
         "unused": pd.DataFrame(),
     }
 
@@ -44,20 +43,19 @@ def tables():
 def every_panel(tables):
     assert "unused" not in tables  # a figure gets the tables that it declares
     figure, axes = canvas(2, 3, 8, 5)
-    (a, b, c), (d, e, f) = axes
+    (a, b, c), (d, e, _) = axes
     figures.reliability_panel(a, tables["bins"], "rlvr")
     figures.density_panel(b, tables["grid"], "rlcr")
     seeds = {"base": [0.1, 0.2, 0.3], "rlvr": [0.4], "rlcr": [np.nan], "ideal": [0.1, 0.1]}
-    figures.interval_dots(c, seeds, references={"rlvr": 0.5}, band=(-np.inf, 0.3), xlabel="ECE")
+    figures.interval_dots(c, seeds, references={"rlvr": 0.5}, xlabel="ECE")
     figures.seed_band(d, tables["steps"], "step", "ece", "base")
     figures.seed_band(d, tables["steps"][lambda t: t.seed == 11], "step", "ece", "rlvr")
     figures.label_lines(d)
     figures.arrow(e, (0.2, 0.3), (0.5, 0.4), "rlvr", "HotpotQA")
-    figures.verdict_strip(f, tables["verdicts"])
     return figure
 
 
-PLOT = Plot(every_panel, ("bins", "grid", "steps", "verdicts"), "Every panel.", ALT)
+PLOT = Plot(every_panel, ("bins", "grid", "steps"), "Every panel.", ALT)
 
 
 def test_docstring_examples():
@@ -175,7 +173,7 @@ def test_an_unknown_arm_still_has_a_look():
 
 
 def test_every_word_of_the_ledger_has_a_sign():
-    assert set(figures.VERDICTS) == set(ledger.VERDICTS)
+    assert set(figures.VERDICTS) == {*ledger.VERDICTS, RECOMPUTED}
 
 
 def test_density_panel_counts_every_question():

@@ -21,32 +21,16 @@ import numpy as np
 import pandas as pd
 
 from candor.core.errors import CandorError, Incomplete, NotRun
+from candor.declare import verdicts
 from candor.declare.verdicts import (
-    ANSWERS,
-    CONTEXT,
-    CONTRADICTS,
-    EQUIVALENCE,
     INCONCLUSIVE,
-    INTERVAL,
-    MISSING,
     NOT_ATTEMPTED,
     NOT_REPLICATED,
-    ORDER,
     PARTLY,
-    PRINTED,
-    RATE,
-    RECOMPUTED,
     REPLICATED,
     REPORTED,
-    RIVAL,
-    ROLES,
-    SUPPORTS,
     Band,
     Estimate,
-    Judged,
-    answer,
-    decide,
-    found,
     worst,
 )
 from candor.measure.intervals import t_interval
@@ -55,7 +39,7 @@ Tables = Mapping[str, pd.DataFrame]
 # Word by criterion; in protocol 2 also the answers by part: `verdict["(i)"]["seen"].said`.
 Verdicts = Mapping[str, Any]
 
-VERDICTS = (*ORDER, REPORTED)
+VERDICTS = (*verdicts.ORDER, REPORTED)
 FULL_SEEDS = 5
 PROTOCOL_2 = ("V", "L")  # how its ids begin: worlds, small language models
 
@@ -99,7 +83,7 @@ class Check:
     unit: str = ""
     n: int | None = None
     otherwise: str = NOT_REPLICATED
-    rule: str = INTERVAL
+    rule: str = verdicts.INTERVAL
     none: float | None = None
     d: float | None = None
     feeds: str = ""
@@ -115,7 +99,7 @@ class Check:
     @property
     def rests_on_d(self) -> bool:
         """Whether its interval is held against limits: not one that is reported, a count, or an exact number."""
-        return self.band is not None and self.rule != RATE and self.band.low < self.band.high
+        return self.band is not None and self.rule != verdicts.RATE and self.band.low < self.band.high
 
     @property
     def needs(self) -> list[str]:
@@ -125,7 +109,7 @@ class Check:
     @property
     def said(self) -> str:
         """Its band in words."""
-        told = {EQUIVALENCE: "equivalence: ", PRINTED: "printed: "}.get(self.rule, "")
+        told = {verdicts.EQUIVALENCE: "equivalence: ", verdicts.PRINTED: "printed: "}.get(self.rule, "")
         band = f"{told}{self.band or ''} {self.unit}".strip()
         none = f", none within {self.none:g}" if self.none is not None else ""
         return band + none + (f" in {self.count}/5" if self.count else "")
@@ -153,10 +137,12 @@ class Criterion:
 
     def __post_init__(self) -> None:
         feeds = {name for part in (self, *self.checks) for name in part.feeds.split()}
-        if (self.in_protocol_2 and self.role not in ROLES) or (self.role == RIVAL) != bool(self.rival):
-            raise ValueError(f"{self.id}: give one of the roles {', '.join(ROLES)}, and a rival its name.")
-        if feeds - {*ANSWERS} or (self.role in (SUPPORTS, CONTRADICTS) and not feeds):
-            raise ValueError(f"{self.id}: say which of the answers {', '.join(ANSWERS)} its bands feed.")
+        if (self.in_protocol_2 and self.role not in verdicts.ROLES) or (self.role == verdicts.RIVAL) != bool(
+            self.rival
+        ):
+            raise ValueError(f"{self.id}: give one of the roles {', '.join(verdicts.ROLES)}, and a rival its name.")
+        if feeds - {*verdicts.ANSWERS} or (self.role in (verdicts.SUPPORTS, verdicts.CONTRADICTS) and not feeds):
+            raise ValueError(f"{self.id}: say which of the answers {', '.join(verdicts.ANSWERS)} its bands feed.")
 
     @property
     def in_protocol_2(self) -> bool:
@@ -216,9 +202,9 @@ class Claim:
                 raise ValueError(f"{self.name} {criterion.id} rests on {min(late)}: declare that before it.")
 
 
-def better(*verdicts: str) -> str:
+def better(*words: str) -> str:
     """The best of several verdicts."""
-    return max(verdicts, key=ORDER.index)
+    return max(words, key=verdicts.ORDER.index)
 
 
 def named(verdict: Verdicts, word: str, *criteria: str) -> str:
@@ -342,20 +328,20 @@ def _by_count(check: Check, estimate: pd.Series | Estimate | None) -> dict[str, 
     return {"ci_low": low, "ci_high": high, "verdict": word if check.band else REPORTED}
 
 
-def _by_role(check: Check, estimate: pd.Series | Estimate | None, criterion: Criterion, failed: str) -> dict[str, Any]:
+def _in_role(check: Check, estimate: pd.Series | Estimate | None, criterion: Criterion, failed: str) -> dict[str, Any]:
     """Protocol 2: what a row of the checks says before all bands of its criterion give it a word (`judged`)."""
     values = estimate if isinstance(estimate, pd.Series) else None
-    if values is not None and values.isna().mean() > MISSING:
+    if values is not None and values.isna().mean() > verdicts.MISSING:
         failed = "; ".join(filter(None, [failed, f"{values.isna().sum()} of {len(values)} seeds have no value"]))
-    seen = None if estimate is None else found(estimate, check.rule)
-    judged = Judged(criterion, check, seen, values, failed, run=estimate is not None)
+    seen = None if estimate is None else verdicts.found(estimate, check.rule)
+    judged = verdicts.Judged(criterion, check, seen, values, failed, run=estimate is not None)
     (low, high), paper = judged.interval, check.paper
     inside = "" if paper is None or math.isnan(low) else "yes" if low <= paper.high and high >= paper.low else "no"
     said = {"ci_low": low, "ci_high": high, "band": check.said, "unit": "", "paper_inside": inside}
     return said | {"judged": judged, "p_in_band": judged.inside if check.band else math.nan}
 
 
-def _row(name: str, check: Check, tables: Tables, *by_role: Any) -> dict[str, Any]:
+def _row(name: str, check: Check, tables: Tables, *in_role: Any) -> dict[str, Any]:
     """A row of the checks, and `lacks`: what an incomplete run lacks."""
     estimate, lacks = None, ""
     with _asking(name, f"check {check.name!r}"):
@@ -364,7 +350,7 @@ def _row(name: str, check: Check, tables: Tables, *by_role: Any) -> dict[str, An
             estimate = estimate if isinstance(estimate, pd.Series | Estimate) else Estimate(float(estimate))
         except NotRun as absent:
             lacks = str(absent) if isinstance(absent, Incomplete) else ""
-        said = _by_role(check, estimate, *by_role) if by_role else _by_count(check, estimate)
+        said = _in_role(check, estimate, *in_role) if in_role else _by_count(check, estimate)
         return _shown(check, estimate) | said | {"lacks": lacks}
 
 
@@ -385,11 +371,11 @@ def _decided(criterion: Criterion, rows: list[dict[str, Any]]) -> tuple[str, dic
     if not criterion.role:
         return worst([row["verdict"] for row in rows]), rows[0], ""
     bands = [row["judged"] for row in rows]
-    word, by = decide(bands)
+    word, by = verdicts.decide(bands)
     for row in rows:
         row["verdict"] = row["judged"].word(sum(band.check.band is not None for band in bands))
-    if criterion.role == CONTEXT and word != NOT_ATTEMPTED:
-        word = RECOMPUTED if word == REPLICATED and criterion.evidence == "published" else REPORTED
+    if criterion.role == verdicts.CONTEXT and word != NOT_ATTEMPTED:
+        word = verdicts.RECOMPUTED if word == REPLICATED and criterion.evidence == "published" else REPORTED
     return word, rows[bands.index(by)] | {"role": criterion.role, "decides": by.check.name}, by.note
 
 
@@ -427,22 +413,24 @@ def judge(claim: Claim, tables: Tables, scale: str) -> tuple[pd.DataFrame, pd.Da
         said |= {"paper_value": criterion.paper_value, "verdict": word, "note": note}
         ledger.append({"claim": claim.name, **dict.fromkeys(_MEASURED, ""), **head, **said})
         checks += [{"claim": claim.name, "criterion": criterion.id, "scale": scale, **row} for row in rows]
-    by_role = any(judged.values())
+    in_roles = any(judged.values())
     return (
-        pd.DataFrame(ledger, columns=LEDGER_COLUMNS + DECIDED_COLUMNS * by_role),
-        pd.DataFrame(checks, columns=CHECK_COLUMNS + ["p_in_band"] * by_role),
+        pd.DataFrame(ledger, columns=LEDGER_COLUMNS + DECIDED_COLUMNS * in_roles),
+        pd.DataFrame(checks, columns=CHECK_COLUMNS + ["p_in_band"] * in_roles),
         _verdicts(claim, words, judged, scale),
     )
 
 
-def _verdicts(claim: Claim, words: dict[str, str], judged: dict[str, list[Judged]], scale: str) -> pd.DataFrame:
+def _verdicts(
+    claim: Claim, words: dict[str, str], judged: dict[str, list[verdicts.Judged]], scale: str
+) -> pd.DataFrame:
     """A row a part, with its word or, in protocol 2, its answers; and one for the overall verdict."""
     rows, answers = [], {}
     for part in claim.parts:
         row = {"part": part.id, "evidence": part.evidence, "statement": part.statement}
         row["criteria"] = " ".join(part.criteria)
         if any(bands := [judged[c] for c in part.criteria]):
-            answers[part.id] = {to: answer(to, bands) for to in ANSWERS}
+            answers[part.id] = {to: verdicts.answer(to, bands) for to in verdicts.ANSWERS}
             row |= {"verdict": REPORTED, "note": ""} | {to: str(said) for to, said in answers[part.id].items()}
         else:
             row |= dict(zip(("verdict", "note"), part.judge(words)))
@@ -452,7 +440,7 @@ def _verdicts(claim: Claim, words: dict[str, str], judged: dict[str, list[Judged
         word, note = NOT_ATTEMPTED, "mechanics only"
     whole = {"part": "overall", "evidence": "published and world", "statement": claim.statement, "criteria": ""}
     rows = [{"claim": claim.name, "scale": scale, **row} for row in (*rows, whole | {"verdict": word, "note": note})]
-    return pd.DataFrame(rows, columns=VERDICT_COLUMNS + [*ANSWERS] * bool(answers))
+    return pd.DataFrame(rows, columns=VERDICT_COLUMNS + [*verdicts.ANSWERS] * bool(answers))
 
 
 def missing_criteria(claim: Claim, ledger: pd.DataFrame) -> list[str]:
