@@ -32,12 +32,8 @@ def tables():
         i, j = counts.nonzero()
         grids.append(pd.DataFrame({"posterior_bin": i / 20, "value_bin": j / 20, "n": counts[i, j], "seed": seed}))
         steps.append(pd.DataFrame({"step": [0, 50, 100], "ece": rng.random(3), "seed": seed}))
-    return {
-        "bins": pd.concat(bins),
-        "grid": pd.concat(grids),
-        "steps": pd.concat(steps),
-        "unused": pd.DataFrame(),
-    }
+    made = {"bins": pd.concat(bins), "grid": pd.concat(grids), "steps": pd.concat(steps)}
+    return made | {"unused": pd.DataFrame()}
 
 
 def every_panel(tables):
@@ -105,26 +101,16 @@ def test_missing_arms_leave_empty_panels(tables, tmp_path):
     PLOT.save(tables, tmp_path / "empty", {})
 
 
-def test_style_ends_with_its_context():
+def test_style_ends_with_its_context_and_figures_stay_out_of_pyplot():
     before = mpl.rcParams["axes.spines.top"]
     with figures.style():
         assert not mpl.rcParams["axes.spines.top"]
-    assert mpl.rcParams["axes.spines.top"] == before
-
-
-def test_figures_stay_out_of_pyplot():
     canvas()
-    assert not mpl.pyplot.get_fignums()
+    assert mpl.rcParams["axes.spines.top"] == before and not mpl.pyplot.get_fignums()
 
 
 def test_reliability_panel_pools_seeds_by_their_counts():
-    rows = {
-        "bin_low": 0.5,
-        "bin_high": 1.0,
-        "n": [30, 10],
-        "mean_confidence": [0.8, 0.6],
-        "accuracy": [0.5, 0.9],
-    }
+    rows = {"bin_low": 0.5, "bin_high": 1.0, "n": [30, 10], "mean_confidence": [0.8, 0.6], "accuracy": [0.5, 0.9]}
     _, ax = canvas()
     figures.reliability_panel(ax, pd.DataFrame(rows), "rlcr")
     point = next(drawn for drawn in ax.get_lines() if drawn.get_label() == "RLCR")
@@ -150,22 +136,11 @@ def test_looks_tell_the_arms_apart_without_colour():
     assert len({shown.label for shown in family.values()}) == len(family)
 
 
-@pytest.mark.parametrize(
-    ("arm", "like"),
-    [
-        ("eval_rlvr", "rlvr"),
-        ("bayes", "ideal"),
-        ("posterior", "ideal"),
-        ("rlvr_short_classifier", "classifier"),
-        ("rlvr+bce_classifier", "classifier"),
-        ("sft+rlcr", "sft_rlcr"),
-        ("rlcr_log", "rlcr"),
-        ("swap_rlvr", "rlvr"),
-        ("shuffled_twice", "shuffled"),
-    ],
-)
-def test_relatives_look_alike(arm, like):
-    assert figures.color(arm) == figures.color(like) and figures.marker(arm) == figures.marker(like)
+def test_relatives_look_alike():
+    alike = {"eval_rlvr": "rlvr", "bayes": "ideal", "posterior": "ideal", "rlvr_short_classifier": "classifier"}
+    alike |= {"rlvr+bce_classifier": "classifier", "sft+rlcr": "sft_rlcr", "rlcr_log": "rlcr", "swap_rlvr": "rlvr"}
+    for arm, like in {**alike, "shuffled_twice": "shuffled"}.items():
+        assert figures.color(arm) == figures.color(like) and figures.marker(arm) == figures.marker(like), arm
 
 
 def test_an_unknown_arm_still_has_a_look():

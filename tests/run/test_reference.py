@@ -112,37 +112,25 @@ RLVR = {"setting": "expert", "arm": "rlvr"}
 
 
 @pytest.mark.parametrize(
-    ("table", "measure", "where", "why"),
+    ("where", "why"),
     [
-        (
-            "sumary",
-            "answer_ece",
-            RLVR,
-            "The claim declares no table 'sumary': write summary, or add it to its `tables`.",
-        ),
-        ("summary", "answer_ecee", RLVR, "The table summary has no column 'answer_ecee': write answer_ece"),
-        (
-            "summary",
-            "answer_ece",
-            {**RLVR, "arm": "rlvrr"},
-            "The table summary has no row with arm 'rlvrr': write rlvr",
-        ),
-        ("summary", "answer_ece", {**RLVR, "setting": "expret"}, "no row with setting 'expret': write expert"),
-        ("summary", "answer_ece", {"setting": "rlvr", "arm": "expert"}, "no row with setting 'rlvr'"),
-        ("summary", "answer_ece", {"arm": "expert"}, "no row with arm 'expert'"),
-        ("summary", "answer_ece", {**RLVR, "amr": "rlvr"}, "The table summary has no column 'amr': write arm"),
-        (
-            "summary",
-            "answer_ece",
-            {"setting": "expert"},
-            "The table summary has more than one row with seed 11, setting expert:",
-        ),
+        ({"table": "sumary"}, "The claim declares no table 'sumary': write summary, or add it to its `tables`."),
+        ({"column": "answer_ecee"}, "The table summary has no column 'answer_ecee': write answer_ece"),
+        ({"arm": "rlvrr"}, "The table summary has no row with arm 'rlvrr': write rlvr"),
+        ({"setting": "expret"}, "no row with setting 'expret': write expert"),
+        ({"setting": "rlvr", "arm": "expert"}, "no row with setting 'rlvr'"),
+        ({"arm": "expert"}, "no row with arm 'expert'"),
+        ({"amr": "rlvr"}, "The table summary has no column 'amr': write arm"),
+        ({"arm": None}, "The table summary has more than one row with seed 11, setting expert:"),
     ],
 )
 @pytest.mark.parametrize("scale", ["laptop", "smoke"])
-def test_a_slip_is_an_error_that_says_where(table, measure, where, why, scale):
+def test_a_slip_is_an_error_that_says_where(where, why, scale):
+    given = {"table": "summary", "column": "answer_ece", **RLVR, **where}
+    table, column = given.pop("table"), given.pop("column")
     with pytest.raises(CandorError) as error:
-        one(Rows(table, number=False, **where).column(measure), reference("binary_reward"), scale)
+        rows = Rows(table, number=False, **{key: value for key, value in given.items() if value})
+        one(rows.column(column), reference("binary_reward"), scale)
     assert str(error.value).startswith("binary_reward X1, check 'it': ") and why in str(error.value)
     assert str(error.value).count(". ") == 0 and str(error.value).endswith(".")
 

@@ -396,16 +396,9 @@ def arrow(
 ) -> None:
     """Arrow in data coordinates from what was to what became, in the colour of the arm that did it."""
     shown = look(arm)
-    properties = {
-        "arrowstyle": "-|>,head_length=.45,head_width=.22",
-        "color": shown.color,
-        "linewidth": 1.4,
-        "linestyle": shown.linestyle,
-        "shrinkA": 0,
-        "shrinkB": 0,
-        **kwargs,
-    }
-    ax.annotate("", end, start, arrowprops=properties)
+    shape = {"arrowstyle": "-|>,head_length=.45,head_width=.22", "linewidth": 1.4, "shrinkA": 0, "shrinkB": 0}
+    stroke = {"color": shown.color, "linestyle": shown.linestyle}
+    ax.annotate("", end, start, arrowprops=shape | stroke | kwargs)
     # An annotation does not widen the limits of the axes, a point does.
     ax.plot(*start, "o", color=PAPER, markeredgecolor=shown.color, markersize=4)
     ax.plot(*end, ",", color=shown.color)
@@ -491,11 +484,8 @@ class Plot:
         """Where the drawing code is: function, path in the repository, line."""
         path = Path(inspect.getsourcefile(self.draw))
         path = path.relative_to(ROOT) if path.is_relative_to(ROOT) else Path(path.name)
-        return {
-            "function": f"{self.draw.__module__}.{self.draw.__qualname__}",
-            "path": path.as_posix(),
-            "line": inspect.getsourcelines(self.draw)[1],
-        }
+        function, line = f"{self.draw.__module__}.{self.draw.__qualname__}", inspect.getsourcelines(self.draw)[1]
+        return {"function": function, "path": path.as_posix(), "line": line}
 
     def save(self, tables: Mapping[str, pd.DataFrame], stem: Path, provenance: Mapping[str, Any]) -> list[Path]:
         """Draws and saves it, with its tables and origin beside `provenance` (commit, scale, source)."""

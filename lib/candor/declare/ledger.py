@@ -43,10 +43,11 @@ VERDICTS = (*verdicts.ORDER, REPORTED)
 FULL_SEEDS = 5
 PROTOCOL_2 = ("V", "L")  # how its ids begin: worlds, small language models
 
+_DECLARED = ("evidence", "statement", "estimator", "band", "paper_value")
 _MEASURED = ("value", "unit", "ci_low", "ci_high", "n", "seeds", "passes")
 LEDGER_COLUMNS = [
-    *("claim", "criterion", "evidence", "scale", "statement", "estimator", "band", *_MEASURED),
-    *("paper_value", "verdict", "note"),
+    *("claim", "criterion", "evidence", "scale", "statement", "estimator", "band"),
+    *(*_MEASURED, "paper_value", "verdict", "note"),
 ]
 CHECK_COLUMNS = ["claim", "criterion", "check", "scale", "band", *_MEASURED, "per_seed", "verdict"]
 VERDICT_COLUMNS = ["claim", "part", "evidence", "scale", "statement", "criteria", "verdict", "note"]
@@ -379,6 +380,12 @@ def _decided(criterion: Criterion, rows: list[dict[str, Any]]) -> tuple[str, dic
     return word, rows[bands.index(by)] | {"role": criterion.role, "decides": by.check.name}, by.note
 
 
+def _unjudged(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the checks of a smoke run."""
+    judged = {"judged": replace(row["judged"], run=False)} if "judged" in row else {}
+    return row | judged | {"verdict": NOT_ATTEMPTED}
+
+
 def judge(claim: Claim, tables: Tables, scale: str) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Hold a claim's criteria against its tables.
 
@@ -403,16 +410,15 @@ def judge(claim: Claim, tables: Tables, scale: str) -> tuple[pd.DataFrame, pd.Da
         if scale == "smoke" and criterion.rests_on_runs:
             if any(row["verdict"] != NOT_ATTEMPTED for row in rows):
                 note = "mechanics only"
-            word, rows = NOT_ATTEMPTED, [row | {"verdict": NOT_ATTEMPTED} for row in rows]
+            word, rows = NOT_ATTEMPTED, [_unjudged(row) for row in rows]
         words[criterion.id] = word
         if criterion.role and word != REPLICATED:
             failing[criterion.id] = f"{criterion.role} failed: {criterion.id} {word}"
-        judged[criterion.id] = [replace(row["judged"], run=word != NOT_ATTEMPTED) for row in rows if "judged" in row]
-        said = {"criterion": criterion.id, "evidence": criterion.evidence, "scale": scale}
-        said |= {"statement": criterion.statement, "estimator": criterion.estimator, "band": criterion.band}
-        said |= {"paper_value": criterion.paper_value, "verdict": word, "note": note}
-        ledger.append({"claim": claim.name, **dict.fromkeys(_MEASURED, ""), **head, **said})
-        checks += [{"claim": claim.name, "criterion": criterion.id, "scale": scale, **row} for row in rows]
+        judged[criterion.id] = [row["judged"] for row in rows if "judged" in row]
+        at = {"claim": claim.name, "criterion": criterion.id, "scale": scale}
+        said = {part: getattr(criterion, part) for part in _DECLARED} | {"verdict": word, "note": note}
+        ledger.append(dict.fromkeys(_MEASURED, "") | head | at | said)
+        checks += [row | at for row in rows]
     in_roles = any(judged.values())
     return (
         pd.DataFrame(ledger, columns=LEDGER_COLUMNS + DECIDED_COLUMNS * in_roles),
@@ -452,9 +458,7 @@ def missing_criteria(claim: Claim, ledger: pd.DataFrame) -> list[str]:
 def write(claims: list[tuple[Claim, Tables]], scale: str, folder: Path) -> dict[str, pd.DataFrame]:
     """Judge the claims and write `ledger.csv`, `checks.csv`, `verdicts.csv` into `folder`."""
     parts = zip(*(judge(claim, tables, scale) for claim, tables in claims))
-    frames = {
-        name: pd.concat(frames, ignore_index=True) for name, frames in zip(("ledger", "checks", "verdicts"), parts)
-    }
+    frames = {name: pd.concat(rows, ignore_index=True) for name, rows in zip(("ledger", "checks", "verdicts"), parts)}
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in frames.items():
         frame.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
