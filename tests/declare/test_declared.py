@@ -100,10 +100,11 @@ def rule(**fields):
     ],
 )
 def test_roles_rules_and_margins_are_declared_too(fields):
-    assert declared.declared_hash("toy", replace(V4, **fields)) != declared.declared_hash("toy", V4)
-    assert declared.declared_hash("toy", replace(V4, note="later", paper_value="1")) == declared.declared_hash(
-        "toy", V4
-    )
+    before = declared.declared_hash("toy", V4)
+    assert declared.declared_hash("toy", replace(V4, **fields)) != before
+    assert declared.declared_hash("toy", replace(V4, note="later", paper_value="1")) == before
+    rivals = {declared.declared_hash("toy", replace(V4, role="rival", rival=name)) for name in ("style", "length")}
+    assert len(rivals) == 2
 
 
 def test_a_role_changes_nothing_of_what_was_declared_before():

@@ -240,20 +240,6 @@ def test_smoke_never_gives_a_verdict_on_a_run():
     assert judged(criterion(check(absent), note="so"), scale="smoke")[0].iloc[0]["note"] == "so", "nothing ran"
 
 
-def test_parts_and_overall():
-    a, b = criterion(check(GOOD), id="A"), criterion(check(BAD), id="B")
-    parts = (
-        Part("(i)", "world", "first", ("A",)),
-        Part("(ii)", "world", "both", ("A", "B")),
-        Part("(iii)", "world", "ruled", ("A", "B"), rule=lambda verdict: (lg.PARTLY, f"A {verdict['A']}")),
-    )
-    _, _, verdicts = judged(a, b, parts=parts, overall=lambda verdict: (verdict["A"], f"B {verdict['B']}"))
-    assert verdicts["part"].tolist() == ["(i)", "(ii)", "(iii)", "overall"]
-    assert verdicts["verdict"].tolist() == [lg.REPLICATED, lg.NOT_REPLICATED, lg.PARTLY, lg.REPLICATED]
-    assert verdicts["note"].tolist()[2:] == ["A replicated", "B not replicated"]
-    assert verdicts["criteria"].tolist()[1] == "A B"
-
-
 def test_a_claim_cannot_contradict_itself():
     with pytest.raises(ValueError, match="declared twice"):
         claim(criterion(), criterion())
@@ -270,15 +256,3 @@ def test_every_declared_id_has_its_row(tmp_path):
         read = pd.read_csv(tmp_path / "deep" / "folder" / f"{name}.csv", keep_default_na=False)
         assert list(read) == list(frame) and len(read) == len(frame)
     assert set(frames["ledger"]["verdict"]) <= set(lg.VERDICTS)
-
-
-def test_the_band_in_words_is_printed_from_the_checks():
-    several = criterion(
-        check(1, Band(low=0.2), "rlvr", count=5),
-        check(1, Band(high=0.03), "base"),
-        check(1, Band(high=0.03), "null"),
-        check(1, Band(-1, 1), "change", unit="points"),
-        check(1, None, "beside"),
-    )
-    assert several.band == "rlvr >= 0.2 in 5/5; base, null <= 0.03; change -1 to 1 points"
-    assert criterion(check(1, None)).band == "reported"

@@ -30,7 +30,6 @@ def seeds_of(step: Step, config: Config, claim: str, tables: Path) -> tuple[int,
     if config.get("protocol") != 2 or step.seeds != "seeds" or not manifest.exists():
         return first
     _, setting, name = step.key.split("/")
-    name = name.removeprefix("eval_")
     n = [
         n
         for arm, n in _asked(claim, tables, manifest.stat().st_mtime_ns)
