@@ -13,6 +13,7 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from functools import cache
 from typing import Any, cast
 
@@ -89,8 +90,9 @@ class Measure:
         return self.map(lambda values: 100 * values).named(self.name, "points")
 
     def _check(self, band: Band | None, paper: float | None = None, **fields: Any) -> Check:
-        printed = {} if paper is None else {"paper": Band(paper, paper)}
-        return Check(self.name, self.estimate, band, unit=self.unit, arms=self.arms, **printed | fields)
+        if paper is not None:
+            fields["paper"] = Band(paper, paper)
+        return Check(self.name, self.estimate, band, unit=self.unit, arms=self.arms, **fields)
 
     def within(self, low: float, high: float | None = None, count: int | None = None, **fields: Any) -> Check:
         """A band from `low` to `high`, or from -`low` to `low`; `count` of five seeds must lie in it.
@@ -129,7 +131,7 @@ class Measure:
     def printed(self, low: float, high: float | None = None, **fields: Any) -> Check:
         """Whether it is as large as a paper printed: a number, or a range."""
         band = Band(low, low if high is None else high)
-        return Check(self.name, self.estimate, band, unit=self.unit, rule=PRINTED, feeds=SIZE, paper=band, **fields)
+        return replace(self._check(band, rule=PRINTED, feeds=SIZE, **fields), paper=band)
 
 
 class Rows:
@@ -236,11 +238,12 @@ def together(name: str, count: int | None, *checks: Check) -> Check:
     claim 1 knows only the count. The criteria of the first run stay judged by the rule that they were declared with.
     """
 
-    def slack(check: Check, tables: Tables) -> pd.Series:
-        band, values = check.band or Band(), cast(pd.Series, check.estimate(tables))
-        return np.minimum(values - band.low, band.high - values)
+    return Check(name, _worst_of(checks, _slack), Band(low=0), count, unit=checks[0].unit)
 
-    return Check(name, _worst_of(checks, slack), Band(low=0), count, unit=checks[0].unit)
+
+def _slack(check: Check, tables: Tables) -> pd.Series:
+    band, values = check.band or Band(), cast(pd.Series, check.estimate(tables))
+    return np.minimum(values - band.low, band.high - values)
 
 
 def _worst_of(checks: Sequence[Check], inside: Callable[[Check, Tables], pd.Series]) -> Callable[[Tables], pd.Series]:
@@ -261,13 +264,10 @@ def on_the_same_seed(*checks: Check, name: str = "all on the same seed") -> Chec
     It is judged like any other band, with d = 1, and takes the place of the checks.
     """
 
-    def slack(check: Check, tables: Tables) -> pd.Series:
-        band, values = check.band or Band(), cast(pd.Series, check.estimate(tables))
-        return np.minimum(values - band.low, band.high - values) / check.least
-
     arms = frozenset().union(*(check.arms for check in checks))
     bands = ", ".join(f"{check.name} {check.said}" for check in checks)
-    return Check(f"{name} ({bands})", _worst_of(checks, slack), Band(low=0), unit="d", d=1.0, arms=arms)
+    in_d = _worst_of(checks, lambda check, tables: _slack(check, tables) / check.least)
+    return Check(f"{name} ({bands})", in_d, Band(low=0), unit="d", d=1.0, arms=arms)
 
 
 def criterion(
@@ -368,7 +368,7 @@ def wide(tables: Tables, table: str, measure: str, columns: str, /, **where: obj
 def crossing(tables: Tables, table: str, measure: str, along: str, value: float, /, **where: object) -> pd.Series:
     """A measure where the column `along` first reaches `value`, by seed; NaN where it never does. Raises: as above."""
     snapshots = each_seed(tables, table, [measure, along], ["step"], **where).groupby("seed")
-    return snapshots.apply(lambda seed: at_first_crossing(seed[along], seed[measure], value), include_groups=False)
+    return pd.Series({seed: at_first_crossing(rows[along], rows[measure], value) for seed, rows in snapshots})
 
 
 def number(tables: Tables, table: str, column: str, /, **where: object) -> float:

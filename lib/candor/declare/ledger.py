@@ -344,11 +344,12 @@ def _in_role(check: Check, estimate: pd.Series | Estimate | None, criterion: Cri
 
 def _row(name: str, check: Check, tables: Tables, *in_role: Any) -> dict[str, Any]:
     """A row of the checks, and `lacks`: what an incomplete run lacks."""
-    estimate, lacks = None, ""
+    estimate: pd.Series | Estimate | None = None
+    lacks = ""
     with _asking(name, f"check {check.name!r}"):
         try:
-            estimate = check.estimate(tables)
-            estimate = estimate if isinstance(estimate, pd.Series | Estimate) else Estimate(float(estimate))
+            given = check.estimate(tables)
+            estimate = given if isinstance(given, pd.Series | Estimate) else Estimate(float(given))
         except NotRun as absent:
             lacks = str(absent) if isinstance(absent, Incomplete) else ""
         said = _in_role(check, estimate, *in_role) if in_role else _by_count(check, estimate)

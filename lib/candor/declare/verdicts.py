@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from candor.core.errors import CandorError
@@ -209,21 +210,18 @@ def found(estimate: pd.Series | Estimate | float, rule: str = INTERVAL) -> Found
     return Mean(float(values.mean()), error, error, max(len(first) - 1, 1), len(values))
 
 
-def at_first_crossing(x: Sequence[float], y: Sequence[float], target: float) -> float:
+def at_first_crossing(x: ArrayLike, y: ArrayLike, target: float) -> float:
     """`y` where `x` first reaches `target`, linear between the two snapshots around it; NaN where it never does.
 
     x, y : arrays of shape (snapshots,), in the order of training. Nothing is extrapolated: before the first snapshot
     there is no value, either.
     """
-    x, y = np.asarray(x, float), np.asarray(y, float)
-    reached = np.flatnonzero(x >= target)
-    if not reached.size or (reached[0] == 0 and x[0] > target):
+    along, values = np.asarray(x, float), np.asarray(y, float)
+    reached = np.flatnonzero(along >= target)
+    if not reached.size or (reached[0] == 0 and along[0] > target):
         return math.nan
-    after = reached[0]
-    if x[after] == target:
-        return float(y[after])
-    share = (target - x[after - 1]) / (x[after] - x[after - 1])
-    return float(y[after - 1] + share * (y[after] - y[after - 1]))
+    around = slice(max(reached[0] - 1, 0), reached[0] + 1)
+    return float(np.interp(target, along[around], values[around]))
 
 
 # --- Words -----------------------------------------------------------------------------------------
@@ -298,12 +296,13 @@ class Judged:
             return self.blocked
         if check.rule == DIRECTION and said != INCONCLUSIVE:
             return "up" if said != NOT_REPLICATED else "down" if seen.interval()[1] < -check.band.low else "none"
-        s, level = seen.below * math.sqrt(seen.n), 0.90 if check.rule == EQUIVALENCE else 0.95
+        n = int(self.values.notna().sum())
+        s, level = seen.below * math.sqrt(n), 0.90 if check.rule == EQUIVALENCE else 0.95
         gap = min(abs(seen.value - limit) for limit in check.band.limits)
         gap = abs(check.band.low + check.band.high) / 8 if check.rule == PRINTED else gap
         if said != INCONCLUSIVE or not (math.isfinite(s) and gap):
             return ""
-        if seen.n < (planned := seeds_for(self.values, check.least)):
+        if n < (planned := seeds_for(self.values, check.least)):
             return f"stage 2 asks for {planned} seeds"
         return f"needs about {math.ceil(wanted(s, gap, level))} seeds"
 
