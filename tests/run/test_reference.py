@@ -66,15 +66,12 @@ def test_the_committed_ledger_is_what_the_criteria_make_of_the_committed_tables(
 
 def test_a_difference_is_named_with_both_values():
     frame = kept(graph.REFERENCE)["checks"]
-    other = frame.copy()
+    row, other = frame.loc[3], frame.copy()
     other.loc[3, "value"] = "0.5"
-    [sentence] = differences(other, frame, KEYS["checks"])
-    row = frame.loc[3]
-    assert sentence == f"{row.claim} {row.criterion} {row.check}: value is '0.5', not {row.value!r}"
-    assert differences(frame.drop(index=0), frame, KEYS["checks"])[0].startswith("binary_reward P1 cells pinned high")
+    said = f"{row.claim} {row.criterion} {row.check}: value is '0.5', not {row.value!r}"
+    assert differences(other, frame, KEYS["checks"]) == [said] and differences(frame[1:], frame, KEYS["checks"])
     assert agree("0.123456", "0.123457") and agree("0.1000 0.2000", "0.1001 0.2000")
-    assert not agree("0.1234", "0.1235") and not agree("11 12", "11 13") and not agree("partly", "replicated")
-    assert not agree("", "0") and not agree("5/5", "4/5")
+    assert not any(agree(*two) for two in (("0.1234", "0.1235"), ("11 12", "11 13"), ("", "0"), ("5/5", "4/5")))
 
 
 # --- What the criteria read ---------------------------------------------------------------------------

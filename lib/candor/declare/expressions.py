@@ -31,10 +31,10 @@ class Measure:
     """A quantity that `estimate(tables)` gives: a Series by seed, a number, or an `Estimate` with its own interval.
 
     Arithmetic with numbers and with other measures pairs seeds; it raises `NotRun` where no seed has both. The name is
-    what the ledger calls it; `named` gives another one. `arms` are those that it rests on; none: it may be any.
+    what the ledger calls it; `named` gives another one. `arms` are those that it rests on, any by default.
     """
 
-    def __init__(self, estimate: Callable[[Tables], Any], name: str, unit: str = "", arms: Iterable[Arm] = ()):
+    def __init__(self, estimate: Callable[[Tables], Any], name: str, unit: str = "", arms: Iterable[Arm] = (Arm(),)):
         self.estimate, self.name, self.unit, self.arms = estimate, name, unit, frozenset(arms)
 
     def __call__(self, tables: Tables) -> Any:
@@ -49,7 +49,7 @@ class Measure:
 
     def with_(self, other: object, how: Callable[[Any, Any], Any], name: str) -> Measure:
         """`how(this, other)` on the seeds that both have; {} and {} in the name stand for theirs."""
-        two = other if isinstance(other, Measure) else Measure(lambda tables: other, f"{other:g}")
+        two = other if isinstance(other, Measure) else Measure(lambda tables: other, f"{other:g}", arms=())
 
         def estimate(tables: Tables) -> Any:
             first, second = self(tables), two(tables)
@@ -134,7 +134,20 @@ class Measure:
         return replace(self._check(band, rule=PRINTED, feeds=SIZE, **fields), paper=band)
 
 
-class Rows:
+class _Columns:
+    """Each column is a `Measure`."""
+
+    def __getattr__(self, column: str) -> Measure:
+        if column.startswith("_"):
+            raise AttributeError(column)
+        return self.column(column)
+
+    def column(self, column: str) -> Measure:
+        """The measure of a column whose name is computed."""
+        raise NotImplementedError
+
+
+class Rows(_Columns):
     """Rows of a table, such as those of an arm: each column is a `Measure`, and so for `one - other`, `one / other`.
 
     By seed where the table has seeds, otherwise the one row's number; `number` True or False says which. `needs` is the
@@ -147,14 +160,7 @@ class Rows:
         self._name = label or str(where.get("arm", table)).replace("_", " ")
         self._along: tuple[str, float] | None = None
 
-    def __getattr__(self, column: str) -> Measure:
-        if column.startswith("_"):
-            raise AttributeError(column)
-        return self.column(column)
-
     def column(self, column: str) -> Measure:
-        """The measure of a column whose name is computed."""
-
         def estimate(tables: Tables) -> pd.Series | float:
             if self._along:
                 return crossing(tables, self._table, column, *self._along, **self._where)
@@ -165,8 +171,7 @@ class Rows:
 
     @property
     def _arms(self) -> set[Arm]:
-        setting, arm = (str(self._where.get(part, "")) for part in ("setting", "arm"))
-        return {Arm(setting, arm, self._needs)} if arm else set()
+        return {Arm(str(self._where.get("setting", "")), str(self._where.get("arm", "")), self._needs)}
 
     def _like(self, **changed: Any) -> Rows:
         other = copy(self)
@@ -200,16 +205,11 @@ class Rows:
         return _Compared(self, other, operator.truediv, "/")
 
 
-class _Compared:
+class _Compared(_Columns):
     """The same column of two, on the same seeds: its difference, or its ratio."""
 
     def __init__(self, one: Rows, other: Rows, how: Callable[[Measure, Measure], Measure], sign: str):
         self._one, self._other, self._how, self._sign = one, other, how, sign
-
-    def __getattr__(self, column: str) -> Measure:
-        if column.startswith("_"):
-            raise AttributeError(column)
-        return self.column(column)
 
     def column(self, column: str) -> Measure:
         name = f"{self._one._name} {self._sign} {self._other._name}: {column.replace('_', ' ')}"

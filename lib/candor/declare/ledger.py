@@ -55,10 +55,13 @@ DECIDED_COLUMNS = ["role", "decides", "p_in_band", "paper_inside"]  # of the led
 
 
 class Arm(NamedTuple):
-    """Rows of tables that runs make: an arm of a setting, and the control or gate without which it says nothing."""
+    """Rows of tables that runs make: an arm of a setting, and the control or gate without which it says nothing.
 
-    setting: str
-    name: str
+    An empty name or setting stands for any.
+    """
+
+    setting: str = ""
+    name: str = ""
     needs: str = ""
 
 
@@ -89,7 +92,7 @@ class Check:
     d: float | None = None
     feeds: str = ""
     paper: Band | None = None
-    arms: frozenset[Arm] = frozenset()
+    arms: frozenset[Arm] = frozenset({Arm()})
 
     @property
     def least(self) -> float:

@@ -9,14 +9,12 @@ import pandas as pd
 
 from candor import claims
 from candor.core import store
-from candor.core.errors import MissingError, NotRun
+from candor.core.errors import NotRun
 from candor.core.settings import Config
 from candor.core.step import Step
 from candor.declare.ledger import Arm, Claim, ClaimTables, Tables
 from candor.declare.verdicts import STAGE_1, VERDICT_SEEDS, seeds_for
 from candor.run import steps as experiments
-
-ANY = Arm("", "")
 
 
 def seeds_of(step: Step, config: Config, claim: str, tables: Path) -> tuple[int, ...]:
@@ -33,17 +31,14 @@ def seeds_of(step: Step, config: Config, claim: str, tables: Path) -> tuple[int,
     n = [
         n
         for arm, n in _asked(claim, tables, manifest.stat().st_mtime_ns)
-        if arm == ANY or (arm.setting in ("", setting) and f"_{name}".endswith(f"_{arm.name}"))
+        if arm.setting in ("", setting) and (not arm.name or f"_{name}".endswith(f"_{arm.name}"))
     ]
     return (*first, *(seed for seed in VERDICT_SEEDS[: max(n, default=0)] if seed not in first))
 
 
 @cache
 def _asked(claim: str, folder: Path, made: int) -> list[tuple[Arm, int]]:
-    try:
-        names = store.unseal(folder / "provenance.json")["files"]
-    except MissingError:
-        return []
+    names = store.unseal(folder / "provenance.json")["files"]
     tables = {Path(name).stem: store.read(folder / name, pd.read_csv) for name in names}
     return [*arms(claims.load(claim).claim, tables).items()]
 
@@ -51,8 +46,8 @@ def _asked(claim: str, folder: Path, made: int) -> list[tuple[Arm, int]]:
 def arms(claim: Claim, tables: Tables) -> dict[Arm, int]:
     """N of each arm: the largest of the criteria that rest on it, from the spread of stage 1.
 
-    The arm `ANY` has what the criteria ask for that do not say on which arms they rest. What was not run, has no seeds
-    or no d asks for nothing.
+    What a criterion asks for that does not say on which arms it rests stands at the arm without a name. What was not
+    run, has no seeds or no d asks for nothing.
     """
     found: dict[Arm, int] = {}
     tables = ClaimTables(claim, tables)
@@ -62,6 +57,6 @@ def arms(claim: Claim, tables: Tables) -> dict[Arm, int]:
         except NotRun:
             continue
         if isinstance(values, pd.Series) and check.rests_on_d and check.least > 0:
-            for arm in {arm._replace(needs="") for arm in check.arms} or {ANY}:
+            for arm in {arm._replace(needs="") for arm in check.arms}:
                 found[arm] = max(found.get(arm, len(STAGE_1)), seeds_for(values, check.least))
     return found
