@@ -299,7 +299,7 @@ def test_what_is_open_says_why():
     wanted = math.ceil((stats.t.ppf(0.975, 4) * np.std(UNSURE, ddof=1) / gap) ** 2)
     assert judged(toy(), runs(base=[0.0] * 20, other=many))[0].loc["V9", "note"] == f"needs about {wanted} seeds"
     smoke = judged(toy(), runs(), "smoke")
-    assert set(smoke[0]["verdict"]) == {lg.NOT_ATTEMPTED} and smoke[2]["seen"].startswith("open: V")
+    assert set(smoke[0]["verdict"]) == {lg.NOT_ATTEMPTED} and smoke[2]["size"].startswith("open: V3")
 
 
 def test_a_direction_says_which_and_context_has_no_verdict():
@@ -316,6 +316,8 @@ def test_a_direction_says_which_and_context_has_no_verdict():
     share = REAL.x.map(lambda values: values >= 0.5)
     row = alone(criterion("L1", "s", "e", share.rate(low=0.1), role="limits"))
     assert row["verdict"] == lg.REPLICATED and row["value"] == 0.8 and row["ci_low"] == pytest.approx(0.2836, abs=1e-4)
+    unsaid = REAL.x.at_most(0, d=1, otherwise=lg.INCONCLUSIVE)  # a test that does not reject
+    assert alone(criterion("V1", "s", "e", unsaid, role="limits"))["verdict"] == lg.INCONCLUSIVE
     sizes = [alone(criterion("V1", "s", "e", REAL.x.at_least(0, d=1, paper=p), role="limits")) for p in (0.5, 0.6)]
     assert [row["paper_inside"] for row in sizes] == ["yes", "no"]
 
