@@ -7,6 +7,7 @@ import pytest
 from candor import __main__ as cli
 from candor.core.errors import CandorError
 from candor.declare import lock as declared
+from candor.declare.expressions import Rows, criterion
 from candor.declare.ledger import Band, Check
 
 ALL = declared.declared()
@@ -77,3 +78,67 @@ def test_the_command_adds_what_is_new_and_changes_nothing_else(tmp_path, monkeyp
     with pytest.raises(CandorError, match="add a new id instead of changing W3a"):
         declared.declare(changed("W3a", statement="other"))
     assert declared.LOCK.read_text() == "".join(after[:-1]), "nothing is written where something was changed"
+
+
+# --- Protocol 2 ---------------------------------------------------------------------------------------
+
+NULL, RLVR = (Rows("summary", arm=arm, needs=need) for arm, need in (("shuffled", "V0"), ("rlvr", "")))
+V0 = criterion("V0", "s", "e", NULL.x.equivalent(0.1), role="control")
+V4 = criterion("V4", "s", "e", (RLVR - NULL).x.at_least(0.1, d=0.05, feeds="due", paper=0.2), role="supports")
+
+
+def rule(**fields):
+    return {"checks": (replace(V4.checks[0], **fields),)}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({"role": "contradicts"}, {"feeds": "seen"}, {"role": "rival", "rival": "style"}),
+        *(rule(d=0.04), rule(name="other"), rule(rule="equivalence"), rule(none=0.1), rule(feeds="seen")),
+        *(rule(paper=None), rule(arms=frozenset()), rule(band=Band(low=0.2))),
+    ],
+)
+def test_roles_rules_and_margins_are_declared_too(fields):
+    before = declared.declared_hash("toy", V4)
+    assert declared.declared_hash("toy", replace(V4, **fields)) != before
+    assert declared.declared_hash("toy", replace(V4, note="later", paper_value="1")) == before
+    rivals = {declared.declared_hash("toy", replace(V4, role="rival", rival=name)) for name in ("style", "length")}
+    assert len(rivals) == 2
+
+
+def test_a_role_changes_nothing_of_what_was_declared_before():
+    assert not declared.problems(changed("W3a", role="supports", feeds="seen"))[0]
+
+
+def toy(*criteria):
+    return replace(ALL[0], name="toy", criteria=criteria, parts=())
+
+
+def test_d_must_be_declared_where_the_band_ends_at_no_effect():
+    def refused(check):
+        return declared.problems([*ALL, toy(V0, replace(V4, checks=(check,)))])[0]
+
+    assert refused(RLVR.x.at_least(0, feeds="due")) == ["toy V4, rlvr: x: declare a d above 0."]
+    assert not any(
+        map(refused, (RLVR.x.at_least(0, d=0.01, feeds="due"), RLVR.x.rate(0, 0, feeds="due"), V4.checks[0]))
+    )
+
+
+def test_a_result_older_than_its_declaration_is_refused(tmp_path, monkeypatch):
+    two = toy(V0, V4)
+    monkeypatch.setattr(declared, "LOCK", tmp_path / "declared.lock")
+    declared.LOCK.write_text("claim,criterion,declared,hash\n")
+    early = declared.stamp()
+    assert declared.declare([two]) == ["toy V0", "toy V4"]
+    declared.refuse_older(two, declared.stamp())
+    for older in (early, ""):
+        with pytest.raises(CandorError, match=r"^toy V0 was declared after the runs that it judges: run them again"):
+            declared.refuse_older(two, older)
+    declared.refuse_older(ALL[0], "")  # protocol 1 has no stamps
+    now = declared.stamp()
+    declared.LOCK.write_text(declared.LOCK.read_text() + "toy,V5,2026-12-02,0\n")
+    declared.refuse_older(two, now)
+    declared.LOCK.write_text(declared.LOCK.read_text().replace("V4", "V3"))
+    with pytest.raises(CandorError, match=r"made under another declared\.lock"):
+        declared.refuse_older(two, now)

@@ -10,6 +10,7 @@ from candor import claims
 from candor.core.settings import ROOT
 from candor.declare import figures, ledger
 from candor.declare.figures import Plot, canvas, look, save
+from candor.declare.verdicts import RECOMPUTED
 from candor.measure.calibration import floor_band, reliability_table
 from candor.run import plan as graph
 from PIL import Image
@@ -31,33 +32,26 @@ def tables():
         i, j = counts.nonzero()
         grids.append(pd.DataFrame({"posterior_bin": i / 20, "value_bin": j / 20, "n": counts[i, j], "seed": seed}))
         steps.append(pd.DataFrame({"step": [0, 50, 100], "ece": rng.random(3), "seed": seed}))
-    verdicts = pd.DataFrame({"statement": list("abcdef"), "verdict": list(figures.VERDICTS)})
-    return {
-        "bins": pd.concat(bins),
-        "grid": pd.concat(grids),
-        "steps": pd.concat(steps),
-        "verdicts": verdicts,
-        "unused": pd.DataFrame(),
-    }
+    made = {"bins": pd.concat(bins), "grid": pd.concat(grids), "steps": pd.concat(steps)}
+    return made | {"unused": pd.DataFrame()}
 
 
 def every_panel(tables):
     assert "unused" not in tables  # a figure gets the tables that it declares
     figure, axes = canvas(2, 3, 8, 5)
-    (a, b, c), (d, e, f) = axes
+    (a, b, c), (d, e, _) = axes
     figures.reliability_panel(a, tables["bins"], "rlvr")
     figures.density_panel(b, tables["grid"], "rlcr")
     seeds = {"base": [0.1, 0.2, 0.3], "rlvr": [0.4], "rlcr": [np.nan], "ideal": [0.1, 0.1]}
-    figures.interval_dots(c, seeds, references={"rlvr": 0.5}, band=(-np.inf, 0.3), xlabel="ECE")
+    figures.interval_dots(c, seeds, references={"rlvr": 0.5}, xlabel="ECE")
     figures.seed_band(d, tables["steps"], "step", "ece", "base")
     figures.seed_band(d, tables["steps"][lambda t: t.seed == 11], "step", "ece", "rlvr")
     figures.label_lines(d)
     figures.arrow(e, (0.2, 0.3), (0.5, 0.4), "rlvr", "HotpotQA")
-    figures.verdict_strip(f, tables["verdicts"])
     return figure
 
 
-PLOT = Plot(every_panel, ("bins", "grid", "steps", "verdicts"), "Every panel.", ALT)
+PLOT = Plot(every_panel, ("bins", "grid", "steps"), "Every panel.", ALT)
 
 
 def test_docstring_examples():
@@ -107,26 +101,16 @@ def test_missing_arms_leave_empty_panels(tables, tmp_path):
     PLOT.save(tables, tmp_path / "empty", {})
 
 
-def test_style_ends_with_its_context():
+def test_style_ends_with_its_context_and_figures_stay_out_of_pyplot():
     before = mpl.rcParams["axes.spines.top"]
     with figures.style():
         assert not mpl.rcParams["axes.spines.top"]
-    assert mpl.rcParams["axes.spines.top"] == before
-
-
-def test_figures_stay_out_of_pyplot():
     canvas()
-    assert not mpl.pyplot.get_fignums()
+    assert mpl.rcParams["axes.spines.top"] == before and not mpl.pyplot.get_fignums()
 
 
 def test_reliability_panel_pools_seeds_by_their_counts():
-    rows = {
-        "bin_low": 0.5,
-        "bin_high": 1.0,
-        "n": [30, 10],
-        "mean_confidence": [0.8, 0.6],
-        "accuracy": [0.5, 0.9],
-    }
+    rows = {"bin_low": 0.5, "bin_high": 1.0, "n": [30, 10], "mean_confidence": [0.8, 0.6], "accuracy": [0.5, 0.9]}
     _, ax = canvas()
     figures.reliability_panel(ax, pd.DataFrame(rows), "rlcr")
     point = next(drawn for drawn in ax.get_lines() if drawn.get_label() == "RLCR")
@@ -152,22 +136,11 @@ def test_looks_tell_the_arms_apart_without_colour():
     assert len({shown.label for shown in family.values()}) == len(family)
 
 
-@pytest.mark.parametrize(
-    ("arm", "like"),
-    [
-        ("eval_rlvr", "rlvr"),
-        ("bayes", "ideal"),
-        ("posterior", "ideal"),
-        ("rlvr_short_classifier", "classifier"),
-        ("rlvr+bce_classifier", "classifier"),
-        ("sft+rlcr", "sft_rlcr"),
-        ("rlcr_log", "rlcr"),
-        ("swap_rlvr", "rlvr"),
-        ("shuffled_twice", "shuffled"),
-    ],
-)
-def test_relatives_look_alike(arm, like):
-    assert figures.color(arm) == figures.color(like) and figures.marker(arm) == figures.marker(like)
+def test_relatives_look_alike():
+    alike = {"eval_rlvr": "rlvr", "bayes": "ideal", "posterior": "ideal", "rlvr_short_classifier": "classifier"}
+    alike |= {"rlvr+bce_classifier": "classifier", "sft+rlcr": "sft_rlcr", "rlcr_log": "rlcr", "swap_rlvr": "rlvr"}
+    for arm, like in {**alike, "shuffled_twice": "shuffled"}.items():
+        assert figures.color(arm) == figures.color(like) and figures.marker(arm) == figures.marker(like), arm
 
 
 def test_an_unknown_arm_still_has_a_look():
@@ -175,7 +148,7 @@ def test_an_unknown_arm_still_has_a_look():
 
 
 def test_every_word_of_the_ledger_has_a_sign():
-    assert set(figures.VERDICTS) == set(ledger.VERDICTS)
+    assert set(figures.VERDICTS) == {*ledger.VERDICTS, RECOMPUTED}
 
 
 def test_density_panel_counts_every_question():

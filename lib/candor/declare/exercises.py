@@ -123,7 +123,7 @@ class Blank:
             return values[0] if self.width == 1 else values
         results = [tuple(self._asked(f, probe) for f in answers) for probe in self.probes]
         if any(part is None or part is ... for result in results for part in result):
-            raise _Empty
+            raise _Said(EMPTY)
         return [[self.read(part) for part in result] for result in results]
 
     def _asked(self, function: Callable, probe: tuple) -> Any:
@@ -131,7 +131,7 @@ class Blank:
             return function(*deepcopy(probe))
         except Exception as error:
             if self.raises:
-                raise _Raised(self.raises.format(error=type(error).__name__, probe=probe)) from error
+                raise _Said(self.raises.format(error=type(error).__name__, probe=probe)) from error
             raise
 
     def same(self, value: Any, other: Any) -> bool:
@@ -163,12 +163,8 @@ def choice(answer: str, **slips: str) -> Blank:
     return Blank(answer, said, 'Answer the third blank with "a", "b" or "c".', letter)
 
 
-class _Empty(Exception):
-    """A function that the learner was to complete still gives nothing."""
-
-
-class _Raised(Exception):
-    """A function that the learner wrote raised, and the exercise has a sentence for that."""
+class _Said(Exception):
+    """What to say where a learner's function gives nothing yet, or raises and the exercise has a sentence for that."""
 
 
 @dataclass(frozen=True)
@@ -205,10 +201,8 @@ class Exercise:
                 if message := blank.mistake(*mine):
                     return Feedback(False, message)
             return Feedback(True, self.right(*tables) if callable(self.right) else self.right)
-        except _Empty:
-            return Feedback(False, EMPTY)
-        except _Raised as raised:
-            return Feedback(False, str(raised))
+        except _Said as said:
+            return Feedback(False, str(said))
         except Exception as error:
             return Feedback(False, f"Your answer could not be checked. {type(error).__name__}: {error}")
 

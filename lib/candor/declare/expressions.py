@@ -12,6 +12,8 @@ import itertools
 import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from functools import cache
 from typing import Any, cast
 
@@ -19,7 +21,8 @@ import numpy as np
 import pandas as pd
 
 from candor.core.errors import CandorError, NotRun
-from candor.declare.ledger import NOT_REPLICATED, Band, Check, Criterion, Estimate, Tables
+from candor.declare.ledger import Arm, Band, Check, Criterion, Estimate, Tables
+from candor.declare.verdicts import DIRECTION, EQUIVALENCE, PRINTED, RATE, SIZE, at_first_crossing
 
 # --- Measures --------------------------------------------------------------------------------------
 
@@ -28,25 +31,25 @@ class Measure:
     """A quantity that `estimate(tables)` gives: a Series by seed, a number, or an `Estimate` with its own interval.
 
     Arithmetic with numbers and with other measures pairs seeds; it raises `NotRun` where no seed has both. The name is
-    what the ledger calls it; `named` gives another one.
+    what the ledger calls it; `named` gives another one. `arms` are those that it rests on, any by default.
     """
 
-    def __init__(self, estimate: Callable[[Tables], Any], name: str, unit: str = ""):
-        self.estimate, self.name, self.unit = estimate, name, unit
+    def __init__(self, estimate: Callable[[Tables], Any], name: str, unit: str = "", arms: Iterable[Arm] = (Arm(),)):
+        self.estimate, self.name, self.unit, self.arms = estimate, name, unit, frozenset(arms)
 
     def __call__(self, tables: Tables) -> Any:
         return self.estimate(tables)
 
     def named(self, name: str, unit: str | None = None) -> Measure:
-        return Measure(self.estimate, name, self.unit if unit is None else unit)
+        return Measure(self.estimate, name, self.unit if unit is None else unit, self.arms)
 
     def map(self, function: Callable[[Any], Any], name: str = "{}") -> Measure:
         """`function` of the values; {} in the name stands for this measure's."""
-        return Measure(lambda tables: function(self(tables)), name.format(self.name), self.unit)
+        return Measure(lambda tables: function(self(tables)), name.format(self.name), self.unit, self.arms)
 
     def with_(self, other: object, how: Callable[[Any, Any], Any], name: str) -> Measure:
         """`how(this, other)` on the seeds that both have; {} and {} in the name stand for theirs."""
-        two = other if isinstance(other, Measure) else Measure(lambda tables: other, f"{other:g}")
+        two = other if isinstance(other, Measure) else Measure(lambda tables: other, f"{other:g}", arms=())
 
         def estimate(tables: Tables) -> Any:
             first, second = self(tables), two(tables)
@@ -56,7 +59,7 @@ class Measure:
                     raise NotRun("No seed was run for both of what is compared.")
             return how(first, second)
 
-        return Measure(estimate, name.format(self.name, two.name), self.unit)
+        return Measure(estimate, name.format(self.name, two.name), self.unit, self.arms | two.arms)
 
     def __add__(self, other: object) -> Measure:
         return self.with_(other, operator.add, "{} plus {}")
@@ -86,39 +89,53 @@ class Measure:
         """A share in points: 100 times it."""
         return self.map(lambda values: 100 * values).named(self.name, "points")
 
-    def within(self, low: float, high: float | None = None, count: int | None = None, n: int | None = None) -> Check:
+    def _check(self, band: Band | None, paper: float | None = None, **fields: Any) -> Check:
+        if paper is not None:
+            fields["paper"] = Band(paper, paper)
+        return Check(self.name, self.estimate, band, unit=self.unit, arms=self.arms, **fields)
+
+    def within(self, low: float, high: float | None = None, count: int | None = None, **fields: Any) -> Check:
         """A band from `low` to `high`, or from -`low` to `low`; `count` of five seeds must lie in it.
 
-        `n` is the number of items behind an estimate that does not bring it.
+        `fields` as of `Check`: `n` is the number of items behind an estimate that does not bring it; `d`, `feeds`; a
+        number that a `paper` printed.
         """
-        band = Band(-low, low) if high is None else Band(low, high)
-        return Check(self.name, self.estimate, band, count, self.unit, n)
+        return self._check(Band(-low, low) if high is None else Band(low, high), count=count, **fields)
 
-    def at_least(self, low: float, count: int | None = None, otherwise: str = NOT_REPLICATED) -> Check:
-        return Check(self.name, self.estimate, Band(low=low), count, self.unit, otherwise=otherwise)
+    def at_least(self, low: float, count: int | None = None, **fields: Any) -> Check:
+        return self._check(Band(low=low), count=count, **fields)
 
-    def at_most(self, high: float, count: int | None = None, otherwise: str = NOT_REPLICATED) -> Check:
-        return Check(self.name, self.estimate, Band(high=high), count, self.unit, otherwise=otherwise)
+    def at_most(self, high: float, count: int | None = None, **fields: Any) -> Check:
+        return self._check(Band(high=high), count=count, **fields)
 
-    def equals(self, value: float) -> Check:
-        return self.within(value, value)
+    def equals(self, value: float, **fields: Any) -> Check:
+        return self.within(value, value, **fields)
 
     @property
     def reported(self) -> Check:
         """The value without a band."""
-        return Check(self.name, self.estimate, unit=self.unit)
+        return self._check(None)
+
+    def equivalent(self, margin: float, **fields: Any) -> Check:
+        """Two one-sided tests: no more than `margin` from 0 on either side."""
+        return self.within(margin, rule=EQUIVALENCE, **fields)
+
+    def direction(self, limit: float, none: float | None = None, **fields: Any) -> Check:
+        """Up from `limit` on; denied below -`limit`, and where it is shown to be `none` (default: within the limit)."""
+        return self.at_least(limit, rule=DIRECTION, none=limit if none is None else none, **fields)
+
+    def rate(self, low: float = -math.inf, high: float = math.inf, **fields: Any) -> Check:
+        """The share of seeds with 1, where each seed is 1 or 0; none of them is 0 to 0."""
+        return self.within(low, high, rule=RATE, **fields)
+
+    def printed(self, low: float, high: float | None = None, **fields: Any) -> Check:
+        """Whether it is as large as a paper printed: a number, or a range."""
+        band = Band(low, low if high is None else high)
+        return replace(self._check(band, rule=PRINTED, feeds=SIZE, **fields), paper=band)
 
 
-class Rows:
-    """Rows of a table, such as those of an arm: each column is a `Measure`, and so for `one - other`, `one / other`.
-
-    By seed where the table has seeds, otherwise the one row's number; `number` True or False says which. Raises: as
-    `select`.
-    """
-
-    def __init__(self, table: str, /, *, label: str = "", number: bool | None = None, **where: object):
-        self._table, self._number, self._where = table, number, where
-        self._name = label or str(where.get("arm", table)).replace("_", " ")
+class _Columns:
+    """Each column is a `Measure`."""
 
     def __getattr__(self, column: str) -> Measure:
         if column.startswith("_"):
@@ -127,25 +144,59 @@ class Rows:
 
     def column(self, column: str) -> Measure:
         """The measure of a column whose name is computed."""
+        raise NotImplementedError
 
+
+class Rows(_Columns):
+    """Rows of a table, such as those of an arm: each column is a `Measure`, and so for `one - other`, `one / other`.
+
+    By seed where the table has seeds, otherwise the one row's number; `number` True or False says which. `needs` is the
+    criterion of the control or gate that these rows are: what rests on them counts only if it is replicated. `at` takes
+    a value from between snapshots. Raises: as `select`.
+    """
+
+    def __init__(self, table: str, /, *, label: str = "", number: bool | None = None, needs: str = "", **where: object):
+        self._table, self._number, self._needs, self._where = table, number, needs, where
+        self._name = label or str(where.get("arm", table)).replace("_", " ")
+        self._along: tuple[str, float] | None = None
+
+    def column(self, column: str) -> Measure:
         def estimate(tables: Tables) -> pd.Series | float:
+            if self._along:
+                return crossing(tables, self._table, column, *self._along, **self._where)
             one = "seed" not in tables[self._table] if self._number is None else self._number
             return (number if one else by_seed)(tables, self._table, column, **self._where)
 
-        return Measure(estimate, f"{self._name}: {column.replace('_', ' ')}")
+        return Measure(estimate, f"{self._name}: {column.replace('_', ' ')}", arms=self._arms)
+
+    @property
+    def _arms(self) -> set[Arm]:
+        return {Arm(str(self._where.get("setting", "")), str(self._where.get("arm", "")), self._needs)}
+
+    def _like(self, **changed: Any) -> Rows:
+        other = copy(self)
+        other.__dict__.update(changed)
+        return other
 
     def where(self, **more: object) -> Rows:
         """Fewer of them, or others."""
-        label = "" if "arm" in more else self._name
-        return Rows(self._table, label=label, number=self._number, **self._where | more)
+        other = {"_name": str(more["arm"]).replace("_", " "), "_needs": ""} if "arm" in more else {}
+        return self._like(_where=self._where | more, **other)
 
     def by_seed(self) -> Rows:
         """The same rows, a number a seed."""
-        return Rows(self._table, label=self._name, number=False, **self._where)
+        return self._like(_number=False)
+
+    def at(self, along: str, value: float) -> Rows:
+        """Of snapshots (a row a seed and step) what lies where the column `along`, such as a KL, first reaches `value`.
+
+        Linear between two snapshots, never extrapolated: a seed that does not get there has no value.
+        """
+        return self._like(_along=(along, value), _name=f"{self._name} at {along.replace('_', ' ')} {value:g}")
 
     def how_many(self, mask: Callable[[pd.DataFrame], pd.Series], name: str, unit: str = "cells") -> Measure:
         """How many of them satisfy `mask`."""
-        return Measure(counted(self._table, mask, **self._where), name, unit)
+        return Measure(counted(self._table, mask, **self._where), name, unit, self._arms)
 
     def __sub__(self, other: Rows) -> _Compared:
         return _Compared(self, other, operator.sub, "minus")
@@ -154,16 +205,11 @@ class Rows:
         return _Compared(self, other, operator.truediv, "/")
 
 
-class _Compared:
+class _Compared(_Columns):
     """The same column of two, on the same seeds: its difference, or its ratio."""
 
     def __init__(self, one: Rows, other: Rows, how: Callable[[Measure, Measure], Measure], sign: str):
         self._one, self._other, self._how, self._sign = one, other, how, sign
-
-    def __getattr__(self, column: str) -> Measure:
-        if column.startswith("_"):
-            raise AttributeError(column)
-        return self.column(column)
 
     def column(self, column: str) -> Measure:
         name = f"{self._one._name} {self._sign} {self._other._name}: {column.replace('_', ' ')}"
@@ -192,11 +238,12 @@ def together(name: str, count: int | None, *checks: Check) -> Check:
     claim 1 knows only the count. The criteria of the first run stay judged by the rule that they were declared with.
     """
 
-    def slack(check: Check, tables: Tables) -> pd.Series:
-        band, values = check.band or Band(), cast(pd.Series, check.estimate(tables))
-        return np.minimum(values - band.low, band.high - values)
+    return Check(name, _worst_of(checks, _slack), Band(low=0), count, unit=checks[0].unit)
 
-    return Check(name, _worst_of(checks, slack), Band(low=0), count, unit=checks[0].unit)
+
+def _slack(check: Check, tables: Tables) -> pd.Series:
+    band, values = check.band or Band(), cast(pd.Series, check.estimate(tables))
+    return np.minimum(values - band.low, band.high - values)
 
 
 def _worst_of(checks: Sequence[Check], inside: Callable[[Check, Tables], pd.Series]) -> Callable[[Tables], pd.Series]:
@@ -211,19 +258,24 @@ def _worst_of(checks: Sequence[Check], inside: Callable[[Check, Tables], pd.Seri
     return estimate
 
 
+def on_the_same_seed(*checks: Check, name: str = "all on the same seed") -> Check:
+    """All of the checks on the same seed, as protocol 2 says it: the smallest slack of their bands, in units of each d.
+
+    It is judged like any other band, with d = 1, and takes the place of the checks.
+    """
+
+    arms = frozenset().union(*(check.arms for check in checks))
+    bands = ", ".join(f"{check.name} {check.said}" for check in checks)
+    in_d = _worst_of(checks, lambda check, tables: _slack(check, tables) / check.least)
+    return Check(f"{name} ({bands})", in_d, Band(low=0), unit="d", d=1.0, arms=arms)
+
+
 def criterion(
-    id: str,
-    statement: str,
-    estimator: str,
-    *checks: Check,
-    evidence: str = "world",
-    paper: str = "",
-    note: str | Callable[[Tables], str] = "",
-    gates: Sequence[Check] = (),
-    computed: bool = False,
+    id: str, statement: str, estimator: str, *checks: Check, evidence: str = "world", paper: str = "", **more: Any
 ) -> Criterion:
-    """A criterion: its checks one after the other, what else there is by name."""
-    return Criterion(id, evidence, statement, estimator, tuple(checks), paper, note, tuple(gates), computed)
+    """A criterion: its checks one after the other, what else there is by name (`role`, `feeds`, `rival`, `note`...)."""
+    more["gates"] = tuple(more.get("gates", ()))
+    return Criterion(id, evidence, statement, estimator, tuple(checks), paper, **more)
 
 
 # --- Selectors: the only places where a missing row may mean that nothing was run ---------------------
@@ -311,6 +363,12 @@ def by_seed(tables: Tables, table: str, measure: str, /, **where: object) -> pd.
 def wide(tables: Tables, table: str, measure: str, columns: str, /, **where: object) -> pd.DataFrame:
     """A measure of the selected rows, a row a seed and a column a value of `columns`. Raises: as `each_seed`."""
     return each_seed(tables, table, [measure], [columns], **where).pivot(index="seed", columns=columns)[measure]
+
+
+def crossing(tables: Tables, table: str, measure: str, along: str, value: float, /, **where: object) -> pd.Series:
+    """A measure where the column `along` first reaches `value`, by seed; NaN where it never does. Raises: as above."""
+    snapshots = each_seed(tables, table, [measure, along], ["step"], **where).groupby("seed")
+    return pd.Series({seed: at_first_crossing(rows[along], rows[measure], value) for seed, rows in snapshots})
 
 
 def number(tables: Tables, table: str, column: str, /, **where: object) -> float:

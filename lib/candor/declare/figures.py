@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 import io
 import json
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -42,6 +41,7 @@ HALO: list[Any] = [withStroke(linewidth=2.6, foreground=PAPER)]  # of a text tha
 # A line that others are held against.
 REFERENCE: dict[str, Any] = {"color": INK, "linewidth": 0.9, "linestyle": (0, (5, 2)), "zorder": 1}
 
+_TICKS = {"color": "#555555", "labelcolor": INK, "major.width": 0.7, "major.size": 3}
 _RC = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same glyphs, hence the same bytes, everywhere
     "font.size": 8.5,
@@ -55,14 +55,7 @@ _RC = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
-    "xtick.color": "#555555",
-    "ytick.color": "#555555",
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "xtick.major.width": 0.7,
-    "ytick.major.width": 0.7,
-    "xtick.major.size": 3,
-    "ytick.major.size": 3,
+    **{f"{axis}tick.{part}": look for axis in "xy" for part, look in _TICKS.items()},
     "lines.linewidth": 1.6,
     "lines.markersize": 5,
     "legend.frameon": False,
@@ -146,10 +139,6 @@ LOOKS: dict[str, Look] = {
     "abstain_50": Look("t = .5", ORANGE, "D", _DASHED),
     "abstain_75": Look("t = .75", GREEN, "v", _DASHDOT),
     "abstain_90": Look("t = .9", BLUE, "^", _SHORT),
-    "abstain_00_long": Look("binary (t = 0), 800 steps", VERMILION, "s"),
-    "abstain_50_long": Look("t = .5, 800 steps", ORANGE, "D", _DASHED),
-    "abstain_75_long": Look("t = .75, 800 steps", GREEN, "v", _DASHDOT),
-    "abstain_90_long": Look("t = .9, 800 steps", BLUE, "^", _SHORT),
     "swap_brier2": Look("2 x Brier", ORANGE, "D", _DASHED),
     "swap_log1": Look("log", GREEN, "v", _DASHDOT),
     "swap_log_k": Look("log, small weight", SKY, "p", _SHORT),
@@ -212,15 +201,11 @@ LOOKS: dict[str, Look] = {
     "online": Look("online confidence reward", VERMILION, "X", _DASHED),
 }
 
-# What a name is called elsewhere (papers' arms, worlds' references), then what it begins or ends with.
-_ALIASES = {
-    "bayes": "ideal",
-    "posterior": "ideal",
-    "null": "shuffled",
-    "swap_rlvr": "rlvr",
-    "swap_rlcr": "rlcr",
-}
-_ENDINGS = ("classifier",)
+_ABSTAINING = [name for name in LOOKS if name.startswith("abstain")]
+LOOKS |= {f"{name}_long": LOOKS[name]._replace(label=f"{LOOKS[name].label}, 800 steps") for name in _ABSTAINING}
+
+# What a name is called elsewhere (papers' arms, worlds' references), then what it begins with.
+_ALIASES = {"bayes": "ideal", "posterior": "ideal", "null": "shuffled", "swap_rlvr": "rlvr", "swap_rlcr": "rlcr"}
 _BEGINNINGS = ("base", "rlvr", "rlcr", "shuffled", "sft_rlcr", "ideal", "constant", "null")
 
 
@@ -237,9 +222,8 @@ def look(arm: str) -> Look:
     if name in LOOKS:
         return LOOKS[name]
     text = arm.replace("_", " ")
-    for family in _ENDINGS:
-        if name.endswith(family):
-            return LOOKS[family]
+    if name.endswith("classifier"):
+        return LOOKS["classifier"]
     for family in _BEGINNINGS:
         if name.startswith(family):
             return LOOKS[_ALIASES.get(family, family)]._replace(label=text)
@@ -270,6 +254,7 @@ VERDICTS: dict[str, tuple[str, str, str]] = {  # fill, ink, sign: dark means dec
     "not replicated": ("#A63F00", PAPER, "✗"),
     "not attempted": ("#F2F2F2", "#666666", "–"),
     "reported": ("#DCE9F2", INK, "•"),
+    "recomputed": ("#DCE9F2", INK, "="),
 }
 
 
@@ -288,13 +273,7 @@ def unit_square(ax: Axes, xlabel: str = "", ylabel: str = "", *, diagonal: bool 
 
 
 def reliability_panel(
-    ax: Axes,
-    table: pd.DataFrame,
-    arm: str = "base",
-    *,
-    xlabel: str = "confidence",
-    ylabel: str = "share correct",
-    counts: bool = True,
+    ax: Axes, table: pd.DataFrame, arm: str = "base", *, xlabel: str = "confidence", ylabel: str = "share correct"
 ) -> Axes:
     """Reliability diagram: accuracy against mean confidence, one point a bin.
 
@@ -302,8 +281,8 @@ def reliability_panel(
     ----------
     table : columns bin_low, bin_high, n, mean_confidence, accuracy (`calibration.reliability_table`); with
         floor_low, floor_high (`calibration.floor_band`) the accuracies that a perfectly calibrated forecaster
-        would show are shaded. Several rows a bin (one a seed) are pooled; the seeds remain as faint points.
-    counts : bars at the foot show how the answers spread over the bins.
+        would show are shaded. Several rows a bin (one a seed) are pooled; the seeds remain as faint points. Bars at
+        the foot show how the answers spread over the bins.
     """
     unit_square(ax, xlabel, ylabel)
     table = table[table.n > 0]
@@ -315,16 +294,8 @@ def reliability_panel(
     if {"floor_low", "floor_high"} <= set(table):
         height = pooled.floor_high - pooled.floor_low
         ax.bar(pooled.bin_low, height, width, pooled.floor_low, align="edge", color=FAINT, zorder=0)
-    if counts:
-        share = pooled.n / pooled.n.sum()
-        ax.bar(
-            pooled.bin_low,
-            0.16 * share / share.max(),
-            width * 0.92,
-            align="edge",
-            color=shown.color,
-            alpha=0.4,
-        )
+    share = pooled.n / pooled.n.sum()
+    ax.bar(pooled.bin_low, 0.16 * share / share.max(), width * 0.92, align="edge", color=shown.color, alpha=0.4)
     x, y = pooled.mean_confidence, pooled.accuracy
     ax.vlines(x, np.minimum(x, y), np.maximum(x, y), color=shown.color, linewidth=0.9, alpha=0.7)
     if len(table) > len(pooled):
@@ -334,25 +305,19 @@ def reliability_panel(
 
 
 def density_panel(
-    ax: Axes,
-    table: pd.DataFrame,
-    arm: str = "base",
-    *,
-    n_bins: int = 20,
-    xlabel: str = "exact posterior",
-    ylabel: str = "confidence",
+    ax: Axes, table: pd.DataFrame, arm: str = "base", *, xlabel: str = "exact posterior", ylabel: str = "confidence"
 ) -> QuadMesh:
     """How often each confidence is given at each exact posterior, and its mean (the line).
 
     Parameters
     ----------
-    table : columns posterior_bin, value_bin (left edges of `n_bins` equal bins), n; seeds are added up.
+    table : columns posterior_bin, value_bin (left edges of 20 equal bins), n; seeds are added up.
 
     Returns
     -------
     The mesh, in shares of all questions (shown as their square roots), for `figure.colorbar`.
     """
-    edges, half = np.arange(n_bins + 1) / n_bins, 0.5 / n_bins
+    edges, half = np.arange(21) / 20, 0.5 / 20
     # From the left edges to the middles, where no rounding moves a count to its neighbour.
     grid, _, _ = np.histogram2d(table.value_bin + half, table.posterior_bin + half, (edges, edges), weights=table.n)
     middle = edges[:-1] + half
@@ -372,12 +337,7 @@ def density_panel(
 
 
 def interval_dots(
-    ax: Axes,
-    groups: Mapping[str, ArrayLike],
-    *,
-    references: Mapping[str, float] | None = None,
-    band: tuple[float, float] | None = None,
-    xlabel: str = "",
+    ax: Axes, groups: Mapping[str, ArrayLike], *, references: Mapping[str, float] | None = None, xlabel: str = ""
 ) -> Axes:
     """A row an arm, from top to bottom: mean and 95 % t interval over seeds; each seed as a small dot.
 
@@ -387,7 +347,6 @@ def interval_dots(
     ----------
     groups : arm -> one value a seed; NaN seeds are left out, an arm without any keeps an empty row.
     references : arm -> a value to hold it against, such as the paper's, as a hollow diamond.
-    band : (low, high) in which a criterion passes, shaded; infinite limits end at the axis.
     """
     groups = {arm: np.asarray(values, dtype=float) for arm, values in groups.items()}
     groups = {arm: values[np.isfinite(values)] for arm, values in groups.items()}
@@ -413,25 +372,20 @@ def interval_dots(
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="x", color="#EEEEEE", linewidth=0.8)
     ax.spines["left"].set_visible(False)
-    if band:
-        ax.autoscale_view()
-        low, high = ax.get_xlim()
-        ax.axvspan(max(band[0], low), min(band[1], high), color="#E8F1EC", zorder=0, linewidth=0)
-        ax.set_xlim(low, high)
     return ax
 
 
-def seed_band(ax: Axes, table: pd.DataFrame, x: str, y: str, arm: str, *, marks: int = 6, **kwargs: Any) -> Axes:
+def seed_band(ax: Axes, table: pd.DataFrame, x: str, y: str, arm: str, **kwargs: Any) -> Axes:
     """Mean over seeds of column `y` along column `x`, with its 95 % t interval shaded.
 
-    `table` has a row a seed and x; about `marks` markers along the line tell arms apart in grey.
+    `table` has a row a seed and x; some six markers along the line tell arms apart in grey.
     """
     if (table := table.dropna(subset=[y])).empty:
         return ax
     values = table.groupby(x)[y]
     mean = values.mean()
     low, high = np.transpose([t_interval(group) for _, group in values])
-    every = max(1, len(mean) // marks)
+    every = max(1, len(mean) // 6)
     ax.fill_between(mean.index, low, high, color=color(arm), alpha=0.16, linewidth=0)
     ax.plot(mean.index, mean, **line(arm, markevery=every, markersize=4, **kwargs))
     return ax
@@ -442,16 +396,9 @@ def arrow(
 ) -> None:
     """Arrow in data coordinates from what was to what became, in the colour of the arm that did it."""
     shown = look(arm)
-    properties = {
-        "arrowstyle": "-|>,head_length=.45,head_width=.22",
-        "color": shown.color,
-        "linewidth": 1.4,
-        "linestyle": shown.linestyle,
-        "shrinkA": 0,
-        "shrinkB": 0,
-        **kwargs,
-    }
-    ax.annotate("", end, start, arrowprops=properties)
+    shape = {"arrowstyle": "-|>,head_length=.45,head_width=.22", "linewidth": 1.4, "shrinkA": 0, "shrinkB": 0}
+    stroke = {"color": shown.color, "linestyle": shown.linestyle}
+    ax.annotate("", end, start, arrowprops=shape | stroke | kwargs)
     # An annotation does not widen the limits of the axes, a point does.
     ax.plot(*start, "o", color=PAPER, markeredgecolor=shown.color, markersize=4)
     ax.plot(*end, ",", color=shown.color)
@@ -493,22 +440,6 @@ def label_lines(ax: Axes, *, gap: float = 10) -> None:
         placed[1:] += push
     for height, place, (_, end, drawn) in zip(heights, placed, ends):
         point_label(ax, end, drawn.get_label(), drawn.get_color(), dx=7, dy=place - height)
-
-
-def verdict_strip(ax: Axes, table: pd.DataFrame, *, text: str = "statement", width: int = 60) -> Axes:
-    """A row a part: its verdict, by shade, sign and word, and its statement, wrapped at `width` letters.
-
-    `table` has the columns `text` and verdict (the words of the ledger), as `verdicts.csv` has.
-    """
-    for row, (statement, verdict) in enumerate(zip(table[text], table["verdict"])):
-        fill, ink, sign = VERDICTS[verdict]
-        ax.plot(0, row, "s", color=fill, markersize=15, clip_on=False)
-        ax.text(0, row, sign, color=ink, ha="center", va="center_baseline", fontsize=10)
-        point_label(ax, (0, row), verdict, dx=13).set_fontweight("bold")
-        point_label(ax, (0, row), textwrap.fill(str(statement), width), dx=100)
-    ax.set(xlim=(-0.02, 1), ylim=(len(table) - 0.5, -0.5))
-    ax.axis("off")
-    return ax
 
 
 def _pooled_bins(table: pd.DataFrame) -> pd.DataFrame:
@@ -553,11 +484,8 @@ class Plot:
         """Where the drawing code is: function, path in the repository, line."""
         path = Path(inspect.getsourcefile(self.draw))
         path = path.relative_to(ROOT) if path.is_relative_to(ROOT) else Path(path.name)
-        return {
-            "function": f"{self.draw.__module__}.{self.draw.__qualname__}",
-            "path": path.as_posix(),
-            "line": inspect.getsourcelines(self.draw)[1],
-        }
+        function, line = f"{self.draw.__module__}.{self.draw.__qualname__}", inspect.getsourcelines(self.draw)[1]
+        return {"function": function, "path": path.as_posix(), "line": line}
 
     def save(self, tables: Mapping[str, pd.DataFrame], stem: Path, provenance: Mapping[str, Any]) -> list[Path]:
         """Draws and saves it, with its tables and origin beside `provenance` (commit, scale, source)."""
@@ -583,48 +511,6 @@ class Figures(dict[str, Plot]):
 def dot(shown: Look, **kwargs: Any) -> Line2D:
     """The entry of a legend for a marker without a line."""
     return Line2D([], [], color=shown.color, marker=shown.marker, linestyle="", **{"label": shown.label} | kwargs)
-
-
-def interval_figure(
-    table: pd.DataFrame,
-    panels: Mapping[str, str],
-    arms: Sequence[str],
-    *,
-    width: float = 7.4,
-    height: float | None = None,
-    references: Mapping[str, Mapping[str, float]] | None = None,
-    bands: Mapping[str, tuple[float, float]] | None = None,
-) -> Figure:
-    """A panel a column of `table` (a row an arm and seed): means and intervals over seeds, a row an arm.
-
-    panels : column -> label of its axis. `references` and `bands` by column, as for `interval_dots`.
-    """
-    figure, axes = canvas(1, len(panels), width, height or 1.1 + 0.32 * len(arms), sharey=True, squeeze=False)
-    for ax, (column, text) in zip(axes.flat, panels.items()):
-        groups = {arm: table.loc[table["arm"] == arm, column].to_numpy(float) for arm in arms}
-        interval_dots(
-            ax, groups, references=(references or {}).get(column), band=(bands or {}).get(column), xlabel=text
-        )
-    return figure
-
-
-def course_figure(
-    table: pd.DataFrame,
-    panels: Mapping[str, str],
-    arms: Sequence[str],
-    *,
-    x: str = "step",
-    width: float = 7.6,
-    height: float = 2.9,
-) -> Figure:
-    """A panel a column of `table` along `x`: mean over seeds and interval, a line an arm. panels : column -> title."""
-    figure, axes = canvas(1, len(panels), width, height, sharex=True, squeeze=False)
-    for ax, (column, title) in zip(axes.flat, panels.items()):
-        for arm in arms:
-            seed_band(ax, table[table["arm"] == arm], x, column, arm)
-        ax.set(title=textwrap.fill(title, 24), xlabel=x)
-    legend(figure, axes.flat[0].get_legend_handles_labels()[0], ncols=min(len(arms), 5))
-    return figure
 
 
 def save(figure: Figure, stem: Path, *, caption: str, alt: str, provenance: Mapping[str, Any]) -> list[Path]:

@@ -10,74 +10,59 @@ from __future__ import annotations
 import difflib
 import itertools
 import math
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from candor.core.errors import CandorError, Incomplete, NotRun
+from candor.declare import verdicts
+from candor.declare.verdicts import (
+    INCONCLUSIVE,
+    NOT_ATTEMPTED,
+    NOT_REPLICATED,
+    PARTLY,
+    REPLICATED,
+    REPORTED,
+    Band,
+    Estimate,
+    worst,
+)
 from candor.measure.intervals import t_interval
 
 Tables = Mapping[str, pd.DataFrame]
-Verdicts = Mapping[str, str]  # word by criterion
+# Word by criterion; in protocol 2 also the answers by part: `verdict["(i)"]["seen"].said`.
+Verdicts = Mapping[str, Any]
 
-REPLICATED = "replicated"
-PARTLY = "partly"
-INCONCLUSIVE = "inconclusive"
-NOT_REPLICATED = "not replicated"
-NOT_ATTEMPTED = "not attempted"
-REPORTED = "reported"
-
-# From worst to best: a criterion with several bands is as good as its worst one.
-_ORDER = (NOT_ATTEMPTED, NOT_REPLICATED, INCONCLUSIVE, PARTLY, REPLICATED)
-VERDICTS = (*_ORDER, REPORTED)
-
+VERDICTS = (*verdicts.ORDER, REPORTED)
 FULL_SEEDS = 5
+PROTOCOL_2 = ("V", "L")  # how its ids begin: worlds, small language models
 
+_DECLARED = ("evidence", "statement", "estimator", "band", "paper_value")
 _MEASURED = ("value", "unit", "ci_low", "ci_high", "n", "seeds", "passes")
 LEDGER_COLUMNS = [
-    *("claim", "criterion", "evidence", "scale", "statement", "estimator", "band", *_MEASURED),
-    *("paper_value", "verdict", "note"),
+    *("claim", "criterion", "evidence", "scale", "statement", "estimator", "band"),
+    *(*_MEASURED, "paper_value", "verdict", "note"),
 ]
 CHECK_COLUMNS = ["claim", "criterion", "check", "scale", "band", *_MEASURED, "per_seed", "verdict"]
 VERDICT_COLUMNS = ["claim", "part", "evidence", "scale", "statement", "criteria", "verdict", "note"]
+DECIDED_COLUMNS = ["role", "decides", "p_in_band", "paper_inside"]  # of the ledger, in protocol 2
 
 
-@dataclass(frozen=True)
-class Band:
-    """The closed interval in which a value passes. Raises: `ValueError` for one that holds nothing."""
+class Arm(NamedTuple):
+    """Rows of tables that runs make: an arm of a setting, and the control or gate without which it says nothing.
 
-    low: float = -math.inf
-    high: float = math.inf
+    An empty name or setting stands for any.
+    """
 
-    def __post_init__(self) -> None:
-        if not self.low <= self.high:
-            raise ValueError(f"No value lies in a band from {self.low:g} to {self.high:g}: correct its limits.")
-
-    def holds(self, value: float) -> bool:
-        return self.low <= value <= self.high
-
-    def __str__(self) -> str:
-        if self.low == self.high:
-            return f"= {self.low:g}"
-        if math.isinf(self.low):
-            return f"<= {self.high:g}"
-        if math.isinf(self.high):
-            return f">= {self.low:g}"
-        return f"{self.low:g} to {self.high:g}"
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value that brings its own interval, for evidence that has items instead of seeds."""
-
-    value: float
-    ci_low: float = math.nan
-    ci_high: float = math.nan
-    n: int | None = None
+    setting: str = ""
+    name: str = ""
+    needs: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,6 +75,9 @@ class Check:
     `count` is how many of five seeds must lie in the band; None decides by mean and interval only.
     `band` None reports the value without judging it.
     `otherwise` is the verdict of a number outside its band: a test that does not reject leaves "inconclusive".
+    Protocol 2 reads besides: `rule` (`verdicts.word`), `none` (the margin in which a direction says no), `d` (the
+    difference for which seeds are counted, see `least`), the answers that it `feeds` (the criterion's by default), what
+    a `paper` printed, and the `arms` that it rests on: those of a control or a gate count only if that is replicated.
     """
 
     name: str
@@ -99,6 +87,36 @@ class Check:
     unit: str = ""
     n: int | None = None
     otherwise: str = NOT_REPLICATED
+    rule: str = verdicts.INTERVAL
+    none: float | None = None
+    d: float | None = None
+    feeds: str = ""
+    paper: Band | None = None
+    arms: frozenset[Arm] = frozenset({Arm()})
+
+    @property
+    def least(self) -> float:
+        """d; where none is declared, half of the distance from "no effect" to the nearest limit of the band."""
+        limits = self.band.limits if self.band else []
+        return self.d if self.d is not None else min(map(abs, limits), default=0.0) / 2
+
+    @property
+    def rests_on_d(self) -> bool:
+        """Whether its interval is held against limits: not one that is reported, a count, or an exact number."""
+        return self.band is not None and self.rule != verdicts.RATE and self.band.low < self.band.high
+
+    @property
+    def needs(self) -> list[str]:
+        """The criteria of the controls and gates whose arms it rests on."""
+        return sorted({arm.needs for arm in self.arms} - {""})
+
+    @property
+    def said(self) -> str:
+        """Its band in words."""
+        told = {verdicts.EQUIVALENCE: "equivalence: ", verdicts.PRINTED: "printed: "}.get(self.rule, "")
+        band = f"{told}{self.band or ''} {self.unit}".strip()
+        none = f", none within {self.none:g}" if self.none is not None else ""
+        return band + none + (f" in {self.count}/5" if self.count else "")
 
 
 @dataclass(frozen=True)
@@ -117,15 +135,28 @@ class Criterion:
     note: str | Callable[[Tables], str] = ""
     gates: tuple[Check, ...] = ()  # if one fails, the criterion is "not attempted"
     computed: bool = False  # of the world, but in closed form: no run enters
+    role: str = ""  # judged by protocol 2 where there is one
+    feeds: str = ""  # the answers (seen, due, strict) that its bands feed
+    rival: str = ""  # what else could explain the effect
+
+    def __post_init__(self) -> None:
+        feeds = {name for part in (self, *self.checks) for name in part.feeds.split()}
+        if (self.in_protocol_2 and self.role not in verdicts.ROLES) or (self.role == verdicts.RIVAL) != bool(
+            self.rival
+        ):
+            raise ValueError(f"{self.id}: give one of the roles {', '.join(verdicts.ROLES)}, and a rival its name.")
+        if feeds - {*verdicts.ANSWERS} or (self.role in (verdicts.SUPPORTS, verdicts.CONTRADICTS) and not feeds):
+            raise ValueError(f"{self.id}: say which of the answers {', '.join(verdicts.ANSWERS)} its bands feed.")
+
+    @property
+    def in_protocol_2(self) -> bool:
+        """Whether it was declared for protocol 2; earlier ones may get a role, and keep their hash."""
+        return self.id[:1] in PROTOCOL_2
 
     @property
     def band(self) -> str:
         """The bands of the checks in words: those that follow each other with the same band are named together."""
-
-        def words(check: Check) -> str:
-            return f"{check.band} {check.unit}".rstrip() + (f" in {check.count}/5" if check.count else "")
-
-        groups = itertools.groupby((check for check in self.checks if check.band), words)
+        groups = itertools.groupby((check for check in self.checks if check.band), operator.attrgetter("said"))
         return "; ".join(f"{', '.join(c.name for c in group)} {band}" for band, group in groups) or "reported"
 
     @property
@@ -170,17 +201,14 @@ class Claim:
         for part in self.parts:
             if unknown := set(part.criteria) - set(ids):
                 raise ValueError(f"{self.name}, part {part.id}: no such criterion {sorted(unknown)}")
+        for i, criterion in enumerate(self.criteria):
+            if late := {need for check in criterion.checks for need in check.needs} - {*ids[: i + 1]}:
+                raise ValueError(f"{self.name} {criterion.id} rests on {min(late)}: declare that before it.")
 
 
-def worst(verdicts: list[str]) -> str:
-    """The worst of several verdicts; "reported" ones do not count."""
-    judged = [v for v in verdicts if v != REPORTED]
-    return min(judged, key=_ORDER.index) if judged else REPORTED
-
-
-def better(*verdicts: str) -> str:
+def better(*words: str) -> str:
     """The best of several verdicts."""
-    return max(verdicts, key=_ORDER.index)
+    return max(words, key=verdicts.ORDER.index)
 
 
 def named(verdict: Verdicts, word: str, *criteria: str) -> str:
@@ -256,7 +284,7 @@ def _asking(criterion: str, what: str) -> Iterator[None]:
         raise CandorError(f"{criterion}, {what}, fails ({said}): correct it, or the table that it reads.") from error
 
 
-class _Tables(dict):
+class ClaimTables(dict):
     """The tables of a claim: one that was not made is told from one that nobody declared."""
 
     def __init__(self, claim: Claim, tables: Tables):
@@ -271,50 +299,64 @@ class _Tables(dict):
         raise CandorError(f"The claim declares no table {name!r}: {remedy}add it to its `tables`.")
 
 
-def _judge(check: Check, tables: Tables, criterion: str) -> dict:
-    """A row of the checks, and `lacks`: what an incomplete run lacks."""
-    row = {
-        "check": check.name,
-        "band": str(check.band or ""),
-        "unit": check.unit,
-        "value": math.nan,
-        "ci_low": math.nan,
-        "ci_high": math.nan,
-        "n": check.n,
-        "seeds": "",
-        "passes": "",
-        "per_seed": "",
-        "lacks": "",
-    }
+def _shown(check: Check, estimate: pd.Series | Estimate | None) -> dict[str, Any]:
+    """A row of the checks before anything is judged."""
+    row: dict[str, Any] = {"check": check.name, "band": str(check.band or ""), "unit": check.unit, "n": check.n}
+    row |= dict.fromkeys(("value", "ci_low", "ci_high"), math.nan) | dict.fromkeys(("seeds", "passes", "per_seed"), "")
+    if isinstance(estimate, Estimate):
+        row |= {"value": estimate.value, "ci_low": estimate.ci_low, "ci_high": estimate.ci_high}
+        row["n"] = check.n if estimate.n is None else estimate.n
+    elif estimate is not None and len(values := estimate.dropna().sort_index()):
+        row["value"] = float(values.mean())
+        row["seeds"] = " ".join(str(seed) for seed in values.index)
+        row["per_seed"] = " ".join(f"{v:.4f}" for v in values)
+        row["passes"] = f"{sum(map(check.band.holds, values))}/{len(values)}" if check.band else ""
+    return row
+
+
+def _by_count(check: Check, estimate: pd.Series | Estimate | None) -> dict[str, Any]:
+    """Protocol 1: what a row of the checks says, by the count of seeds and their t interval, or by the band alone."""
     undecided = INCONCLUSIVE if check.band else REPORTED
-    with _asking(criterion, f"check {check.name!r}"):
+    if estimate is None:
+        return {"verdict": NOT_ATTEMPTED}
+    if isinstance(estimate, Estimate):
+        if not math.isfinite(estimate.value) or not check.band:
+            return {"verdict": undecided}
+        return {"verdict": REPLICATED if check.band.holds(estimate.value) else check.otherwise}
+    values = estimate.dropna()
+    if values.empty:
+        return {"verdict": undecided}
+    word, low, high, _ = judge_seeds(values.sort_index(), check.band or Band(), check.count)
+    if word == REPLICATED and len(values) < len(estimate):  # a seed has no value
+        word = PARTLY
+    return {"ci_low": low, "ci_high": high, "verdict": word if check.band else REPORTED}
+
+
+def _in_role(check: Check, estimate: pd.Series | Estimate | None, criterion: Criterion, failed: str) -> dict[str, Any]:
+    """Protocol 2: what a row of the checks says before all bands of its criterion give it a word (`judged`)."""
+    values = estimate if isinstance(estimate, pd.Series) else None
+    if values is not None and values.isna().mean() > verdicts.MISSING:
+        failed = "; ".join(filter(None, [failed, f"{values.isna().sum()} of {len(values)} seeds have no value"]))
+    seen = None if estimate is None else verdicts.found(estimate, check.rule)
+    judged = verdicts.Judged(criterion, check, seen, values, failed, run=estimate is not None)
+    (low, high), paper = judged.interval, check.paper
+    inside = "" if paper is None or math.isnan(low) else "yes" if low <= paper.high and high >= paper.low else "no"
+    said = {"ci_low": low, "ci_high": high, "band": check.said, "unit": "", "paper_inside": inside}
+    return said | {"judged": judged, "p_in_band": judged.inside if check.band else math.nan}
+
+
+def _row(name: str, check: Check, tables: Tables, *in_role: Any) -> dict[str, Any]:
+    """A row of the checks, and `lacks`: what an incomplete run lacks."""
+    estimate: pd.Series | Estimate | None = None
+    lacks = ""
+    with _asking(name, f"check {check.name!r}"):
         try:
-            estimate = check.estimate(tables)
+            given = check.estimate(tables)
+            estimate = given if isinstance(given, pd.Series | Estimate) else Estimate(float(given))
         except NotRun as absent:
-            return row | {"verdict": NOT_ATTEMPTED, "lacks": str(absent) if isinstance(absent, Incomplete) else ""}
-        if isinstance(estimate, pd.Series):
-            values = estimate.dropna().sort_index()
-            if values.empty:
-                return row | {"verdict": undecided}
-            verdict, low, high, passes = judge_seeds(values, check.band or Band(), check.count)
-            if verdict == REPLICATED and len(values) < len(estimate):  # a seed has no value
-                verdict = PARTLY
-            row |= {
-                "value": float(values.mean()),
-                "ci_low": low,
-                "ci_high": high,
-                "seeds": " ".join(str(seed) for seed in values.index),
-                "passes": f"{passes}/{len(values)}" if check.band else "",
-                "per_seed": " ".join(f"{v:.4f}" for v in values),
-            }
-            return row | {"verdict": verdict if check.band else REPORTED}
-        if not isinstance(estimate, Estimate):
-            estimate = Estimate(float(estimate))
-    row |= {"value": estimate.value, "ci_low": estimate.ci_low, "ci_high": estimate.ci_high}
-    row["n"] = estimate.n if estimate.n is not None else check.n
-    if not math.isfinite(estimate.value) or not check.band:
-        return row | {"verdict": undecided}
-    return row | {"verdict": REPLICATED if check.band.holds(estimate.value) else check.otherwise}
+            lacks = str(absent) if isinstance(absent, Incomplete) else ""
+        said = _in_role(check, estimate, *in_role) if in_role else _by_count(check, estimate)
+        return _shown(check, estimate) | said | {"lacks": lacks}
 
 
 def _note(criterion: Criterion, tables: Tables, name: str) -> str:
@@ -327,6 +369,27 @@ def _note(criterion: Criterion, tables: Tables, name: str) -> str:
             return ""
 
 
+def _decided(criterion: Criterion, rows: list[dict[str, Any]]) -> tuple[str, dict[str, Any], str]:
+    """The word of a criterion, the row that the ledger shows (protocol 2: which decides it), and why it is open."""
+    if not rows:
+        return NOT_ATTEMPTED, {}, ""
+    if not criterion.role:
+        return worst([row["verdict"] for row in rows]), rows[0], ""
+    bands = [row["judged"] for row in rows]
+    word, by = verdicts.decide(bands)
+    for row in rows:
+        row["verdict"] = row["judged"].word(sum(band.check.band is not None for band in bands))
+    if criterion.role == verdicts.CONTEXT and word != NOT_ATTEMPTED:
+        word = verdicts.RECOMPUTED if word == REPLICATED and criterion.evidence == "published" else REPORTED
+    return word, rows[bands.index(by)] | {"role": criterion.role, "decides": by.check.name}, by.note
+
+
+def _unjudged(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the checks of a smoke run."""
+    judged = {"judged": replace(row["judged"], run=False)} if "judged" in row else {}
+    return row | judged | {"verdict": NOT_ATTEMPTED}
+
+
 def judge(claim: Claim, tables: Tables, scale: str) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Hold a claim's criteria against its tables.
 
@@ -334,56 +397,60 @@ def judge(claim: Claim, tables: Tables, scale: str) -> tuple[pd.DataFrame, pd.Da
     is "not attempted", with the note "mechanics only": published numbers and closed forms do not depend on
     the scale and keep theirs. Raises: `CandorError` naming the criterion that cannot be judged, at any scale.
     """
-    ledger, checks, verdict_of = [], [], {}
-    tables = _Tables(claim, tables)
+    ledger, checks, words, failing, judged = [], [], {}, {}, {}
+    tables = ClaimTables(claim, tables)
     for criterion in claim.criteria:
-        name = f"{claim.name} {criterion.id}"
-        rows = [_judge(check, tables, name) for check in criterion.checks]
-        note = _note(criterion, tables, name)
-        verdict = worst([row["verdict"] for row in rows]) if rows else NOT_ATTEMPTED
-        gates = {gate.name: _judge(gate, tables, name)["verdict"] for gate in criterion.gates}
-        if failed := [gate for gate, word in gates.items() if word not in (REPLICATED, PARTLY)]:
-            verdict, note = NOT_ATTEMPTED, f"gate failed: {', '.join(failed)}"
+        name, rows = f"{claim.name} {criterion.id}", []
+        for check in criterion.checks:
+            failed = "; ".join(failing[need] for need in check.needs if need in failing)
+            rows.append(_row(name, check, tables, *((criterion, failed) if criterion.role else ())))
+        word, head, why = _decided(criterion, rows)
+        note = "; ".join(filter(None, [why, _note(criterion, tables, name)]))
+        gates = {gate.name: _row(name, gate, tables)["verdict"] for gate in criterion.gates}
+        if shut := [gate for gate, said in gates.items() if said not in (REPLICATED, PARTLY)]:
+            word, note = NOT_ATTEMPTED, f"gate failed: {', '.join(shut)}"
         if lacks := dict.fromkeys(row["lacks"] for row in rows if row["lacks"]):
             note = "; ".join([*lacks, *filter(None, [note])])
         if scale == "smoke" and criterion.rests_on_runs:
             if any(row["verdict"] != NOT_ATTEMPTED for row in rows):
                 note = "mechanics only"
-            verdict, rows = NOT_ATTEMPTED, [row | {"verdict": NOT_ATTEMPTED} for row in rows]
-        verdict_of[criterion.id] = verdict
-        head = rows[0] if rows else {}
-        ledger.append(
-            {
-                "claim": claim.name,
-                "criterion": criterion.id,
-                "evidence": criterion.evidence,
-                "scale": scale,
-                "statement": criterion.statement,
-                "estimator": criterion.estimator,
-                "band": criterion.band,
-                **{k: head.get(k, "") for k in _MEASURED},
-                "paper_value": criterion.paper_value,
-                "verdict": verdict,
-                "note": note,
-            }
-        )
-        checks += [{"claim": claim.name, "criterion": criterion.id, "scale": scale, **row} for row in rows]
-    verdicts = []
-    for part in claim.parts:
-        verdict, note = part.judge(verdict_of)
-        verdicts.append((part.id, part.evidence, part.statement, " ".join(part.criteria), verdict, note))
-    verdict, note = claim.overall(verdict_of)
-    if scale == "smoke":
-        verdict, note = NOT_ATTEMPTED, "mechanics only"
-    verdicts.append(("overall", "published and world", claim.statement, "", verdict, note))
-    verdicts = [
-        dict(zip(VERDICT_COLUMNS, (claim.name, part, evidence, scale, *rest))) for part, evidence, *rest in verdicts
-    ]
+            word, rows = NOT_ATTEMPTED, [_unjudged(row) for row in rows]
+        words[criterion.id] = word
+        if criterion.role and word != REPLICATED:
+            failing[criterion.id] = f"{criterion.role} failed: {criterion.id} {word}"
+        judged[criterion.id] = [row["judged"] for row in rows if "judged" in row]
+        at = {"claim": claim.name, "criterion": criterion.id, "scale": scale}
+        said = {part: getattr(criterion, part) for part in _DECLARED} | {"verdict": word, "note": note}
+        ledger.append(dict.fromkeys(_MEASURED, "") | head | at | said)
+        checks += [row | at for row in rows]
+    in_roles = any(judged.values())
     return (
-        pd.DataFrame(ledger, columns=LEDGER_COLUMNS),
-        pd.DataFrame(checks, columns=CHECK_COLUMNS),
-        pd.DataFrame(verdicts, columns=VERDICT_COLUMNS),
+        pd.DataFrame(ledger, columns=LEDGER_COLUMNS + DECIDED_COLUMNS * in_roles),
+        pd.DataFrame(checks, columns=CHECK_COLUMNS + ["p_in_band"] * in_roles),
+        _verdicts(claim, words, judged, scale),
     )
+
+
+def _verdicts(
+    claim: Claim, words: dict[str, str], judged: dict[str, list[verdicts.Judged]], scale: str
+) -> pd.DataFrame:
+    """A row a part, with its word or, in protocol 2, its answers; and one for the overall verdict."""
+    rows, answers = [], {}
+    for part in claim.parts:
+        row = {"part": part.id, "evidence": part.evidence, "statement": part.statement}
+        row["criteria"] = " ".join(part.criteria)
+        if any(bands := [judged[c] for c in part.criteria]):
+            answers[part.id] = {to: verdicts.answer(to, bands) for to in verdicts.ANSWERS}
+            row |= {"verdict": REPORTED, "note": ""} | {to: str(said) for to, said in answers[part.id].items()}
+        else:
+            row |= dict(zip(("verdict", "note"), part.judge(words)))
+        rows.append(row)
+    word, note = claim.overall(words | answers)
+    if scale == "smoke":
+        word, note = NOT_ATTEMPTED, "mechanics only"
+    whole = {"part": "overall", "evidence": "published and world", "statement": claim.statement, "criteria": ""}
+    rows = [{"claim": claim.name, "scale": scale, **row} for row in (*rows, whole | {"verdict": word, "note": note})]
+    return pd.DataFrame(rows, columns=VERDICT_COLUMNS + [*verdicts.ANSWERS] * bool(answers))
 
 
 def missing_criteria(claim: Claim, ledger: pd.DataFrame) -> list[str]:
@@ -395,9 +462,7 @@ def missing_criteria(claim: Claim, ledger: pd.DataFrame) -> list[str]:
 def write(claims: list[tuple[Claim, Tables]], scale: str, folder: Path) -> dict[str, pd.DataFrame]:
     """Judge the claims and write `ledger.csv`, `checks.csv`, `verdicts.csv` into `folder`."""
     parts = zip(*(judge(claim, tables, scale) for claim, tables in claims))
-    frames = {
-        name: pd.concat(frames, ignore_index=True) for name, frames in zip(("ledger", "checks", "verdicts"), parts)
-    }
+    frames = {name: pd.concat(rows, ignore_index=True) for name, rows in zip(("ledger", "checks", "verdicts"), parts)}
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in frames.items():
         frame.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")

@@ -22,7 +22,7 @@ from candor.core import settings as config
 from candor.core import step as steps
 from candor.core.errors import CandorError
 from candor.core.settings import ROOT, Config
-from candor.run import own
+from candor.run import own, stages
 from candor.run import steps as experiments
 
 PUBLISHED = ROOT / "data" / "published"
@@ -114,7 +114,7 @@ class Plan:
             found.setdefault((key, seed), claim)
 
         for _, _, name, key in sorted(ranked, key=lambda r: r[:2]):
-            for seed in experiments.seeds_of(known[key], self.config):
+            for seed in stages.seeds_of(known[key], self.config, name, self.folder / "tables" / name):
                 add(key, seed, name)
         return found
 
@@ -191,7 +191,7 @@ class Plan:
             {
                 f"{key} {seed}": steps.fingerprint(known[key], seed, known, self.config)
                 for key in keys
-                for seed in experiments.seeds_of(known[key], self.config)
+                for seed in stages.seeds_of(known[key], self.config, claim, self.folder / "tables" / claim)
             },
         )
 
