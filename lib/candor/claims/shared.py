@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
+from candor.declare.expressions import criterion
+from candor.declare.ledger import Band, Check, Criterion
+from candor.language_models import run as language_models
 from candor.witnesses.evaluation import TENTHS
 
 Groups = Mapping[str, Sequence[str]]  # setting -> arms
@@ -53,6 +57,41 @@ def pivoted(published: pd.DataFrame, query: str, index: str | list[str], columns
 def floor(ablations: pd.DataFrame) -> pd.DataFrame:
     """ECE of a perfectly calibrated forecaster (ece_floor_mean, ece_floor_p95), by number n of items."""
     return pivoted(ablations, "location == 'simulation'", "n", "metric")
+
+
+DAMANI = {
+    "paper": "damani2025rlcr",
+    "citation": (
+        "Damani, Puri, Slocum, Shenfeld, Choshen, Kim, Andreas: Beyond Binary Rewards: Training LMs to "
+        "Reason About Their Uncertainty. arXiv 2507.16806, ICLR 2026"
+    ),
+}
+
+
+def released_outputs(*arms: str) -> tuple[Criterion, Criterion]:
+    """M1 and M1b of claims 1 and 5: the released outputs recompute; what grading by option changes for `arms`."""
+    effects = itertools.product(("ece", "accuracy"), arms, language_models.JUDGED_OUTPUTS)
+    return (
+        criterion(
+            "M1",
+            "the released outputs recompute",
+            "accuracy, Brier, ECE, AUROC from the released per-item outputs against the released metrics",
+            Check("cells within .001", language_models.recomputing_cells, Band(15, 15), unit="cells", n=15),
+            evidence="models",
+        ),
+        criterion(
+            "M1b",
+            "multiple choices of the released outputs, by the option that an answer names (context: without a band)",
+            "CommonsenseQA, GPQA: ECE and accuracy with answers graded by option, minus those with the labels of the "
+            "authors' judge, a language model; an answer that names no option or several is wrong",
+            *(
+                Check(f"{measure} of {arm} on {dataset}", language_models.option_effect(dataset, arm, measure))
+                for measure, arm, dataset in effects
+            ),
+            evidence="models",
+            note=language_models.options_note,
+        ),
+    )
 
 
 # --- The witnesses world ----------------------------------------------------------------------------

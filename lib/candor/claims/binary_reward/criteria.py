@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pandas as pd
 
+from candor.claims import shared
 from candor.declare.expressions import Measure, Rows, criterion, select
 from candor.declare.ledger import (
     INCONCLUSIVE,
@@ -23,7 +26,6 @@ from candor.declare.ledger import (
     named,
     not_shown,
 )
-from candor.language_models import run as models
 
 base, rlvr, null = (Rows("summary", setting="expert", arm=arm) for arm in ("base", "rlvr", "shuffled_correct"))
 first, first_base, first_null = (
@@ -132,61 +134,58 @@ def null_note(tables: Tables) -> str:
     return f"{note}; with shuffled correctness the confidence moves by {confidence:+.3f} and the gap by {gap:+.3f}"
 
 
+published, pretrained = (partial(criterion, evidence=kind) for kind in ("published", "models"))
+exact = partial(criterion, computed=True)
+
 # --- Criteria -------------------------------------------------------------------------------------
 
 CRITERIA = (
-    criterion(
+    published(
         "P1",
         "RLVR's stated confidence is pinned high",
         "cells of the released metrics with mean stated confidence >= .95",
         cells.how_many(lambda c: c["rlvr_confidence"] >= 0.95, "cells pinned high").equals(16),
-        evidence="published",
         paper="1.000 on HotpotQA",
     ),
-    criterion(
+    published(
         "P2",
         "RLVR's calibration error is its error rate",
         "largest |ECE - (1 - accuracy)| over the 8 cells of the HotpotQA-trained model",
         Measure(largest_distance, "largest distance").at_most(0.003),
-        evidence="published",
         paper="ECE .370 at accuracy .630 on HotpotQA",
     ),
-    criterion(
+    published(
         "P3",
         "calibration worsens out of domain and does not in domain",
         "cells in which RLVR's ECE exceeds the base model's",
         worse("out").equals(10),
         worse("in").named("in domain").equals(0),
-        evidence="published",
         paper="HotpotQA-trained: ECE .40 -> .46 out of domain, .53 -> .37 in domain",
         note=domain_note,
     ),
-    criterion(
+    published(
         "P4",
         "the information in the ranking is lost",
         "cells in which AUROC falls below the start",
         cells.how_many(lambda c: c["rlvr_auroc"] < c["base_auroc"], "released cells").at_least(12),
         swap.how_many(lambda c: c["correctness_auroc"] < c["start_auroc"], "confidence in the trained text").equals(4),
-        evidence="published",
         paper="AUROC .540 -> .500 on HotpotQA",
     ),
-    criterion(
+    published(
         "P5",
         "stated confidence rises when it is part of the trained text",
         "data sets with a higher mean confidence after Correctness-only than at the start, SFT (XML)",
         swap.how_many(lambda c: c["correctness_confidence"] > c["start_confidence"], "data sets").equals(4),
-        evidence="published",
         paper=".811 to .952 -> .967 to .992",
         note="one discarded run sat near .1 for hundreds of steps: the reward does not set the direction",
     ),
-    criterion(
+    exact(
         "W1",
         "guessing dominates abstaining when a wrong answer costs nothing",
         "expected reward in exact fractions, p on a grid of .001, t in {0, .5, .75, .9}: grid points where "
         "'answering pays' differs from 'p > t'",
         Measure(payoff_errors, "grid points that disagree", "grid points").equals(0),
         paper="exact",
-        computed=True,
     ),
     criterion(
         "W2",
@@ -270,44 +269,22 @@ CRITERIA = (
         (rlvr - base).accuracy_sampled.named("sampled accuracy").at_least(0.06),
         paper="HotpotQA +.233 (the base had headroom there)",
     ),
-    criterion(
-        "M1",
-        "the released outputs recompute",
-        "accuracy, Brier, ECE, AUROC from the released per-item outputs against the released metrics",
-        Check("cells within .001", models.recomputing_cells, Band(15, 15), unit="cells", n=15),
-        evidence="models",
-    ),
-    criterion(
-        "M1b",
-        "multiple choices of the released outputs, by the option that an answer names (context: without a band)",
-        "CommonsenseQA, GPQA: ECE and accuracy with answers graded by option, minus those with the labels of the "
-        "authors' judge, a language model; an answer that names no option or several is wrong",
-        *(
-            Check(f"{measure} of {arm} on {dataset}", models.option_effect(dataset, arm, measure))
-            for measure in ("ece", "accuracy")
-            for arm in ("base", "rlvr")
-            for dataset in models.JUDGED_OUTPUTS
-        ),
-        evidence="models",
-        note=models.options_note,
-    ),
-    criterion(
+    *shared.released_outputs("base", "rlvr"),
+    pretrained(
         "M2",
         "the released 7B checkpoints behave as printed",
         "HotpotQA, n = 1,000: accuracy, ECE, mean confidence of the RLVR checkpoint",
         released.accuracy_greedy.named("accuracy").within(0.60, 0.66, n=1000),
         abs(released.q_mode_ece - (1 - released.accuracy_greedy)).named("|ECE - (1 - accuracy)|").at_most(0.01),
         released.q_mode_mean.named("mean confidence").at_least(0.98),
-        evidence="models",
     ),
-    criterion(
+    pretrained(
         "M3",
         "a small RLVR run shows the same",
         "stated confidence asked for after the answer; ECE; AUROC; 3 seeds",
         trained.q_mode_mean.named("stated confidence").at_least(0.95, 5),
         abs(trained.q_mode_ece - (1 - trained.accuracy_greedy)).named("|ECE - (1 - accuracy)|").at_most(0.03, 5),
         (trained.q_mode_auroc - untrained.q_mode_auroc).named("AUROC minus base").at_most(0.02, 5),
-        evidence="models",
     ),
 )
 
@@ -350,11 +327,7 @@ CLAIM = Claim(
     number=1,
     title="Binary correctness rewards, guessing and calibration",
     statement="Binary correctness rewards make overconfident guessing the dominant strategy and hurt calibration.",
-    paper="damani2025rlcr",
-    citation=(
-        "Damani, Puri, Slocum, Shenfeld, Choshen, Kim, Andreas: Beyond Binary Rewards: Training LMs to "
-        "Reason About Their Uncertainty. arXiv 2507.16806, ICLR 2026"
-    ),
+    **shared.DAMANI,
     criteria=CRITERIA,
     parts=PARTS,
     overall=overall,
