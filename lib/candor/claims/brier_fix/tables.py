@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import brentq, minimize_scalar
 from scipy.special import gammaln, softmax
 
 from candor.claims import shared
@@ -326,7 +327,6 @@ def _symbolic(rule: str, q):
 
 def _identity_error(rule: str, h: float = 1e-5) -> float:
     """Largest |V' - (f - g)|: V by numeric maximum over q, its slope by central differences."""
-    from scipy.optimize import minimize_scalar
 
     def value(p: float) -> float:
         def loss(q):
@@ -345,7 +345,7 @@ def thresholds() -> pd.DataFrame:
 
     Columns: rule, grid (of allowed q: continuous, tenths, midpoints (k + .5)/11), clip, threshold.
     """
-    rows = [(rule.removeprefix("swap_"), "continuous", 0.0, _root(rule)) for rule in SWAP]
+    rows = [(rule.removeprefix("swap_"), "continuous", 0.0, last_loss(rule)) for rule in SWAP]
     grids, p = {"tenths": TENTHS, "midpoints": (np.arange(11) + 0.5) / 11}, np.arange(100_001) / 100_000
     for rule, grid, clip in (
         *(("log1", "tenths", 0.01), ("log1", "tenths", 0.001), ("log1", "midpoints", 0.0)),
@@ -357,20 +357,19 @@ def thresholds() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["rule", "grid", "clip", "threshold"])
 
 
-def _root(rule: str) -> float:
-    """The last zero of V(p) - g(0), q continuous and not clipped, to 30 digits; 1 if trying never pays."""
-    import mpmath
-    import sympy as sp
+def last_loss(rule: str) -> float:
+    """The last zero of V(p) - g(0), q continuous and not clipped; 0 if trying always pays, 1 if it never does."""
 
-    p = sp.Symbol("p", positive=True)
-    right, wrong = _symbolic(rule, p)
-    advantage = sp.lambdify(p, p * right + (1 - p) * wrong - wrong.subs(p, 0), "mpmath")
-    with mpmath.workdps(30):
-        step = mpmath.mpf(1) / 2000
-        last = max((k for k in range(1, 2000) if advantage(k * step) < 0), default=0)
-        if last in (0, 1999):
-            return float(last > 0)
-        return float(mpmath.findroot(advantage, (last * step, (last + 1) * step), solver="anderson"))
+    def advantage(p):
+        with np.errstate(divide="ignore"):  # of a right answer at q = 0, which nobody takes
+            right, wrong = payoff(rule, np.append(p, 0.0), clip=0.0)
+        return p * right[:-1] + (1 - p) * wrong[:-1] - wrong[-1]
+
+    p = np.arange(1, 2000) / 2000
+    losing = p[advantage(p) < 0]
+    if losing.size == 0 or losing[-1] == p[-1]:
+        return float(losing.size > 0)
+    return brentq(lambda p: advantage(p)[0], losing[-1], losing[-1] + 1 / 2000, xtol=1e-15)
 
 
 def safe_weights() -> pd.DataFrame:
