@@ -190,25 +190,6 @@ def votes(joint, truth, seed=0):
     return ev.vote(joint, truth, np.random.default_rng(seed)).set_index(["votes", "rule"])
 
 
-def test_voting_reference_values():
-    """Answers from the posterior, confidence by the expert crowd: independent reference values to three digits."""
-    questions, exact = ev.questions_and_posterior(V, 7001)
-    from scipy.stats import norm
-
-    edges = np.concatenate([[-np.inf], np.arange(0.05, 1, 0.1), [np.inf]])
-    stated = np.diff(norm.cdf(edges, exact[:, :, None] + 0.10, 0.20), axis=-1)
-    found = votes(Joint(exact, stated, np.zeros(V), np.zeros(V)), questions.guilty)
-    for rule, values in {
-        "majority": (0.613, 0.612, 0.668, 0.691, 0.706),
-        "weighted": (0.615, 0.670, 0.692, 0.705, 0.711),
-    }.items():
-        for n, value in zip(ev.VOTES, values):
-            assert found.loc[(n, rule), "accuracy"] == pytest.approx(value, abs=0.009), (n, rule)
-    assert (found.xs("majority", level="rule")["difference"] == 0).all()
-    assert found.loc[1]["accuracy"].nunique() == 1, "with one vote all rules agree"
-    assert found["diversity"].between(1, 8).all() and found.loc[(1, "majority"), "diversity"] == 1
-
-
 def two_suspects(p, high):
     """Suspect 0 is drawn with probability p and states `high`, suspect 1 the rest and states .5; 0 is guilty."""
     confidence = np.zeros((V, 2, 11))

@@ -120,17 +120,6 @@ def test_a_constant_gets_far():
     assert set(cells.dataset[inside]) - set(cells.dataset[better & inside]) == {"GSM8K"}
 
 
-def test_headline_at_the_floor_and_ranking_apart():
-    floor = reference()["floor"].set_index("n").loc[1000]
-    assert (floor.ece_floor_mean, floor.ece_floor_p95) == (0.028, 0.044)
-    inside = reference()["main"].query("domain == 'in'").set_index(["family", "arm"])
-    assert floor.ece_floor_mean < inside.ece[("HotpotQA", "rlcr")] < floor.ece_floor_p95
-    assert inside.loc["HotpotQA"].auroc.idxmax() == "answer_probability"
-    classifier, rlcr = (inside.loc[("Big-Math", arm)] for arm in ("classifier", "rlcr"))
-    assert classifier.auroc > rlcr.auroc and classifier.brier < rlcr.brier
-    assert classifier.ece == pytest.approx(rlcr.ece, abs=1e-3)
-
-
 def by_split(dataset, *values):
     return {(dataset, split): value for split, value in zip(SPLITS, values)}
 
@@ -169,19 +158,6 @@ def test_a_bounded_rule_fails():
     printed = {("rlcr_log", "five-arm next-draw task"): 0, ("brier_only_whole_output", "in-domain"): 0}
     near(reference()["ablations"], "arm dataset", "accuracy", printed, 0)
     near(reference()["ablations"], "arm dataset", "accuracy ece", {("rlcr_log", "in-domain"): (0.595, 0.07)}, 0)
-
-
-def test_votes_and_neighbours():
-    votes = reference()["voting_published"].set_index("votes")
-    assert votes.weighted_gain[2] == pytest.approx(0.015)
-    assert votes.weighted_gain[[4, 8, 16]].between(0.0039, 0.0051).all()
-    assert votes.max_confidence_gain[16] == pytest.approx(-0.022, abs=6e-4)
-    assert votes.averaged_analyses_brier[1] - votes.averaged_analyses_brier[16] == pytest.approx(0.0065)
-    trivia = reference()["neighbours"].query("dataset == 'TriviaQA'")
-    trivia = trivia[trivia.model.str.startswith("Llama-3-8B")]
-    near(trivia, "arm", "ece", {"verbalised before training": 0.346, "rewarding doubt": 0.023})
-    before, after = (shared.rows(trivia, arm=arm) for arm in ("verbalised before training", "rewarding doubt"))
-    assert after.accuracy.item() == pytest.approx(before.accuracy.item(), abs=1e-3)
 
 
 # --- Theory ---------------------------------------------------------------------------------------
