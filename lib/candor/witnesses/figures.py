@@ -29,7 +29,7 @@ def by_kind(
     which `below` or `beside` has none.
     """
     parts = dict(list(table.groupby(["setting", "arm", "kind"])))
-    known = {key[:2] for key in parts}
+    known = set(zip(table["setting"], table["arm"]))
     columns = [column for column in columns if column in known]
     n = len(columns)
     figure, axes = f.canvas(2, n, width=width * n + 0.4, height=4.2, sharex=True, sharey=True, squeeze=False)

@@ -8,6 +8,7 @@ same evaluation on the same questions (`evaluation.py`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -87,8 +88,9 @@ def base(context: Context) -> dict[str, pd.DataFrame]:
     model = models.new_decoder(len(world.VOCABULARY), world.PAD, world.EOS, **{name: settings[name] for name in _MODEL})
     n = settings.base_steps * settings.base_batch
     documents = world.documents(n, crowd, world.stream("documents", context.seed))
-    about = {"batch_size": settings.base_batch, "lr": settings.base_lr, "pad": world.PAD}
-    log = sft.train(model, documents, **about, progress=context.progress)
+    log = sft.train(
+        model, documents, batch_size=settings.base_batch, lr=settings.base_lr, pad=world.PAD, progress=context.progress
+    )
     models.save_decoder(model, world.tokenizer(), context.folder / "model")
     return {"log": log}
 
@@ -155,8 +157,10 @@ def classifier(context: Context) -> dict[str, pd.DataFrame]:
     def loss(model, tokens, rows):
         return torch.nn.functional.binary_cross_entropy_with_logits(_judge(model, tokens), right[rows])
 
-    about = {"batch_size": batch * group, "lr": settings.classifier_lr, "pad": world.PAD}
-    log = sft.train(judge, _answered(questions[index], drawn), loss=loss, **about, progress=context.progress)
+    documents, lr = _answered(questions[index], drawn), settings.classifier_lr
+    log = sft.train(
+        judge, documents, batch_size=batch * group, lr=lr, pad=world.PAD, loss=loss, progress=context.progress
+    )
     (context.folder / "model").mkdir()
     state = {name: tensor.contiguous() for name, tensor in judge.state_dict().items()}
     save_file(state, str(context.folder / "model" / "classifier.safetensors"))
@@ -202,7 +206,7 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     models.quiet()
     settings, options, seed = context.settings, context.step.options, context.settings.eval_seed
     crowd = world.CROWDS[options["crowd"]]
-    form = {"confidence_first": crowd.confidence_first, "states": not crowd.abstains}
+    form: dict[str, Any] = {"confidence_first": crowd.confidence_first, "states": not crowd.abstains}
     model = _loaded(context, options["arm"])
     questions, exact, joint, table = _answers(model, settings.eval_questions, seed, **form)
     context.progress(1, 4)
@@ -361,7 +365,7 @@ ARMS: dict[str, dict[str, dict]] = {
     "twelve": {name: {"reward": reward, **_TWELVE} for name, reward in (("rlvr", RLVR), ("rlcr", RLCR))},
 }
 # What the base's own evaluation shows beside the summary.
-_BASES = {"expert": {"voting": True, "shift": _SHIFTS}, "twelve": _TWELVE}
+_BASES: dict[str, dict] = {"expert": {"voting": True, "shift": _SHIFTS}, "twelve": _TWELVE}
 
 
 _EXTRA = {"voting": "voting_questions", "shift": "shift_questions", "trajectory": "trajectory_questions"}

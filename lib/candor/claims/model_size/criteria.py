@@ -40,10 +40,9 @@ class Effect:
 
     def at(self, tables: Tables, size: str) -> pd.Series:
         """The effect at a size, by seed. Raises: `NotRun` where it was not run."""
-        one, other = (
-            Rows(self.world, number=False, size=size, arm=arm).column(self.measure) if isinstance(arm, str) else arm
-            for arm in (self.arm, self.other)
-        )
+        rows = Rows(self.world, number=False, size=size)
+        one = rows.where(arm=self.arm).column(self.measure)
+        other = rows.where(arm=self.other).column(self.measure) if isinstance(self.other, str) else self.other
         return ((100 if self.unit == "points" else 1) * (one - other))(tables).dropna()
 
     def values(self, tables: Tables) -> pd.DataFrame:
