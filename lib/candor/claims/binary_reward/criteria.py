@@ -7,30 +7,13 @@ from functools import partial
 import pandas as pd
 
 from candor.claims import shared
+from candor.declare import ledger
 from candor.declare.expressions import Measure, Rows, criterion, select
-from candor.declare.ledger import (
-    INCONCLUSIVE,
-    NOT_ATTEMPTED,
-    NOT_REPLICATED,
-    PARTLY,
-    REPLICATED,
-    Band,
-    Check,
-    Claim,
-    Estimate,
-    NotRun,
-    Part,
-    Tables,
-    Verdicts,
-    better,
-    named,
-    not_shown,
-)
+from candor.declare.ledger import Band, Check, Claim, Estimate, NotRun, Part, Tables, Verdicts
 
 base, rlvr, null = (Rows("summary", setting="expert", arm=arm) for arm in ("base", "rlvr", "shuffled_correct"))
-first, first_base, first_null = (
-    Rows("summary", setting="expert_conf_first", arm=arm) for arm in ("rlvr_conf_first", "base", "shuffled_conf_first")
-)
+first_base = Rows("summary", setting="expert_conf_first", arm="base")
+first, first_null = (first_base.where(arm=arm) for arm in ("rlvr_conf_first", "shuffled_conf_first"))
 abstaining = Rows("summary", setting="abstaining", arm="base")
 cells, swap = Rows("cells"), Rows("swap_start")
 released = Rows("models", trained_on="hotpot", setting="released", arm="rlvr", dataset="hotpot_vanilla", number=True)
@@ -90,28 +73,23 @@ def worse(domain: str) -> Measure:
 
 def domain_note(tables: Tables) -> str:
     counts = tables["cell_counts"].query("metric == 'ece' and domain != 'all'")[::-1]
-    return "; ".join(
-        f"{row.domain} of domain".replace("in of", "in") + f": worse in {row.worse} of {row.cells} cells"
-        for row in counts.itertuples()
-    )
+    names = {"in": "in domain", "out": "out of domain"}
+    return "; ".join(f"{names[row.domain]}: worse in {row.worse} of {row.cells} cells" for row in counts.itertuples())
 
 
 def drift_note(tables: Tables) -> str:
     drift = (rlvr - base).q_mean_gap(tables).dropna()
-    up = int((drift > 0).sum())
-    if 0 < up < len(drift):
-        seeds_up = f"the gap rises in {up} of {len(drift)} seeds"
-        return f"direction not determined by the reward: {seeds_up} and falls in the others"
-    return f"the gap {'rises' if up else 'falls'} in every seed ({len(drift)} of {len(drift)})"
+    up, n = int((drift > 0).sum()), len(drift)
+    if 0 < up < n:
+        return f"direction not determined by the reward: the gap rises in {up} of {n} seeds and falls in the others"
+    return f"the gap {'rises' if up else 'falls'} in every seed ({n} of {n})"
 
 
 def noise_note(tables: Tables) -> str:
     """What noise alone did to the stated confidence, and how much of it each arm was exposed to."""
     moved, noise = ((arm - base).q_mean_abs_posterior(tables).mean() for arm in (rlvr, null))
-    signal, there = (
-        1 - select(tables, "training", setting="expert", arm=arm)["frac_reward_zero_std"].mean()
-        for arm in ("rlvr", "shuffled_correct")
-    )
+    logs = (select(tables, "training", setting="expert", arm=arm) for arm in ("rlvr", "shuffled_correct"))
+    signal, there = (1 - log["frac_reward_zero_std"].mean() for log in logs)
     return (
         f"{'noise alone suffices: ' if noise >= moved else ''}RLVR moves it by {moved:+.3f}, shuffled correctness by "
         f"{noise:+.3f} ({signal:.0%} of RLVR's groups carry a signal, {there:.0%} there)"
@@ -119,9 +97,8 @@ def noise_note(tables: Tables) -> str:
 
 
 def saturation_note(tables: Tables) -> str:
-    saturated = rlvr.answer_saturated(tables)
-    failed = int((saturated > 0.5).sum())
-    return f"saturated (probability > .999 on half of the questions) in {failed} of {len(saturated)} seeds"
+    failed = rlvr.answer_saturated(tables) > 0.5
+    return f"saturated (probability > .999 on half of the questions) in {failed.sum()} of {len(failed)} seeds"
 
 
 def null_note(tables: Tables) -> str:
@@ -294,7 +271,7 @@ CRITERIA = (
 def direction(verdict: Verdicts) -> tuple[str, str]:
     """Part (iv) holds if either order of answer and confidence shows it: the better of the two."""
     words = verdict["W3b"], verdict["W4"]
-    return better(*words), f"answer first (W3b): {words[0]}; confidence first (W4): {words[1]}"
+    return ledger.better(*words), f"answer first (W3b): {words[0]}; confidence first (W4): {words[1]}"
 
 
 PARTS = (
@@ -308,17 +285,17 @@ DECISIVE = ("P1", "P3", "W1", "W2", "W3a", "W5")
 
 def overall(verdict: Verdicts) -> tuple[str, str]:
     """Replicated, partly, otherwise by parts: the rule declared with the criteria."""
-    holds, (word, orders) = not not_shown(verdict, *DECISIVE), direction(verdict)
-    if holds and word == REPLICATED:
-        return REPLICATED, f"(i) to (iii) hold, and so does (iv): {orders}"
-    if missing := named(verdict, NOT_ATTEMPTED, *DECISIVE, "W3b", "W4"):
-        return NOT_ATTEMPTED, f"still missing: {missing}"
+    holds, (word, orders) = not ledger.not_shown(verdict, *DECISIVE), direction(verdict)
+    if holds and word == ledger.REPLICATED:
+        return ledger.REPLICATED, f"(i) to (iii) hold, and so does (iv): {orders}"
+    if missing := ledger.named(verdict, ledger.NOT_ATTEMPTED, *DECISIVE, "W3b", "W4"):
+        return ledger.NOT_ATTEMPTED, f"still missing: {missing}"
     if holds:
-        return PARTLY, f"(i) to (iii) hold, (iv) does not: {orders}"
+        return ledger.PARTLY, f"(i) to (iii) hold, (iv) does not: {orders}"
     parts = {part.id: part.judge(verdict)[0] for part in PARTS}
     words = set(parts.values())
-    middling = INCONCLUSIVE if INCONCLUSIVE in words else NOT_REPLICATED
-    word = PARTLY if words & {REPLICATED, PARTLY} else middling
+    middling = ledger.INCONCLUSIVE if ledger.INCONCLUSIVE in words else ledger.NOT_REPLICATED
+    word = ledger.PARTLY if words & {ledger.REPLICATED, ledger.PARTLY} else middling
     return word, "by parts: " + ", ".join(f"{part} {v}" for part, v in parts.items())
 
 

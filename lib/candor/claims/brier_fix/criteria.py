@@ -9,22 +9,9 @@ import pandas as pd
 
 from candor.claims import shared
 from candor.core.errors import CandorError
+from candor.declare import ledger
 from candor.declare.expressions import Measure, Rows, both, criterion, select, wide
-from candor.declare.ledger import (
-    NOT_ATTEMPTED,
-    PARTLY,
-    REPLICATED,
-    Band,
-    Claim,
-    Estimate,
-    Part,
-    Tables,
-    Verdicts,
-    listed,
-    named,
-    not_shown,
-    worst,
-)
+from candor.declare.ledger import Band, Claim, Estimate, Part, Tables, Verdicts
 
 
 def arm(name: str, setting: str = "expert") -> Rows:
@@ -234,10 +221,8 @@ CRITERIA = (
         "naive crowd, rlcr against its base on the same seed: greedy accuracy; ECE of q_mean",
         *both(
             4,
-            (arm("rlcr", "naive") - arm("base", "naive"))
-            .accuracy_greedy.named("accuracy minus base")
-            .at_least(0.03, 4),
-            (arm("rlcr", "naive") / arm("base", "naive")).q_mean_ece.named("ECE, relative to base").at_most(0.5, 4),
+            (naive - naive_base).accuracy_greedy.named("accuracy minus base").at_least(0.03, 4),
+            (naive / naive_base).q_mean_ece.named("ECE, relative to base").at_most(0.5, 4),
         ),
         paper="accuracy .397 -> .621, ECE .535 -> .030 on HotpotQA",
     ),
@@ -353,34 +338,22 @@ CRITERIA = (
 
 # --- Parts and the overall verdict ----------------------------------------------------------------
 
+PROMISED = (
+    "the reward is largest for the best answer with its honest confidence, as long as being right never "
+    "pays less than being wrong"
+)
+PRINTED = "the printed numbers show better calibration at equal accuracy, beyond a lower constant"
+IMPROVED = "calibration improves at unchanged accuracy, against RLVR and against the base"
+LIMITED = (
+    "the fix has limits: answer probabilities stay miscalibrated, rules with a negative gap teach giving up, "
+    "division by the group's spread breaks it"
+)
 PARTS = (
-    Part(
-        "theorem",
-        "world",
-        "the reward is largest for the best answer with its honest confidence, as long as being right never "
-        "pays less than being wrong",
-        ("T1", "T2", "T3"),
-    ),
-    Part(
-        "published",
-        "published",
-        "the printed numbers show better calibration at equal accuracy, beyond a lower constant",
-        ("P1", "P2", "P3", "P4"),
-    ),
-    Part(
-        "calibration",
-        "world",
-        "calibration improves at unchanged accuracy, against RLVR and against the base",
-        ("W1", "W2", "W3"),
-    ),
+    Part("theorem", "world", PROMISED, ("T1", "T2", "T3")),
+    Part("published", "published", PRINTED, ("P1", "P2", "P3", "P4")),
+    Part("calibration", "world", IMPROVED, ("W1", "W2", "W3")),
     Part("joint", "world", "accuracy and calibration improve together", ("W4",)),
-    Part(
-        "limits",
-        "world",
-        "the fix has limits: answer probabilities stay miscalibrated, rules with a negative gap teach "
-        "giving up, division by the group's spread breaks it",
-        ("W5", "W6", "W7"),
-    ),
+    Part("limits", "world", LIMITED, ("W5", "W6", "W7")),
     Part("controls", "world", "null and improper rewards do what they must", ("W8",)),
     Part("uses", "world", "confidence helps a vote and survives a shift", ("W9", "W10")),
     Part("models", "models", "pretrained models show the same", ("M1", "M2", "M3", "M4")),
@@ -400,15 +373,15 @@ def limits(verdict: Verdicts) -> str:
 def overall(verdict: Verdicts) -> tuple[str, str]:
     """Replicated if theorem, published numbers, W1, W2 and W4 hold; partly if W4 fails but W1-W3 hold."""
     deciding = (*_CERTAIN, "W4")
-    if missing := named(verdict, NOT_ATTEMPTED, *deciding):
-        word, why = NOT_ATTEMPTED, f"still missing: {missing}"
-    elif not not_shown(verdict, *deciding):
-        word, why = REPLICATED, "accuracy and calibration improve together"
-    elif not not_shown(verdict, *_CERTAIN, "W3"):
-        word, why = PARTLY, f"calibration at unchanged accuracy, not joint improvement (W4: {verdict['W4']})"
+    if missing := ledger.named(verdict, ledger.NOT_ATTEMPTED, *deciding):
+        word, why = ledger.NOT_ATTEMPTED, f"still missing: {missing}"
+    elif not ledger.not_shown(verdict, *deciding):
+        word, why = ledger.REPLICATED, "accuracy and calibration improve together"
+    elif not ledger.not_shown(verdict, *_CERTAIN, "W3"):
+        word, why = ledger.PARTLY, f"calibration at unchanged accuracy, not joint improvement (W4: {verdict['W4']})"
     else:
-        failed = listed(verdict, *not_shown(verdict, *deciding, "W3"))
-        word, why = worst([verdict[c] for c in deciding]), f"what does not hold: {failed}"
+        failed = ledger.listed(verdict, *ledger.not_shown(verdict, *deciding, "W3"))
+        word, why = ledger.worst([verdict[c] for c in deciding]), f"what does not hold: {failed}"
     return word, f"{why}; {limits(verdict)}"
 
 
