@@ -7,7 +7,7 @@ same evaluation on the same questions (`evaluation.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ _MODEL = ("hidden_size", "layers", "heads", "mlp")
 _BASE = (*_MODEL, "base_steps", "base_batch", "base_lr")
 _GRPO = ("prompts_per_step", "num_generations", "grpo_lr", "train_prompts", "snapshot_every")
 _GRPO_LONG = tuple("train_prompts=train_prompts_give_up" if name == "train_prompts" else name for name in _GRPO)
+_CLASSIFIER = ("prompts_per_step", "num_generations", "grpo_steps", "classifier_lr")
+_CLASSIFIER_EVALUATION = ("eval_questions", "eval_seed", "shift_questions")
 _EVALUATION = ("eval_questions", "eval_seed", "free_questions", "heldout_questions")
 
 # --- Rewards by name --------------------------------------------------------------------------------
@@ -371,64 +373,45 @@ _BASES: dict[str, dict] = {"expert": {"voting": True, "shift": _SHIFTS}, "twelve
 _EXTRA = {"voting": "voting_questions", "shift": "shift_questions", "trajectory": "trajectory_questions"}
 
 
+def _step(setting: str, name: str, make: str, needs: Iterable[str], **about: Any) -> Step:
+    """`needs` are steps of the same setting."""
+    home = f"witnesses/{setting}"
+    return Step(f"{home}/{name}", f"{_HERE}:{make}", needs=tuple(f"{home}/{need}" for need in needs), **about)
+
+
 def _evaluation(setting: str, name: str, options: dict, seeds: str) -> Step:
-    home, shown = f"witnesses/{setting}", {part: options[part] for part in _EXTRA if options.get(part)}
-    return Step(
-        f"{home}/eval_{name}",
-        f"{_HERE}:evaluate",
-        needs=(f"{home}/{name}", *([f"{home}/base"] if "trajectory" in shown else [])),
-        options={"crowd": setting, "arm": name, **shown},
-        settings=(*_EVALUATION, *(_EXTRA[part] for part in shown)),
-        seeds=seeds,
-    )
+    shown = {part: options[part] for part in _EXTRA if options.get(part)}
+    asks = {"options": {"crowd": setting, "arm": name, **shown}, "seeds": seeds}
+    needs = [name, "base"] if "trajectory" in shown else [name]
+    settings = (*_EVALUATION, *(_EXTRA[part] for part in shown))
+    return _step(setting, f"eval_{name}", "evaluate", needs, settings=settings, **asks)
 
 
 def arm_steps(setting: str, name: str, options: dict, code: str = "") -> tuple[Step, Step]:
     """The training and the evaluation of an arm. `code`: what its fingerprint takes in place of that of its rewards,
     where they lie outside of candor."""
     seeds, steps = options.get("seeds", "seeds"), options.get("steps", "grpo_steps")
-    trained = {k: v for k, v in options.items() if k not in ("seeds", *_EXTRA)}
-    snapshots = {"snapshots": True} if options.get("trajectory") else {}
-    outside = {"code": code} if code else {}
-    train = Step(
-        f"witnesses/{setting}/{name}",
-        f"{_HERE}:arm",
-        needs=(f"witnesses/{setting}/base",),
-        options={"crowd": setting, **trained, "steps": steps, **snapshots, **outside},
-        settings=(*(_GRPO_LONG if steps == "grpo_steps_give_up" else _GRPO), steps),
-        uses=() if code else tuple(code for term, _ in options["reward"] for code in _code_of(term)),
-        seeds=seeds,
-        trains=True,
-    )
-    return train, _evaluation(setting, name, options, seeds)
+    options_of = {"crowd": setting} | {k: v for k, v in options.items() if k not in ("seeds", *_EXTRA)}
+    options_of |= {"steps": steps} | ({"snapshots": True} if options.get("trajectory") else {})
+    options_of |= {"code": code} if code else {}
+    settings = (*(_GRPO_LONG if steps == "grpo_steps_give_up" else _GRPO), steps)
+    uses = () if code else tuple(code for term, _ in options["reward"] for code in _code_of(term))
+    about = {"options": options_of, "settings": settings, "uses": uses, "seeds": seeds, "trains": True}
+    return _step(setting, name, "arm", ["base"], **about), _evaluation(setting, name, options, seeds)
 
 
 def _base_steps(setting: str) -> tuple[Step, Step]:
     shown = _BASES.get(setting, {})
-    key, seeds = f"witnesses/{setting}/base", shown.get("seeds", "seeds")
-    train = Step(key, f"{_HERE}:base", options={"crowd": setting}, settings=_BASE, seeds=seeds, trains=True)
-    return train, _evaluation(setting, "base", shown, seeds)
+    about = {"options": {"crowd": setting}, "settings": _BASE, "seeds": shown.get("seeds", "seeds"), "trains": True}
+    return _step(setting, "base", "base", [], **about), _evaluation(setting, "base", shown, about["seeds"])
 
 
-def _classifier_steps(name: str, trained_on: str) -> tuple[Step, Step]:
-    home, policy = "witnesses/expert", name.removesuffix("_classifier")
-    needs = (f"{home}/base", f"{home}/{policy}")
-    train = Step(
-        f"{home}/{name}",
-        f"{_HERE}:classifier",
-        needs=needs,
-        options={"policy": policy, "trained_on": trained_on},
-        settings=("prompts_per_step", "num_generations", "grpo_steps", "classifier_lr"),
-        trains=True,
-    )
-    judged = Step(
-        f"{home}/eval_{name}",
-        f"{_HERE}:evaluate_classifier",
-        needs=(*needs, f"{home}/{name}"),
-        options={"policy": policy, "arm": name, "shift": _SHIFTS},
-        settings=("eval_questions", "eval_seed", "shift_questions"),
-    )
-    return train, judged
+def _classifier_steps(policy: str, trained_on: str) -> tuple[Step, Step]:
+    name, needs = f"{policy}_classifier", ["base", policy]
+    about = {"options": {"policy": policy, "trained_on": trained_on}, "settings": _CLASSIFIER, "trains": True}
+    asks = {"options": {"policy": policy, "arm": name, "shift": _SHIFTS}, "settings": _CLASSIFIER_EVALUATION}
+    judged = _step("expert", f"eval_{name}", "evaluate_classifier", [*needs, name], **asks)
+    return _step("expert", name, "classifier", needs, **about), judged
 
 
 _PAIRS = (
@@ -437,7 +420,7 @@ _PAIRS = (
         for setting, arms in ARMS.items()
         for pair in (_base_steps(setting), *(arm_steps(setting, name, options) for name, options in arms.items()))
     ),
-    _classifier_steps("rlvr_classifier", "in_domain"),
-    _classifier_steps("rlvr_short_classifier", "testimonies_1_3"),
+    _classifier_steps("rlvr", "in_domain"),
+    _classifier_steps("rlvr_short", "testimonies_1_3"),
 )
 STEPS = {step.key: step for pair in _PAIRS for step in pair}
