@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from candor.claims.binary_reward import tables as t
 from candor.claims.binary_reward.criteria import CLAIM
+from candor.claims.binary_reward.exercises import check_2
 from candor.claims.binary_reward.figures import FIGURES
 from candor.declare import ledger
 from candor.run import evidence
@@ -105,6 +106,14 @@ def test_tabular_prediction_and_frontier():
     near(reference()["tabular"], "reward step", "stated_mean accuracy_sampled gap ece", pilot, 0.03)
     near(reference()["frontier"], "t", "selective_accuracy", {0.5: 0.845, 0.75: 0.927, 0.9: 0.977}, 0.006)
     near(reference()["frontier"], "t", "wrong_per_100", {0.5: 11.4, 0.75: 3.9, 0.9: 0.8}, 0.5)
+
+
+def test_bins_by_float_edges_are_recognised():
+    def naive(confidence, correct, closed):
+        bin_of = (np.digitize(confidence, np.linspace(0, 1, 11)) - 1).clip(max=9)
+        return np.abs(np.bincount(bin_of, confidence - correct)).sum() / len(confidence)
+
+    assert check_2(naive).message.startswith("Float edges")
 
 
 # --- Criteria -------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from candor import rewards
 from candor.claims import shared
 from candor.claims.brier_fix import tables as t
 from candor.claims.brier_fix.criteria import CLAIM
+from candor.claims.brier_fix.exercises import check_3
 from candor.claims.brier_fix.figures import FIGURES
 from candor.declare import ledger
 from candor.run import evidence
@@ -215,6 +216,10 @@ def test_the_code_is_half_the_formula_plus_a_constant():
     whole = coded[coded.outcome != "malformed"]
     np.testing.assert_allclose(whole.coded_minus_half, 1)
     assert coded[coded.outcome == "malformed"].coded.item() == 0 and whole.coded.min() == 0.5
+
+
+def test_what_whole_documents_earn_is_told_before_any_hole_in_the_parser():
+    assert "A right answer at confidence .7 is worth" in check_3(lambda text, truth: 0.0).message
 
 
 # --- Criteria -------------------------------------------------------------------------------------
