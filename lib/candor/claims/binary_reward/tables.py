@@ -47,6 +47,10 @@ def published(folder: Path) -> dict[str, pd.DataFrame]:
     cells = _cells(released)
     letters = history[history["source"] == "openai2023gpt4"].reset_index(drop=True)
     rlvr_asked = "location == 'Table 2 (v2)' and arm.str.startswith('rlvr') and metric in ('ece', 'brier')"
+    trained, elicited = (
+        "location == 'appendix DPO table'",
+        {"Label prob.": "label_probability", "Verb. 1S top-1": "stated"},
+    )
     binned = "location.str.startswith('re-analysis') and arm in ('base', 'rlvr')"
     return {
         "released": _released(released, cells),
@@ -62,15 +66,8 @@ def published(folder: Path) -> dict[str, pd.DataFrame]:
         "sampling_error": _sampling_error(cells, ablations),
         "swap_start": _swap_start(swap),
         "answer_letters": letters[["model", "arm", "dataset", "metric", "value", "status"]],
-        "preference_training": _side_by_side(
-            history, "location == 'appendix DPO table'", ["setting", "model", "dataset"], SFT="sft", DPO="dpo"
-        ),
-        "elicited": _side_by_side(
-            history,
-            "source == 'tian2023just'",
-            ["model", "dataset"],
-            **{"Label prob.": "label_probability", "Verb. 1S top-1": "stated"},
-        ),
+        "preference_training": _side_by_side(history, trained, ["setting", "model", "dataset"], SFT="sft", DPO="dpo"),
+        "elicited": _side_by_side(history, "source == 'tian2023just'", ["model", "dataset"], **elicited),
     }
 
 

@@ -50,6 +50,9 @@ def published(folder: Path) -> dict[str, pd.DataFrame]:
     released, printed, ablations, votes, swap = (pd.read_csv(folder / f"{name}.csv") for name in names)
     history = pd.read_csv(folder / "calibration_history.csv")
     cells = _with_constants(shared.cells(released, RELEASED))
+    values = "metric in ('distinct_confidence_values', 'values_with_3pct_mass')"
+    printed_ones = "not location.str.startswith('re-analysis') and location != 'simulation'"
+    repairs = "source == 'baniharouni2025doubt' or source == 'leng2024taming' and location.str.startswith('authors')"
     return {
         "main": _main(cells),
         "cells": cells,
@@ -58,29 +61,14 @@ def published(folder: Path) -> dict[str, pd.DataFrame]:
         "constant": _constant(cells),
         "narrow_band": _narrow_band(cells),
         # How many distinct confidences an arm states, and how many of them hold 3 % of the items or more.
-        "confidence_values": pivoted(
-            ablations,
-            "metric in ('distinct_confidence_values', 'values_with_3pct_mass')",
-            ["dataset", "arm", "n"],
-            "metric",
-        ),
+        "confidence_values": pivoted(ablations, values, ["dataset", "arm", "n"], "metric"),
         "floor": shared.floor(ablations),
         # Prompts, log score, other base models, calibration-only rewards, classifiers on the analysis text.
-        "ablations": pivoted(
-            ablations,
-            "not location.str.startswith('re-analysis') and location != 'simulation'",
-            ["location", "model", "arm", "dataset"],
-            "metric",
-        ),
+        "ablations": pivoted(ablations, printed_ones, ["location", "model", "arm", "dataset"], "metric"),
         **_swaps(swap),
         "voting_published": _voting_published(votes),
         # Other repairs: Rewarding Doubt (log score, confidence tokens only) and calibrated reward models (Leng).
-        "neighbours": pivoted(
-            history,
-            "source == 'baniharouni2025doubt' or source == 'leng2024taming' and location.str.startswith('authors')",
-            ["source", "location", "model", "dataset", "arm"],
-            "metric",
-        ),
+        "neighbours": pivoted(history, repairs, ["source", "location", "model", "dataset", "arm"], "metric"),
     }
 
 
