@@ -99,23 +99,6 @@ def test_bayes_reference_values(population):
         assert right[best > t].mean() == pytest.approx(accuracy, **near)
 
 
-@pytest.mark.parametrize(
-    "name, accuracy, ece_ideal",
-    [
-        *(("testimonies_6_8", 0.920, 0), ("only_w2_w3", 0.410, 0), ("only_w0_w1", 0.862, 0)),
-        *(("testimonies_4_5", 0.832, 0), ("suspects_12", 0.722, 0)),
-        *(("drift_mild", 0.610, 0.072), ("drift_strong", 0.527, 0.132)),
-    ],
-)
-def test_shift_reference_values(name, accuracy, ece_ideal):
-    """What the ideal forecaster of the training world reaches under each shift."""
-    questions = world.sample_questions(100_000, np.random.default_rng(2), world.SHIFTS[name])
-    ideal = world.posterior(questions)
-    right = ideal.argmax(1) == questions.guilty
-    assert right.mean() == pytest.approx(accuracy, abs=0.006)
-    assert ece(ideal.max(1), right) == pytest.approx(ece_ideal, abs=0.008)
-
-
 # --- Crowds -----------------------------------------------------------------------------------------
 
 
