@@ -27,7 +27,7 @@ def made_up(slope, start=0.1, spread=0.002):
                     rows.append(row | dict.fromkeys(measures, 0.0))
                     for effect in EFFECTS:
                         if effect.world == world and effect.arm == arm:
-                            rows[-1][effect.measure] = value + effect.zero
+                            rows[-1][effect.measure] = value + (0 if isinstance(effect.other, str) else effect.other)
         tables[world] = pd.DataFrame(rows)
     arms = [(world, arm) for world, names in REWARDED.items() for arm in names]
     tables["training"] = pd.DataFrame(
