@@ -382,9 +382,7 @@ def as_coded() -> pd.DataFrame:
 GROUP = 8
 
 
-def group_scaling(
-    steps: int = 200, step_size: float = 6.0, probabilities: tuple[float, ...] = (0.1, 0.3, 0.4, 0.6, 0.7, 0.9)
-) -> pd.DataFrame:
+def group_scaling(steps: int = 200, step_size: float = 6.0) -> pd.DataFrame:
     """Exact GRPO on the stated confidence of one certain answer, groups of 8 that share the outcome.
 
     The expectation runs over every group that eleven confidences can form. Columns: scaling (none, group),
@@ -393,6 +391,7 @@ def group_scaling(
     combinations = np.array(list(itertools.combinations_with_replacement(range(11), GROUP)))
     counts = np.stack([(combinations == k).sum(1) for k in range(11)], 1).astype(float)
     log_ways = gammaln(GROUP + 1) - gammaln(counts + 1).sum(1)
+    probabilities = (0.1, 0.3, 0.4, 0.6, 0.7, 0.9)
     p = np.array(probabilities)[:, None]
 
     def gradients(c: int, scaling: str) -> np.ndarray:
