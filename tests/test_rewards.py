@@ -7,17 +7,9 @@ import pytest
 from candor import rewards
 from candor.core.errors import CandorError
 from candor.witnesses import world
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-MALFORMED = [
-    "",
-    "A3",
-    "A3 </answer>",
-    "A3 </answer> <confidence> c7",
-    "A3 </answer> <confidence> c7 </confidence> c7",
-    "IDK </answer>",
-]
+MALFORMED = ["", "A3", "A3 </answer>", "A3 </answer> <confidence> c7", "IDK </answer>"]
+MALFORMED += ["A3 </answer> <confidence> c7 </confidence> c7"]
 
 
 def document(answer, tenth):
@@ -55,23 +47,6 @@ def test_scoring_rules(rule, worst):
     values = [formula(rule, tenth / 10, c) for tenth in range(11) for c in (0, 1)]
     for completion in MALFORMED:
         assert one(term, completion) == pytest.approx(worst) == pytest.approx(min(values))
-
-
-@pytest.mark.parametrize("rule", ["brier", "log"])
-def test_proper_rules_are_best_told_the_truth_and_linear_is_not(rule):
-    for p in np.arange(0.05, 1, 0.1):
-
-        def expected(rule, p=p):
-            return [p * formula(rule, q / 10, 1) + (1 - p) * formula(rule, q / 10, 0) for q in range(11)]
-
-        assert abs(np.argmax(expected(rule)) / 10 - p) <= 0.051
-        assert np.argmax(expected("linear")) in (0, 10)
-
-
-def test_giving_up_costs_nothing_under_a_rule():
-    assert one(rewards.score("brier"), document("NONE", 0)) == 0
-    assert one(rewards.score("log"), document("NONE", 0)) == pytest.approx(math.log(0.99))
-    assert one(rewards.correct, document("NONE", 0)) == 0
 
 
 def test_correct_is_blind_to_confidence_and_form():
@@ -121,21 +96,12 @@ def as_given(completions, **_):
     return list(completions)
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(2, 6), st.integers(1, 8), st.integers(0, 99), st.data())
-def test_shuffled_permutes_within_groups_only(group, n, seed, data):
-    values = data.draw(st.lists(st.integers(0, 3).map(float), min_size=n * group, max_size=n * group))
-    found = rewards.shuffled(as_given, group, seed)(**batch(values, group))
-    assert len(found) == len(values)
-    for i in range(0, len(values), group):
-        assert sorted(found[i : i + group]) == sorted(values[i : i + group])
-
-
 def test_shuffled_is_uniform_and_repeats_with_its_seed():
     values, group = [float(i) for i in range(4)] * 6000, 4
     first = np.array(rewards.shuffled(as_given, group, 1)(**batch(values, group))).reshape(-1, group)
     for place in range(group):
         np.testing.assert_allclose(np.bincount(first[:, place].astype(int)) / len(first), 0.25, atol=0.025)
+    assert (np.sort(first, 1) == np.arange(4)).all(), "within groups only"
     assert abs(np.corrcoef(first[:, 0], first[:, 1])[0, 1] + 1 / 3) < 0.05, "a permutation, not independent draws"
     again, other = (rewards.shuffled(as_given, group, seed)(**batch(values, group)) for seed in (1, 2))
     assert first.ravel().tolist() == again != other
@@ -160,9 +126,6 @@ def test_rolled_uses_another_questions_outcomes():
 def test_nulls_refuse_groups_of_mixed_prompts(null):
     with pytest.raises(ValueError, match="share one prompt"):
         null(prompts=["a", "b", "a", "b"], completions=[""] * 4, truth=[0] * 4)
-
-
-def test_rolled_refuses_a_single_question():
     with pytest.raises(ValueError, match="two questions"):
         rewards.rolled("brier", 2)(prompts=["a", "a"], completions=["", ""], truth=[0, 0])
 
@@ -194,19 +157,11 @@ def test_terms_take_whatever_trl_passes():
 
 # --- What a trainer takes ---------------------------------------------------------------------------
 
-BROKEN = [
-    lambda n: [math.nan] * n,
-    lambda n: [None, *[1.0] * (n - 1)],
-    lambda n: ["1"] * n,
-    lambda n: [1.0] * (n - 1),
-    lambda n: None,
-]
 
-
-@pytest.mark.parametrize("values", BROKEN)
+@pytest.mark.parametrize("values", [[math.nan] * 4, [None, 1.0, 1.0, 1.0], ["1"] * 4, [1.0] * 3, None])
 def test_a_reward_that_gives_no_number_is_named(values):
     def hope(completions, **_):
-        return values(len(completions))
+        return values
 
     with pytest.raises(CandorError, match="The reward hope did not give each of 4 completions a number"):
         rewards.checked(hope)(completions=["a"] * 4, prompts=["p"] * 4)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 
 import numpy as np
@@ -24,10 +25,7 @@ CLIP = 0.01  # confidences are clipped to [CLIP, 1 - CLIP] before a logarithm is
 RULES: dict[str, tuple[Callable, float]] = {
     "brier": (lambda q, c: -((q - c) ** 2), -1.0),
     "linear": (lambda q, c: -np.abs(q - c), -1.0),
-    "log": (
-        lambda q, c: np.log(np.where(c, np.clip(q, CLIP, 1 - CLIP), 1 - np.clip(q, CLIP, 1 - CLIP))),
-        float(np.log(CLIP)),
-    ),
+    "log": (lambda q, c: np.log(np.where(c, q, 1 - q).clip(CLIP, 1 - CLIP)), float(np.log(CLIP))),
 }
 
 
@@ -48,15 +46,18 @@ def well_formed_answer(completions, truth, **_) -> list[float]:
 
 def score(rule: str) -> Callable:
     """S(q, c) by the scoring rule of that name; the worst value for a malformed completion."""
-    rule_of, worst = RULES[rule]
 
     def term(completions, truth, **_) -> list[float]:
         graded = grade(completions, truth)
-        values = rule_of(graded["confidence"].to_numpy(), graded["correct"].to_numpy())
-        return np.where(graded["well_formed"], values, worst).tolist()
+        return _scores(rule, graded, graded["correct"].to_numpy())
 
     term.__name__ = f"{rule}_score"
     return term
+
+
+def _scores(rule: str, graded, outcomes: np.ndarray) -> list[float]:
+    score_of, worst = RULES[rule]
+    return np.where(graded["well_formed"], score_of(graded["confidence"].to_numpy(), outcomes), worst).tolist()
 
 
 def oracle(completions, truth, posterior, **_) -> list[float]:
@@ -102,7 +103,6 @@ def shuffled(reward: Callable, group: int, seed: int) -> Callable:
 
 def rolled(rule: str, group: int) -> Callable:
     """Null: S(q, c) with the outcomes c of the previous question's group in place of the own ones."""
-    rule_of, worst = RULES[rule]
 
     def rolled_score(prompts, completions, truth, **_) -> list[float]:
         n = _groups(prompts, group)
@@ -110,8 +110,7 @@ def rolled(rule: str, group: int) -> Callable:
             raise ValueError("Outcomes can only be borrowed where a step has two questions or more.")
         graded = grade(completions, truth)
         outcomes = np.roll(graded["correct"].to_numpy().reshape(n, group), 1, axis=0).ravel()
-        values = rule_of(graded["confidence"].to_numpy(), outcomes)
-        return np.where(graded["well_formed"], values, worst).tolist()
+        return _scores(rule, graded, outcomes)
 
     return rolled_score
 
@@ -126,16 +125,13 @@ def checked(reward: Callable) -> Callable:
     def checked_reward(**columns) -> list[float]:
         values = reward(**columns)
         n = len(columns.get("completions", columns.get("completion_ids", ())))
-        try:
-            fine = len(values) == n and not any(map(math.isnan, values))
-        except TypeError:
-            fine = False
-        if not fine:
-            raise CandorError(
-                f"The reward {getattr(reward, '__name__', reward)} did not give each of {n} completions "
-                "a number: let it return a list of as many floats, without NaN and None."
-            )
-        return values
+        with suppress(TypeError):
+            if len(values) == n and not any(map(math.isnan, values)):
+                return values
+        raise CandorError(
+            f"The reward {getattr(reward, '__name__', reward)} did not give each of {n} completions a number: let it "
+            "return a list of as many floats, without NaN and None."
+        )
 
     return checked_reward
 

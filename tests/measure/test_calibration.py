@@ -56,12 +56,6 @@ def test_rounding_beyond_the_ends_is_clipped():
         c.brier([float(above)], [1])
 
 
-def test_float_edges_are_the_trap_that_they_are_said_to_be():
-    # .3 and .6 and .7 against np.linspace(0, 1, 11): the naive digitize misplaces at least one of them.
-    tenths = np.arange(11) * 0.1
-    assert not np.array_equal(np.digitize(np.arange(10) / 10, tenths) - 1, np.arange(10))
-
-
 def test_on_a_grid_ece_needs_no_bins():
     rng = np.random.default_rng(0)
     confidence = rng.integers(0, 10, 2000) / 10  # without 1, which shares the last bin with .9
@@ -110,15 +104,6 @@ def test_table_gives_the_ece(data, n_bins):
     assert len(table) == n_bins and table.n.sum() == len(data[0])
     ece = (table.n * (table.accuracy - table.mean_confidence).abs()).sum() / table.n.sum()
     assert c.ece(*data, n_bins) == pytest.approx(ece, abs=1e-9)
-
-
-@quick
-@given(forecasts(), st.randoms(use_true_random=False))
-def test_order_does_not_matter(data, random):
-    order = np.array(random.sample(range(len(data[0])), len(data[0])))
-    for measure in (c.ece, c.brier, c.auroc, c.log_score):
-        shuffled = measure(data[0][order], data[1][order])
-        assert shuffled == pytest.approx(measure(*data), abs=1e-9, nan_ok=True)
 
 
 @quick
@@ -245,57 +230,16 @@ def test_sure_and_wrong_costs_the_clip():
 # --- The floor ------------------------------------------------------------------------------------
 
 
-def witnesses(n, rng):
-    """Posterior of the likeliest suspect in the world of the witnesses (1-5 testimonies, 8 suspects)."""
-    reliability = np.array([0.85, 0.60, 0.40, 0.25])
-    guilty, log_posterior = rng.integers(8, size=n), np.zeros((n, 8))
-    testimonies = rng.integers(1, 6, size=n)
-    for i in range(5):
-        r = reliability[rng.integers(4, size=n)]
-        named = np.where(rng.random(n) < r, guilty, (guilty + rng.integers(1, 8, size=n)) % 8)
-        heard = testimonies > i
-        log_posterior[heard] += np.log((1 - r[heard]) / 7)[:, None]
-        log_posterior[heard, named[heard]] += np.log(7 * r / (1 - r))[heard]
-    return special.softmax(log_posterior, axis=1).max(axis=1)
-
-
 @pytest.mark.parametrize(
-    ("n", "mean", "p95", "mean_tenths", "p95_tenths"),
-    [
-        (1000, 0.0266, 0.0390, 0.0281, 0.0432),
-        (5000, 0.0115, 0.0166, 0.0165, 0.0223),
-        (20000, 0.0060, 0.0092, 0.0127, 0.0163),
-    ],
-)
-def test_floor_of_the_exact_posterior(n, mean, p95, mean_tenths, p95_tenths):
-    # Reference: an independent Monte Carlo of the same world, 200 repetitions.
-    rng = np.random.default_rng(0)
-    posterior = witnesses(n, rng)
-    assert c.noise_floor(posterior, rng=rng) == pytest.approx((mean, p95), rel=0.12)
-    # Rounded to tenths it is nearly, not perfectly, calibrated: its ECE does not fall to zero.
-    errors = [c.ece(posterior.round(1), rng.random(n) < posterior) for _ in range(200)]
-    assert (np.mean(errors), np.percentile(errors, 95)) == pytest.approx((mean_tenths, p95_tenths), rel=0.12)
-
-
-@pytest.mark.parametrize(
-    ("n", "mean", "p95"),
-    [
-        (500, 0.039, 0.060),
-        (1000, 0.028, 0.044),
-        (2000, 0.019, 0.030),
-        (5000, 0.012, 0.019),
-        (20000, 0.006, 0.009),
-    ],
+    ("n", "mean", "p95"), [(500, 0.039, 0.060), (1000, 0.028, 0.044), (5000, 0.012, 0.019), (20000, 0.006, 0.009)]
 )
 def test_floor_of_half_a_dozen_tenths_is_that_of_rlcr(n, mean, p95):
     # Published re-analysis: RLCR states about six values; the floor is .028 (95 %: .044) at n = 1000.
-    confidence = np.resize([0.2, 0.4, 0.5, 0.6, 0.7, 0.9], n)
-    floor = c.noise_floor(confidence, n_repetitions=400)
+    values = np.array([0.2, 0.4, 0.5, 0.6, 0.7, 0.9])
+    floor = c.noise_floor(np.resize(values, n), n_repetitions=400)
     assert floor == pytest.approx((mean, p95), rel=0.12, abs=0.0006)
     # Closed form for a large n: the gap of a bin is normal.
-    weights = np.full(6, 1 / 6)
-    values = np.array([0.2, 0.4, 0.5, 0.6, 0.7, 0.9])
-    normal = math.sqrt(2 / (math.pi * n)) * np.sqrt(weights * values * (1 - values)).sum()
+    normal = math.sqrt(2 / (math.pi * n)) * np.sqrt(values * (1 - values) / 6).sum()
     assert floor[0] == pytest.approx(normal, rel=0.05)
 
 
@@ -303,13 +247,6 @@ def test_the_floor_is_mean_and_95_percent_point_of_the_ece_of_calibrated_draws()
     confidence, rng = np.random.default_rng(0).random(300), np.random.default_rng(5)
     errors = [c.ece(confidence, rng.random(300) < confidence) for _ in range(50)]
     assert c.noise_floor(confidence, 50, rng=5) == pytest.approx((np.mean(errors), np.percentile(errors, 95)))
-
-
-def test_floor_falls_with_n_and_is_reproducible():
-    confidence = np.random.default_rng(0).random(8000)
-    floors = [c.noise_floor(confidence[:n])[0] for n in (125, 500, 2000, 8000)]
-    assert np.diff(np.log(floors)) == pytest.approx([-math.log(2)] * 3, abs=0.15)  # as 1 / sqrt(n)
-    assert c.noise_floor(confidence, rng=3) == c.noise_floor(confidence, rng=3)
 
 
 def test_sure_forecasts_have_no_floor():
@@ -330,20 +267,6 @@ def test_band_holds_a_calibrated_forecaster():
 
 
 # --- Temperature ----------------------------------------------------------------------------------
-
-
-def test_temperature_is_recovered():
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=(4000, 8)) * 2
-    labels = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
-    assert c.fit_temperature(logits, labels) == pytest.approx(1, abs=0.05)
-    sharp = 5 * logits
-    temperature = c.fit_temperature(sharp, labels)
-    assert temperature == pytest.approx(5, rel=0.05)
-    repaired = c.apply_temperature(sharp, temperature)
-    assert repaired.sum(axis=1) == pytest.approx(np.ones(4000))
-    right = repaired.argmax(axis=1) == labels
-    assert c.ece(repaired.max(axis=1), right) < 0.03 < 0.2 < c.ece(special.softmax(sharp, 1).max(1), right)
 
 
 def test_temperature_agrees_with_another_optimiser():

@@ -1,7 +1,7 @@
 """Every public function of measures, found by looking: nonsense is refused by name, and valid input gives what it may.
 
 A function whose arguments have no rule, or whose rules no example here fulfils, fails. Nonsense and examples are made
-from the rules; `SPECIAL` holds what a rule of one argument cannot say.
+from the rules; `special` has what a rule of one argument cannot say.
 """
 
 import codecs
@@ -60,16 +60,12 @@ def example(rule, rng, default=None):
         return pd.DataFrame({name: example(part, rng) for name, part in rule.columns.items()})
     if isinstance(rule, checks.Choice):
         return str(rng.choice(rule.options))
-    if rule is checks.FLAG:
-        return bool(rng.integers(2))
-    if rule is checks.RANDOM:
-        return 0
-    if rule is spans.TEXT:
-        return "So 3"
-    if rule is response_types._design:
-        return response_types.FOUR
-    if rule is response_types._parameters:
-        return response_types.AT
+    for other, value in (
+        *((checks.FLAG, True), (checks.RANDOM, 0), (spans.TEXT, "So 3")),
+        *((response_types._design, response_types.FOUR), (response_types._parameters, response_types.AT)),
+    ):
+        if rule is other:
+            return value
     if getattr(rule, "__name__", "") == "_scores":
         return pd.DataFrame({name: rng.permutation(8) / 8 for name in ("hurry", "log_loss")}, index=list("abcdefgh"))
     return default
@@ -84,96 +80,70 @@ def judgements(rng):
 
 PROMPTS = np.repeat(np.arange(6), 4)
 RATED = {"rater": np.repeat(list("abcdefgh"), 3), "item": np.tile([0, 1, 2], 8)}
-SPECIAL = {
-    "agreement.kappa_of": lambda rng: {"h": 0.5, "m": 0.25, "together": rng.integers(0, 17) / 64},
-    "approval.from_three_numbers": lambda rng: dict(
-        zip(
-            ("approval", "error", "correctness"),
-            [approval.rates(rng.permutation(8) < 4, np.arange(8) < 5)[k] for k in ("approval", "error", "correctness")],
-        )
-    ),
-    "approval.by_pass_rate": lambda rng: {"edges": [0.25, 0.5]},
-    "approval.equal_pass_rate": lambda rng: {"edges": [0.25, 0.5]},
-    "approval.slopes": lambda rng: {"prompt": PROMPTS},
-    "calibration.ece_by_value": lambda rng: {"confidence": rng.integers(0, 5, 24) / 4},
-    "calibration.fit_temperature": lambda rng: {
-        "labels": np.arange(24) % 4,
-        "logits": rng.integers(-2, 3, (24, 4)) / 1,
-    },
-    "clustered.act_measures": lambda rng: {
-        "sums": clustered.act_sums(rng.integers(2, size=24), rng.integers(2, size=24), np.arange(24) % 3)
-    },
-    "intervals.bootstrap_interval": lambda rng: {
-        "statistic": lambda a, b: (a * b).mean(),
-        "arrays": (rng.integers(8, size=24) / 8, rng.integers(8, size=24) / 8),
-    },
-    "intervals.sign_test": lambda rng: {"k": int(rng.integers(7)), "n": 7},
-    "intervals.wilson": lambda rng: {"k": int(rng.integers(7)), "n": 7},
-    "raters_removed.at_random": lambda rng: {"raters": 8, "n": 3},
-    "raters_removed.ballots": lambda rng: {
-        "raters": RATED["rater"],
-        "items": RATED["item"],
-        "labels": rng.integers(3, size=24),
-    },
-    "raters_removed.majority_table": lambda rng: {"draws": 20, "shares": [0.25, 0.5]},
-    "raters_removed.shift_table": lambda rng: {
-        "ratings": pd.DataFrame(
-            {"rater": RATED["rater"], "model": RATED["item"], "score": rng.integers(9, size=24) / 8}
-        ),
-        "draws": 20,
-        "shares": [0.25, 0.5],
-    },
-    "raters_removed.safety_scores": lambda rng: {
-        "answers": pd.DataFrame(RATED | {"label": rng.integers(2, size=24), "seconds": rng.integers(1, 9, 24) / 1})
-    },
-    "raters_removed.disagreement": lambda rng: {
-        "votes": pd.DataFrame(
-            {
-                "pair": np.repeat(np.arange(40), 6),
-                "vote": rng.integers(2, size=240) / 1,
-                "confidence": rng.integers(4, size=240) / 1,
-                "seconds": rng.integers(1, 99, 240) / 1,
-                "expert": rng.integers(2, size=240) / 1,
-            }
-        )
-    },
-    "response_types.em": lambda rng: {"start": (0.5, 0.25, 0.25), "iterations": 20},
-    "response_types.retest_em": lambda rng: {
-        "start": (0.5, 0.25, 0.25),
-        "responses": np.repeat(rng.integers(2, size=(24, 1)), 4, 1),
-    },
-    "response_types.by_annotator": lambda rng: {
-        "fit": response_types.Fit((0.5, 0.25, 0.25), 0.5, 0.05, 0.1, -1.0, np.full((24, 3), 1 / 3))
-    },
-    "response_types.stepmix": lambda rng: {"classes": 2, "starts": 1},
-    "response_types.agreement_of": lambda rng: {"g": 0.5, "n": [0.25, 0.5, 0.0], "c": [0.25, 0.0, 0.5]},
-    "response_types.ridge": lambda rng: {"agreement": 0.75, "step": 0.25, "tolerance": 0.125},
-    "self_confidence.within_prompt_auroc": lambda rng: {"prompt": PROMPTS, "weight": (1 + PROMPTS) / 8},
-    "self_confidence.artefact": lambda rng: {"n": 50, "temperatures": [0.5, 2.0]},
-    "self_confidence.selection": lambda rng: {"b": rng.integers(-64, 65) / 64},
-    "two_frames.recompute": lambda rng: {
-        "judged": judgements(rng),
-        "assertive": pd.Series({f"{p}{k}": rng.integers(8) / 8 for p in "xyz" for k in (1, 2)}),
-    },
-}
 
 
-SPECIAL |= {
-    "spans.pieces": lambda rng: {"tokenizer": codecs, "ids": [1, 2]},
-    "spans.numbers": lambda rng: {"pattern": spans.NUMBER},
-    "spans.letter_at": lambda rng: {"low": 0, "high": 4},
-    "spans.read": lambda rng: {"match": None},
-    "spans.tokens_at": lambda rng: {"parts": ["is", " 12"], "low": 3, "high": 5},
-    "spans.authors": lambda rng: {"trace": [1, 2], "reply": [1], "reply_parts": ["3"]},
-    "spans.strict": lambda rng: {"parts": ["3"]},
-}
+def special(rng):
+    """Arguments that fit together, which the rule of one alone cannot say."""
+
+    def some(high, n=24):
+        return rng.integers(high, size=n)
+
+    rates, three = approval.rates(rng.permutation(8) < 4, np.arange(8) < 5), ("approval", "error", "correctness")
+    model_scores = pd.DataFrame({"rater": RATED["rater"], "model": RATED["item"], "score": some(9) / 8})
+    votes = {"pair": np.repeat(np.arange(40), 6), "vote": some(2, 240) / 1, "confidence": some(4, 240) / 1}
+    votes |= {"seconds": (1 + some(98, 240)) / 1, "expert": some(2, 240) / 1}
+    fit = response_types.Fit((0.5, 0.25, 0.25), 0.5, 0.05, 0.1, -1.0, np.full((24, 3), 1 / 3))
+    start, few = {"start": (0.5, 0.25, 0.25)}, {"draws": 20, "shares": [0.25, 0.5]}
+    return {
+        "agreement.kappa_of": {"h": 0.5, "m": 0.25, "together": rng.integers(0, 17) / 64},
+        "approval.from_three_numbers": {name: rates[name] for name in three},
+        "approval.by_pass_rate": {"edges": [0.25, 0.5]},
+        "approval.equal_pass_rate": {"edges": [0.25, 0.5]},
+        "approval.slopes": {"prompt": PROMPTS},
+        "calibration.ece_by_value": {"confidence": some(5) / 4},
+        "calibration.fit_temperature": {"labels": np.arange(24) % 4, "logits": rng.integers(-2, 3, (24, 4)) / 1},
+        "clustered.act_measures": {"sums": clustered.act_sums(some(2), some(2), np.arange(24) % 3)},
+        "intervals.bootstrap_interval": {
+            "statistic": lambda a, b: (a * b).mean(),
+            "arrays": (some(8) / 8, some(8) / 8),
+        },
+        **{name: {"k": int(rng.integers(7)), "n": 7} for name in ("intervals.sign_test", "intervals.wilson")},
+        "raters_removed.at_random": {"raters": 8, "n": 3},
+        "raters_removed.ballots": {"raters": RATED["rater"], "items": RATED["item"], "labels": some(3)},
+        "raters_removed.majority_table": few,
+        "raters_removed.shift_table": {"ratings": model_scores, **few},
+        "raters_removed.safety_scores": {
+            "answers": pd.DataFrame(RATED | {"label": some(2), "seconds": (1 + some(8)) / 1})
+        },
+        "raters_removed.disagreement": {"votes": pd.DataFrame(votes)},
+        "response_types.em": {**start, "iterations": 20},
+        "response_types.retest_em": {**start, "responses": np.repeat(some(2)[:, None], 4, 1)},
+        "response_types.by_annotator": {"fit": fit},
+        "response_types.stepmix": {"classes": 2, "starts": 1},
+        "response_types.agreement_of": {"g": 0.5, "n": [0.25, 0.5, 0.0], "c": [0.25, 0.0, 0.5]},
+        "response_types.ridge": {"agreement": 0.75, "step": 0.25, "tolerance": 0.125},
+        "self_confidence.within_prompt_auroc": {"prompt": PROMPTS, "weight": (1 + PROMPTS) / 8},
+        "self_confidence.artefact": {"n": 50, "temperatures": [0.5, 2.0]},
+        "self_confidence.selection": {"b": rng.integers(-64, 65) / 64},
+        "spans.pieces": {"tokenizer": codecs, "ids": [1, 2]},
+        "spans.numbers": {"pattern": spans.NUMBER},
+        "spans.letter_at": {"low": 0, "high": 4},
+        "spans.read": {"match": None},
+        "spans.tokens_at": {"parts": ["is", " 12"], "low": 3, "high": 5},
+        "spans.authors": {"trace": [1, 2], "reply": [1], "reply_parts": ["3"]},
+        "spans.strict": {"parts": ["3"]},
+        "two_frames.recompute": {
+            "judged": judgements(rng),
+            "assertive": pd.Series({f"{p}{k}": rng.integers(8) / 8 for p in "xyz" for k in (1, 2)}),
+        },
+    }
 
 
 def arguments(name, rng):
     function = FUNCTIONS[name]
     parameters = inspect.signature(function).parameters
     found = {k: example(rule, rng, parameters[k].default) for k, rule in function.rules.items()}
-    return found | (SPECIAL[name](rng) if name in SPECIAL else {})
+    return found | special(rng).get(name, {})
 
 
 def call(name, given):
@@ -185,7 +155,7 @@ def call(name, given):
 
 def test_every_public_function_has_rules_and_every_special_case_a_function():
     assert not [name for name, function in FUNCTIONS.items() if not hasattr(function, "rules")]
-    assert set(SPECIAL) <= set(FUNCTIONS)
+    assert set(special(np.random.default_rng(0))) <= set(FUNCTIONS)
 
 
 @pytest.mark.parametrize("name", [name for name, function in FUNCTIONS.items() if ">>>" in (function.__doc__ or "")])
@@ -243,27 +213,18 @@ def of_frame(rule, value):
 
 
 SCORES = pd.DataFrame({"hurry": np.arange(8.0)}, index=list("abcdefgh"))
+AT = response_types.AT
 OWN = {
     "_tokenizer": [object(), b"x", "x", None],
     "_random": [True, 1.5, -1, np.nan, [1]],
     "_design": [None, [], [1], [(1, 2)], [(1, 1, 1)], [(1, 1)] * 17, [(0.5, 1)], [(True, True)]],
     "_parameters": [
-        *[
-            response_types.AT | {k: bad}
-            for k in response_types.PARAMETERS
-            for bad in (-0.6, 1.2, np.nan, "x", None, True)
-        ],
-        {"genuine": 1.0},
-        response_types.AT | {"genuine": 0.9},
-        response_types.AT | {"genuin": 0.1},
+        *(AT | {k: bad} for k in response_types.PARAMETERS for bad in (-0.6, 1.2, np.nan, "x", None, True)),
+        *({"genuine": 1.0}, AT | {"genuine": 0.9}, AT | {"genuin": 0.1}),
     ],
     "_scores": [
-        None,
-        SCORES[:0],
-        SCORES.set_axis(list("aacdefgh")),
-        SCORES.assign(hurry="x"),
-        SCORES.assign(hurry=np.inf),
-        SCORES.set_axis([np.nan, *"bcdefgh"]),
+        *(None, SCORES[:0], SCORES.set_axis(list("aacdefgh")), SCORES.assign(hurry="x")),
+        *(SCORES.assign(hurry=np.inf), SCORES.set_axis([np.nan, *"bcdefgh"])),
     ],
     "_judgements": [{}, {"quality": 1, "checklist": 1}, {"quality": judgements(np.random.default_rng(0))["quality"]}],
     "_by_output": [pd.Series({"a": "x"}), pd.Series([1.0, 2.0], ["a", "a"]), [1.0], pd.Series(dtype=float)],
@@ -283,17 +244,8 @@ def nonsense(rule, value):
         yield from of_array(rule, value)
     elif isinstance(rule, checks.Labels):
         n = len(value)
-        yield from [
-            "a",
-            5,
-            None,
-            [],
-            [[1] * n],
-            [1, "a"] * (n // 2),
-            [{}] * n,
-            [b"a"] * n,
-            np.array([1, "a"] * n, object),
-        ]
+        yield from ["a", 5, None, [], [[1] * n], [1, "a"] * (n // 2), [{}] * n, [b"a"] * n]
+        yield np.array([1, "a"] * n, object)
         yield from [[None] * n, [np.nan] * n] if not rule.gaps else []
     elif isinstance(rule, checks.Frame):
         yield from of_frame(rule, value)
@@ -375,66 +327,68 @@ def numbers(found):
     return np.asarray(found, float).ravel() if not isinstance(found, pd.Index) else np.zeros(0)
 
 
+def named(**modules):
+    return {f"{module}.{name}" for module, names in modules.items() for name in names.split()}
+
+
 # What a result may be; everything else lies in [0, 1]. Unbounded are statistics of unbounded things.
 ANY, SIGNED = (-np.inf, np.inf), (-1, 1)
 RANGES = {
-    "agreement.kappa": SIGNED,
-    "agreement.kappa_of": SIGNED,
-    "agreement.kappa_max": SIGNED,
-    "approval.by_pass_rate": (0, SIZES["items"]),
-    "approval.equal_pass_rate": SIGNED,
-    "approval.rates": SIGNED,
-    "approval.slopes": ANY,
-    "calibration.binary_logits": (-7, 7),
-    "calibration.bins": (0, 9),
-    "calibration.brier_decomposition": SIGNED,
-    "calibration.brier_skill": (-np.inf, 1),
-    "calibration.fit_temperature": (0.05, 20),
-    "calibration.floor_band": (0, SIZES["items"]),
-    "calibration.log_score": (0, 7),
-    "calibration.reliability_table": (0, SIZES["items"]),
-    "clustered.act_measures": ANY,
-    "clustered.act_sums": (0, SIZES["items"]),
-    "clustered.weights": (0, 5),
-    "crossed.at_equal_pass_rate": SIGNED,
-    "crossed.before_and_after": (-1, SIZES["items"]),
-    "crossed.changes": (-2, 2),
-    "intervals.paired_difference": ANY,
-    "intervals.percentiles": (-3, 3),
-    "intervals.t_interval": ANY,
-    "raters_removed.against_random": ANY,
-    "raters_removed.ballots": (0, 1),
-    "raters_removed.combined": (1, 8),
-    "raters_removed.disagreement": ANY,
-    "raters_removed.majority": (-1, 2),
-    "raters_removed.majority_table": ANY,
-    "raters_removed.rating_scores": ANY,
-    "raters_removed.safety_scores": ANY,
-    "raters_removed.shift_table": ANY,
-    "raters_removed.vote_summary": (0, SIZES["items"]),
-    "response_types.em": ANY,
-    "response_types.retest_em": ANY,
-    "response_types.rank": (0, 5),
-    "response_types.stepmix": ANY,
-    "self_confidence.artefact": (0, 2),
-    "self_confidence.preference_pairs": (0, np.e),
-    "self_confidence.prompt_aurocs": (0, 4),
-    "self_confidence.reliability": (0, SIZES["items"]),
-    "self_confidence.selection": SIGNED,
-    "self_confidence.slope": ANY,
-    "two_frames.recompute": ANY,
+    SIGNED: named(
+        agreement="kappa kappa_of kappa_max",
+        approval="equal_pass_rate rates",
+        calibration="brier_decomposition",
+        crossed="at_equal_pass_rate",
+        self_confidence="selection",
+    ),
+    ANY: named(
+        approval="slopes",
+        clustered="act_measures",
+        intervals="paired_difference t_interval",
+        raters_removed="against_random disagreement majority_table rating_scores safety_scores shift_table",
+        response_types="em retest_em stepmix",
+        self_confidence="slope",
+        two_frames="recompute",
+    ),
+    (0, SIZES["items"]): named(
+        approval="by_pass_rate",
+        calibration="floor_band reliability_table",
+        clustered="act_sums",
+        raters_removed="vote_summary",
+        self_confidence="reliability",
+    ),
+    (-1, SIZES["items"]): named(crossed="before_and_after"),
+    (0, 2): named(self_confidence="artefact"),
+    (-2, 2): named(crossed="changes"),
+    (-1, 2): named(raters_removed="majority"),
+    (0, np.e): named(self_confidence="preference_pairs"),
+    (-3, 3): named(intervals="percentiles"),
+    (0, 4): named(self_confidence="prompt_aurocs"),
+    (0, 5): named(clustered="weights", response_types="rank"),
+    (0, 7): named(calibration="log_score"),
+    (-7, 7): named(calibration="binary_logits"),
+    (1, 8): named(raters_removed="combined"),
+    (0, 9): named(calibration="bins"),
+    (0.05, 20): named(calibration="fit_temperature"),
+    (-np.inf, 1): named(calibration="brier_skill"),
 }
+RANGES = {name: limits for limits, names in RANGES.items() for name in names}
 # Where NaN says that something means nothing, as the docstring has it; everything else is finite.
-GAPS = {"agreement.kappa", "agreement.kappa_of", "agreement.kappa_max", "agreement.recall", "agreement.precision"}
-GAPS |= {"approval.rates", "approval.by_pass_rate", "approval.equal_pass_rate", "approval.slopes"}
-GAPS |= {"calibration.auroc", "calibration.brier_skill", "calibration.reliability_table", "calibration.floor_band"}
-GAPS |= {"clustered.act_measures", "crossed.changes", "crossed.before_and_after", "crossed.at_equal_pass_rate"}
-GAPS |= {"raters_removed.majority_table", "raters_removed.shift_table", "raters_removed.rating_scores"}
-GAPS |= {"raters_removed.vote_summary", "raters_removed.against_random", "response_types.rank", "two_frames.recompute"}
-GAPS |= {"self_confidence.within_prompt_auroc", "self_confidence.slope", "self_confidence.reliability"}
+GAPS = named(
+    agreement="kappa kappa_of kappa_max recall precision",
+    approval="rates by_pass_rate equal_pass_rate slopes",
+    calibration="auroc brier_skill reliability_table floor_band",
+    clustered="act_measures",
+    crossed="changes before_and_after at_equal_pass_rate",
+    raters_removed="majority_table shift_table rating_scores vote_summary against_random",
+    response_types="rank",
+    self_confidence="within_prompt_auroc slope reliability",
+    two_frames="recompute",
+)
 # Random draws that go through the items in their order.
-ORDERED = {"calibration.noise_floor", "calibration.floor_band", "crossed.changes", "intervals.bootstrap_interval"}
-ORDERED |= {"response_types.stepmix"}
+ORDERED = named(
+    calibration="noise_floor floor_band", crossed="changes", intervals="bootstrap_interval", response_types="stepmix"
+)
 HOLDERS = checks.Array | checks.Labels | checks.Frame
 
 

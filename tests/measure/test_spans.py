@@ -44,24 +44,11 @@ LETTERS = {
     "B": [
         *("B", "(B)", "**B**", "B.", "b)", "Option B", "Because.\n\n(B)", "Answer: B", "ANSWER: b", "Answer (B)"),
         *(r"The answer is \boxed{B}", r"$\boxed{\text{B}}$", r"\boxed{B) bank}", r"\boxed{A} or \boxed{B}", "“B”"),
-        *(
-            "the answer is (B) because C is wrong",
-            "Final answer: **B**",
-            "The final answer is:\n\n**(b)**",
-            "answer is $B$.",
-        ),
-        *("A or C? The answer is B.", "So the answer is A. No: so the answer is **(B)**", "So I choose (B)."),
-        *(
-            "the answer is clearly, therefore, option (B).",
-            "Correct answer - B",
-            "(B) is the correct answer",
-            "My choice: B",
-        ),
-        *(
-            "### Answer\nB",
-            "<think>the answer is A</think> The answer is B",
-            "<answer> B </answer> <analysis> or A </analysis>",
-        ),
+        *("the answer is (B) because C is wrong", "Final answer: **B**", "The final answer is:\n\n**(b)**"),
+        *("answer is $B$.", "A or C? The answer is B.", "So the answer is A. No: so the answer is **(B)**"),
+        *("So I choose (B).", "the answer is clearly, therefore, option (B).", "Correct answer - B"),
+        *("(B) is the correct answer", "My choice: B", "### Answer\nB"),
+        *("<think>the answer is A</think> The answer is B", "<answer> B </answer> <analysis> or A </analysis>"),
     ],
     "D": ["The correct answer is D) offspring.", "The best option is: D, since it is near"],
     "": [
@@ -73,54 +60,21 @@ LETTERS = {
 NUMBERS = {
     "8": [
         *("8", "8.", "8%", "$8", "**8**", "eight", "Eight.", "x=8", "The answer is 8 (see step 2)", "8 apples, 8."),
-        *(
-            r"\boxed{8}. It took 2 steps",
-            r"\boxed{7} then \boxed{8}",
-            r"\boxed{\boxed{8}}",
-            r"\boxed{8\text{ dollars}}",
-        ),
-        *(
-            r"\boxed{x = 8}",
-            r"\boxed{\$8}",
-            r"\boxed{8\%}",
-            "The answer is eight apples (of 9).",
-            "#### 8",
-            "8.00",
-            "008",
-        ),
-        *(
-            "So the answer is 3 + 5 = 8 apples. It took 2 steps",
-            "The answer is:\n\n$$8$$\nin 2 steps",
-            "answer: \\(8\\)",
-        ),
-        *(
-            "<think>9</think> 8",
-            "<answer> 8 </answer> <confidence> 0.9 </confidence>",
-            "Answer: Let's think.\n3 + 5 = 8",
-        ),
-        *("The answer is not 9 but 8", "４ + ４ = ８", "The answer is 8, not 9"),
+        *(r"\boxed{8}. It took 2 steps", r"\boxed{7} then \boxed{8}", r"\boxed{\boxed{8}}"),
+        *(r"\boxed{8\text{ dollars}}", r"\boxed{x = 8}", r"\boxed{\$8}", r"\boxed{8\%}"),
+        *("The answer is eight apples (of 9).", "#### 8", "8.00", "008"),
+        *("So the answer is 3 + 5 = 8 apples. It took 2 steps", "The answer is:\n\n$$8$$\nin 2 steps"),
+        *("answer: \\(8\\)", "<think>9</think> 8", "<answer> 8 </answer> <confidence> 0.9 </confidence>"),
+        *("Answer: Let's think.\n3 + 5 = 8", "The answer is not 9 but 8", "４ + ４ = ８", "The answer is 8, not 9"),
     ],
     "-8": ["-8", "−8", "–8 degrees", "answer is $-8", "answer is -$8", "the answer is minus eight", r"\boxed{-8}"],
     "8/3": [
-        "8/3",
-        r"\frac{8}{3}",
-        r"\dfrac{8}{3}",
-        r"\frac83",
-        "2 2/3",
-        r"2\frac{2}{3}",
+        *("8/3", r"\frac{8}{3}", r"\dfrac{8}{3}", r"\frac83", "2 2/3", r"2\frac{2}{3}"),
         "The answer is 8 / 3 (9 thirds less 1)",
     ],
     "0.5": ["1/2", ".5", "0.50", r"\frac{1}{2}", r"The answer is $\frac{1}{2}$."],
     "1000": [
-        "1,000",
-        "1 000",
-        "1\u202f000",
-        "1'000",
-        r"1{,}000",
-        r"1\,000",
-        "1e3",
-        "one thousand",
-        "Final answer: 1 000",
+        *("1,000", "1 000", "1\u202f000", "1'000", r"1{,}000", r"1\,000", "1e3", "one thousand", "Final answer: 1 000"),
     ],
     "100000": ["1,00,000", "100,000.00", "The answer is 1,00,000 rupees"],
     "1000.5": ["1.000,5", "1,000.5", "$1,000.50"],
@@ -128,14 +82,8 @@ NUMBERS = {
     "105": ["one hundred and five"],
     "25": ["twenty-five"],
     "": [
-        "",
-        "no number",
-        r"\boxed{\sqrt{2}}",
-        r"\boxed{3, 5}",
-        r"\boxed{\frac{x}{3}}",
-        "<think> 8",
-        r"\boxed{none} 8",
-        "8/0",
+        *("", "no number", r"\boxed{\sqrt{2}}", r"\boxed{3, 5}", r"\boxed{\frac{x}{3}}", "<think> 8"),
+        *(r"\boxed{none} 8", "8/0"),
     ],
 }
 
@@ -154,19 +102,10 @@ def test_what_a_text_says(text, answer, kind):
 
 
 CUES = [
-    "{}",
-    "Answer: {}",
-    "The answer is {}.",
-    "So 3 or C. **Final answer:** {}",
-    "The correct answer is {} (see step 2 or A).",
-]
-CUES += [
-    r"It is \boxed{{{}}}. A step 2.",
+    *("{}", "Answer: {}", "The answer is {}.", "So 3 or C. **Final answer:** {}", "#### {}", "ANSWER:\n\n{}\n"),
+    *("The correct answer is {} (see step 2 or A).", r"It is \boxed{{{}}}. A step 2."),
     r"<think>2 or A</think>The answer is $\boxed{{{}}}$",
-    "#### {}",
-    "ANSWER:\n\n{}\n",
 ]
-BOXED = ["{}", r"\text{{{}}}", r"\textbf{{{}}}"]
 
 
 @given(

@@ -1,7 +1,5 @@
 """The world of witnesses: its posterior against enumeration, its crowds against independent reference values."""
 
-import itertools
-
 import numpy as np
 import pytest
 from candor.measure.calibration import auroc, brier, ece
@@ -37,23 +35,6 @@ def test_posterior_is_bayes_rule_in_plain_words(case):
     types, named = zip(*testimonies)
     found = world.posterior(one_question(types, named, suspects), reliability)
     np.testing.assert_allclose(found[0], np.array(joint) / sum(joint), rtol=1e-9)
-
-
-def test_posterior_is_what_happens():
-    """By enumeration of the generative process: all testimonies of two witnesses, weighted by their probability."""
-    suspects, kinds = 4, (0, 3)
-    weight = {}
-    for guilty, *named in itertools.product(range(suspects), repeat=3):
-        p = 1 / suspects
-        for kind, name in zip(kinds, named):
-            r = world.RELIABILITY[kind]
-            p *= r if name == guilty else (1 - r) / (suspects - 1)
-        weight[guilty, *named] = p
-    assert sum(weight.values()) == pytest.approx(1)
-    for named in itertools.product(range(suspects), repeat=2):
-        column = np.array([weight[guilty, *named] for guilty in range(suspects)])
-        found = world.posterior(one_question(kinds, named, suspects))[0]
-        np.testing.assert_allclose(found, column / column.sum(), rtol=1e-12)
 
 
 def test_absent_testimonies_say_nothing():
@@ -118,32 +99,7 @@ def test_bayes_reference_values(population):
         assert right[best > t].mean() == pytest.approx(accuracy, **near)
 
 
-@pytest.mark.parametrize(
-    "name, accuracy, ece_ideal, brier_ideal",
-    [
-        ("testimonies_6_8", 0.920, 0, None),
-        ("only_w2_w3", 0.410, 0, None),
-        ("only_w0_w1", 0.862, 0, None),
-        ("testimonies_4_5", 0.832, 0, None),
-        ("suspects_12", 0.722, 0, None),
-        ("drift_mild", 0.610, 0.072, 0.185),
-        ("drift_strong", 0.527, 0.132, 0.219),
-    ],
-)
-def test_shift_reference_values(name, accuracy, ece_ideal, brier_ideal):
-    """What the ideal forecaster of the training world reaches under each shift."""
-    questions = world.sample_questions(100_000, np.random.default_rng(2), world.SHIFTS[name])
-    ideal = world.posterior(questions)
-    right = ideal.argmax(1) == questions.guilty
-    assert right.mean() == pytest.approx(accuracy, abs=0.006)
-    assert ece(ideal.max(1), right) == pytest.approx(ece_ideal, abs=0.008)
-    if brier_ideal:
-        assert brier(ideal.max(1), right) == pytest.approx(brier_ideal, abs=0.004)
-
-
 # --- Crowds -----------------------------------------------------------------------------------------
-
-TENTHS = np.arange(11) / 10
 
 
 def stated_distribution(belief, bias, sd):
@@ -154,32 +110,7 @@ def stated_distribution(belief, bias, sd):
     return np.diff(norm.cdf(edges[None, :], belief[:, None] + bias, sd), axis=1)
 
 
-# crowd -> accuracy greedy, sampled; stated mean, ECE, Brier, abs error; of a drawn token: ECE, Brier, abs error
-CROWD_VALUES = {
-    "expert": (0.716, 0.612, 0.761, 0.061, 0.143, 0.063, 0.069, 0.167, 0.124),
-    "overconfident": (0.716, 0.612, 0.850, 0.134, 0.166, 0.137, 0.139, 0.184, 0.155),
-    "naive": (0.643, 0.533, 0.808, 0.166, 0.202, 0.204, 0.172, 0.224, 0.227),
-}
-
-
-@pytest.mark.parametrize("name", CROWD_VALUES)
-def test_crowd_reference_values(population, name):
-    """The ideal imitator of each crowd; its stated distribution is computed, the documents' is compared with it."""
-    questions, exact = population
-    crowd, rows = world.CROWDS[name], np.arange(N)
-    belief = world.posterior(questions, crowd.believed or world.RELIABILITY)
-    answer = belief.argmax(1)
-    right, posterior = answer == questions.guilty, exact[rows, answer]
-    stated = stated_distribution(belief.max(1), crowd.bias, crowd.sd)
-    q_mean, q_draw = stated @ TENTHS, TENTHS[world.draw(stated, np.random.default_rng(3))]
-    sampled = (belief * exact).sum(1).mean()
-    found = (right.mean(), sampled, q_mean.mean(), ece(q_mean, right), brier(q_mean, right))
-    found += (np.abs(q_mean - posterior).mean(),)
-    found += (ece(q_draw, right), brier(q_draw, right), np.abs(q_draw - posterior).mean())
-    np.testing.assert_allclose(found, CROWD_VALUES[name], atol=0.004)
-
-
-@pytest.mark.parametrize("name", CROWD_VALUES)
+@pytest.mark.parametrize("name", ["expert", "overconfident", "naive"])
 def test_people_say_what_they_believe(population, name):
     questions, _ = population
     crowd, rows = world.CROWDS[name], np.arange(N)
@@ -207,14 +138,6 @@ def test_the_crowd_that_gives_up(population):
     up = answer == world.NONE
     assert up.mean() == pytest.approx(0.05, abs=0.003)
     assert (confidence[up] == 0).all() and not (questions.guilty == world.NONE).any()
-
-
-@pytest.mark.parametrize("t, wrong, right", [(0.0, 28.5, 71.5), (0.5, 11.4, 61.9), (0.75, 3.9, 49.6), (0.9, 0.8, 35.0)])
-def test_the_best_policy_under_a_threshold(population, t, wrong, right):
-    questions, exact = population
-    answers, hits = exact.max(1) > t, exact.argmax(1) == questions.guilty
-    assert 100 * (answers & hits).mean() == pytest.approx(right, abs=0.5)
-    assert 100 * (answers & ~hits).mean() == pytest.approx(wrong, abs=0.4)
 
 
 def test_draw_follows_its_probabilities():
@@ -325,15 +248,8 @@ def test_parse(completion, answer, confidence, ends):
 def damaged(draw):
     """A document in either order with up to two tokens replaced, dropped or put in."""
     a, c = draw(st.sampled_from(world._ANSWER_NAMES)), draw(st.sampled_from(world.CONFIDENCES))
-    words = draw(
-        st.sampled_from(
-            [
-                [a, "</answer>", "<confidence>", c, "</confidence>"],
-                [c, "</confidence>", "<answer>", a, "</answer>"],
-                [a, "</answer>"],
-            ]
-        )
-    )
+    orders = ("{} </answer> <confidence> {} </confidence>", "{1} </confidence> <answer> {0} </answer>", "{} </answer>")
+    words = draw(st.sampled_from(orders)).format(a, c).split()
     for _ in range(draw(st.integers(0, 2))):
         place, width = draw(st.integers(0, len(words))), draw(st.integers(0, 1))
         words[place : place + width] = draw(st.lists(st.sampled_from(world.VOCABULARY[2:]), max_size=1))
@@ -343,15 +259,14 @@ def damaged(draw):
 @settings(max_examples=150, deadline=None)
 @given(damaged(), st.integers(0, 7))
 def test_grade_is_strict_about_the_whole(completion, truth):
-    words = completion.split()
     row = world.grade([completion], [truth]).iloc[0]
-    whole = False
-    for order in (
-        ("answer", "</answer>", "<confidence>", "confidence", "</confidence>"),
-        ("confidence", "</confidence>", "<answer>", "answer", "</answer>"),
-    ):
-        kinds = ["answer" if w in world._ANSWER_NAMES else "confidence" if w in world.CONFIDENCES else w for w in words]
-        whole |= tuple(kinds) == order
+    kinds = {**dict.fromkeys(world._ANSWER_NAMES, "answer"), **dict.fromkeys(world.CONFIDENCES, "confidence")}
+    read = " ".join(kinds.get(word, word) for word in completion.split())
+    orders = (
+        "answer </answer> <confidence> confidence </confidence>",
+        "confidence </confidence> <answer> answer </answer>",
+    )
+    whole = read in orders
     assert row["well_formed"] == whole
     assert row["correct"] == (row["answer"] == truth)
     assert not (world.grade([completion], [truth], form="answer").iloc[0]["well_formed"] and whole)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
+from candor.declare.expressions import criterion
+from candor.declare.ledger import Band, Check, Criterion
+from candor.language_models import outputs
 from candor.witnesses.evaluation import TENTHS
 
 Groups = Mapping[str, Sequence[str]]  # setting -> arms
@@ -15,7 +19,7 @@ Groups = Mapping[str, Sequence[str]]  # setting -> arms
 
 FAMILIES = {"trained on HotpotQA-Modified": "HotpotQA", "trained on Big-Math-Digits": "Big-Math"}
 IN_DOMAIN = {"HotpotQA": ("HotpotQA", "HotpotQA-Modified"), "Big-Math": ("Big-Math-Digits", "GSM8K", "MATH-500")}
-METRICS = ("accuracy", "mean_confidence", "ece", "brier", "auroc")
+METRICS = ("accuracy", "confidence", "ece", "brier", "auroc")
 
 
 def arm_name(arm: str) -> str:
@@ -23,22 +27,20 @@ def arm_name(arm: str) -> str:
     return "classifier" if arm == "rlvr+bce_classifier" else arm.replace("+", "_")
 
 
-def cells(released: pd.DataFrame, arms: Iterable[str], metrics: Iterable[str] = METRICS) -> pd.DataFrame:
+def cells(released: pd.DataFrame, arms: Iterable[str]) -> pd.DataFrame:
     """A row a model family and data set. Columns: family, dataset, domain (in, out), n, and `<arm>_<metric>`.
 
     NaN where an arm was not released for a family.
     """
-    metrics = tuple(metrics)
-    rows = released[released["metric"].isin(metrics)].assign(arm=released["arm"].map(arm_name))
-    released_cells = rows.pivot(index=["setting", "dataset", "n"], columns=["arm", "metric"], values="value")
-    columns = {
-        f"{a}_{m.removeprefix('mean_')}": released_cells[a, m]
-        for a in arms
-        for m in metrics
-        if (a, m) in released_cells
-    }
-    table = pd.DataFrame(columns).reset_index()
-    table.insert(0, "family", table.pop("setting").map(FAMILIES))
+    rows = released.assign(
+        family=released["setting"].map(FAMILIES),
+        arm=released["arm"].map(arm_name),
+        metric=released["metric"].str.removeprefix("mean_"),
+    )
+    keys = ["family", "dataset", "n"]
+    table = pivoted(rows, f"metric in {METRICS}", keys, ["arm", "metric"])
+    columns = [f"{arm}_{metric}" for arm in arms for metric in METRICS]
+    table = table[[*keys, *(column for column in columns if column in table)]]
     inside = [dataset in IN_DOMAIN[family] for family, dataset in zip(table["family"], table["dataset"])]
     table.insert(2, "domain", np.where(inside, "in", "out"))
     return table.sort_values(["family", "domain"], ascending=[False, True], kind="stable", ignore_index=True)
@@ -55,6 +57,41 @@ def pivoted(published: pd.DataFrame, query: str, index: str | list[str], columns
 def floor(ablations: pd.DataFrame) -> pd.DataFrame:
     """ECE of a perfectly calibrated forecaster (ece_floor_mean, ece_floor_p95), by number n of items."""
     return pivoted(ablations, "location == 'simulation'", "n", "metric")
+
+
+DAMANI = {
+    "paper": "damani2025rlcr",
+    "citation": (
+        "Damani, Puri, Slocum, Shenfeld, Choshen, Kim, Andreas: Beyond Binary Rewards: Training LMs to "
+        "Reason About Their Uncertainty. arXiv 2507.16806, ICLR 2026"
+    ),
+}
+
+
+def released_outputs(*arms: str) -> tuple[Criterion, Criterion]:
+    """M1 and M1b of claims 1 and 5: the released outputs recompute; what grading by option changes for `arms`."""
+    effects = itertools.product(("ece", "accuracy"), arms, outputs.JUDGED_OUTPUTS)
+    return (
+        criterion(
+            "M1",
+            "the released outputs recompute",
+            "accuracy, Brier, ECE, AUROC from the released per-item outputs against the released metrics",
+            Check("cells within .001", outputs.recomputing_cells, Band(15, 15), unit="cells", n=15),
+            evidence="models",
+        ),
+        criterion(
+            "M1b",
+            "multiple choices of the released outputs, by the option that an answer names (context: without a band)",
+            "CommonsenseQA, GPQA: ECE and accuracy with answers graded by option, minus those with the labels of the "
+            "authors' judge, a language model; an answer that names no option or several is wrong",
+            *(
+                Check(f"{measure} of {arm} on {dataset}", outputs.option_effect(dataset, arm, measure))
+                for measure, arm, dataset in effects
+            ),
+            evidence="models",
+            note=outputs.options_note,
+        ),
+    )
 
 
 # --- The witnesses world ----------------------------------------------------------------------------
@@ -87,34 +124,44 @@ def collect(results, table: str, *groups: Groups) -> pd.DataFrame:
     return stack(results.collect(s, list(arms), table) for group in groups for s, arms in group.items())
 
 
-def training(results, columns: Sequence[str], *groups: Groups) -> pd.DataFrame:
-    """Training logs as means over seeds: setting, arm, step, and those of `columns` that were logged."""
+TRAINING = ("reward", "frac_reward_zero_std", "entropy", "clipped_ratio", "mean_length")
+
+
+def world_tables(results, groups: Sequence[Groups], drawn: Groups, followed: Groups, measures: Sequence[str]):
+    """The tables of trained arms that claims 1 and 5 have in common; one without a finished step is left out.
+
+    `summary`, a row an arm of `groups` and seed; `reliability` and `density` of `drawn`, over all seeds; `trajectory`,
+    the `measures` of `followed` along training; `training`, the log as means over seeds.
+    """
+    course, density = collect(results, "trajectory", followed), collect(results, "density", drawn)
+    keys, cells = ["setting", "arm", "kind"], ["posterior_bin", "value_bin"]
+    bins = [*keys, "bin_low", "bin_high"], ["mean_confidence", "accuracy", "floor_low", "floor_high"]
     log = stack(
         results.log(setting, [arm for arm in arms if arm != "base"])
         for group in groups
         for setting, arms in group.items()
     )
-    if log.empty:
-        return log
-    present = [c for c in columns if c in log]
-    return log.groupby(["setting", "arm", "step"], sort=False)[present].mean().reset_index()
+    logged = log.reindex(columns=["setting", "arm", "step", *(column for column in TRAINING if column in log)])
+    return present(
+        summary=collect(results, "summary", *groups),
+        reliability=pool(collect(results, "reliability", drawn), *bins),
+        density=density.reindex(columns=[*keys, *cells, "n"]).groupby([*keys, *cells], sort=False).sum().reset_index(),
+        trajectory=course[["setting", "arm", "seed", "step", *measures]] if len(course) else course,
+        training=logged.groupby(["setting", "arm", "step"], sort=False).mean().reset_index(),
+    )
+
+
+def present(**tables: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The tables that have rows."""
+    return {name: table for name, table in tables.items() if len(table)}
 
 
 def pool(frame: pd.DataFrame, keys: list[str], values: list[str]) -> pd.DataFrame:
     """Means over seeds of `values`, weighted by the number of items n, which is added up."""
-    if frame.empty:
-        return frame
+    frame = frame.reindex(columns=[*keys, *values, "n"])
     weighted = frame[values].mul(frame["n"], axis=0).where(frame["n"] > 0)
-    sums = pd.concat([frame[keys], frame[["n"]], weighted], axis=1).groupby(keys, sort=False).sum(min_count=1)
+    sums = frame[[*keys, "n"]].join(weighted).groupby(keys, sort=False).sum(min_count=1)
     return sums[values].div(sums["n"].where(sums["n"] > 0), axis=0).assign(n=sums["n"]).reset_index()
-
-
-def total(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Counts n added up over seeds; empty cells are left out."""
-    if frame.empty:
-        return frame
-    table = frame.groupby(keys, sort=False)["n"].sum().reset_index()
-    return table[table["n"] > 0]
 
 
 def rows(frame: pd.DataFrame, **where: object) -> pd.DataFrame:

@@ -58,21 +58,38 @@ def answers_table(joint: joints.Joint, questions: world.Questions, exact: np.nda
     return pd.DataFrame(table)
 
 
+MEASURES = {
+    "mean": lambda q, correct: q.mean(),
+    "ece": cal.ece,
+    "smooth_ece": cal.smooth_ece,
+    "brier": cal.brier,
+    "brier_se": cal.brier_se,
+    "auroc": cal.auroc,
+    "log_score": cal.log_score,
+}
+
+
+def measured(prefix: str, q: np.ndarray, correct: np.ndarray, *names: str) -> dict[str, float]:
+    """Those of `MEASURES` of a probability against the outcome, as `<prefix>_<name>`."""
+    return {f"{prefix}_{name}": MEASURES[name](q, correct) for name in names}
+
+
+def ideal_measures(ideal: np.ndarray, truth: np.ndarray, prefix: str = "ideal") -> dict[str, float]:
+    """What a forecaster reaches who answers and states by the posterior `ideal` [n, S]."""
+    right = ideal.argmax(1) == truth
+    return {f"{prefix}_accuracy": right.mean()} | measured(prefix, ideal.max(1), right, "brier", "ece")
+
+
 def stated_measures(q: np.ndarray, table: pd.DataFrame, prefix: str) -> dict[str, float]:
     """Calibration of one stated confidence against the outcome and against the posterior of the greedy answer."""
     correct = table["correct"].to_numpy()
     low, high = bootstrap_interval(cal.ece, q, correct, n_resamples=RESAMPLES)
     return {
-        f"{prefix}_mean": q.mean(),
-        f"{prefix}_ece": cal.ece(q, correct),
+        **measured(prefix, q, correct, "mean", "ece"),
         f"{prefix}_ece_low": low,
         f"{prefix}_ece_high": high,
         f"{prefix}_ece_values": np.nan if prefix == "q_mean" else cal.ece_by_value(q, correct),
-        f"{prefix}_smooth_ece": cal.smooth_ece(q, correct),
-        f"{prefix}_brier": cal.brier(q, correct),
-        f"{prefix}_brier_se": cal.brier_se(q, correct),
-        f"{prefix}_auroc": cal.auroc(q, correct),
-        f"{prefix}_log_score": cal.log_score(q, correct),
+        **measured(prefix, q, correct, "smooth_ece", "brier", "brier_se", "auroc", "log_score"),
         f"{prefix}_abs_posterior": np.abs(q - table["posterior"]).mean(),
         f"{prefix}_gap": q.mean() - correct.mean(),
     }
@@ -80,22 +97,15 @@ def stated_measures(q: np.ndarray, table: pd.DataFrame, prefix: str) -> dict[str
 
 def summary(table: pd.DataFrame, exact: np.ndarray) -> dict[str, float]:
     """The measures of one arm on one set of questions; absent ones are left out (they become NaN)."""
-    correct, truth = table["correct"].to_numpy(), table["truth"].to_numpy()
-    bayes_right = table["bayes"].to_numpy() == truth
-    probability = table["answer_prob"].to_numpy()
-    accuracy = correct.mean()
+    correct, probability = table["correct"].to_numpy(), table["answer_prob"].to_numpy()
+    accuracy, sampled = correct.mean(), table["prob_truth"].mean()
     row = {
         "n": len(table),
         "accuracy_greedy": accuracy,
-        "accuracy_sampled": table["prob_truth"].mean(),
-        "bayes_accuracy": bayes_right.mean(),
-        "bayes_brier": cal.brier(exact.max(1), bayes_right),
-        "bayes_ece": cal.ece(exact.max(1), bayes_right),
+        "accuracy_sampled": sampled,
+        **ideal_measures(exact, table["truth"].to_numpy(), "bayes"),
         "answer_prob_mean": probability.mean(),
-        "answer_ece": cal.ece(probability, correct),
-        "answer_smooth_ece": cal.smooth_ece(probability, correct),
-        "answer_brier": cal.brier(probability, correct),
-        "answer_auroc": cal.auroc(probability, correct),
+        **measured("answer", probability, correct, "ece", "smooth_ece", "brier", "auroc"),
         "answer_saturated": cal.saturation(probability, SATURATED),
         "answer_abs_posterior": np.abs(probability - table["posterior"]).mean(),
     }
@@ -103,20 +113,17 @@ def summary(table: pd.DataFrame, exact: np.ndarray) -> dict[str, float]:
         return row
     for prefix in ("q_mean", "q_draw", "q_mode"):
         row |= stated_measures(table[prefix].to_numpy(), table, prefix)
-    q = table["q_mean"].to_numpy()
-    shares = table["q_draw"].value_counts(normalize=True)
+    q, confidence = table["q_mean"].to_numpy(), table["confidence_drawn"].to_numpy()
     floor_mean, floor_p95 = cal.noise_floor(q)
-    confidence, right = table["confidence_drawn"].to_numpy(), table["correct_drawn"].to_numpy()
     return row | {
         "q_mean_sd": q.std(),
         "q_mean_extreme": ((q < 0.1) | (q > 0.9)).mean(),
         "q_mean_abs_half": np.abs(q - 0.5).mean(),
-        "q_draw_values": int((shares >= 0.03).sum()),
+        "q_draw_values": int((table["q_draw"].value_counts(normalize=True) >= 0.03).sum()),
         "skill_own": cal.brier_skill(q, correct) if 0 < accuracy < 1 else np.nan,
         "sampled_confidence": confidence.mean(),
-        "sampled_gap": confidence.mean() - table["prob_truth"].mean(),
-        "sampled_ece": cal.ece(confidence, right),
-        "sampled_brier": cal.brier(confidence, right),
+        "sampled_gap": confidence.mean() - sampled,
+        **measured("sampled", confidence, table["correct_drawn"].to_numpy(), "ece", "brier"),
         "ece_floor_mean": floor_mean,
         "ece_floor_p95": floor_p95,
     }
@@ -124,27 +131,23 @@ def summary(table: pd.DataFrame, exact: np.ndarray) -> dict[str, float]:
 
 def heldout(joint: joints.Joint, table: pd.DataFrame, held: joints.Joint, held_table: pd.DataFrame) -> dict:
     """One temperature for the answers and one for the stated confidence, fitted on held-out questions."""
-
-    def logits(answers):
-        return np.log(np.maximum(answers, 1e-30))
-
-    t = cal.fit_temperature(logits(held.answers), held_table["truth"].to_numpy())
-    cooled = cal.apply_temperature(logits(joint.answers), t).max(1)
-    correct = table["correct"].to_numpy()
+    logits, held_logits = (np.log(np.maximum(part.answers, 1e-30)) for part in (joint, held))
+    correct, t = table["correct"].to_numpy(), cal.fit_temperature(held_logits, held_table["truth"])
+    cooled = cal.apply_temperature(logits, t).max(1)
     row = {
         "temperature_answer": t,
-        "answer_ece_heldout_before": cal.ece(table["answer_prob"].to_numpy(), correct),
+        "answer_ece_heldout_before": cal.ece(table["answer_prob"], correct),
         "answer_ece_heldout_after": cal.ece(np.clip(cooled, 0, 1), correct),
     }
     if "q_mean" not in table:
         return row
-    q, q_held = (part["q_mean"].to_numpy() for part in (table, held_table))
-    t = cal.fit_temperature(cal.binary_logits(q_held), held_table["correct"].to_numpy())
+    stated, held_stated = (cal.binary_logits(part["q_mean"]) for part in (table, held_table))
+    t = cal.fit_temperature(held_stated, held_table["correct"])
     return row | {
         "temperature_confidence": t,
-        "q_mean_ece_heldout_before": cal.ece(q, correct),
-        "q_mean_ece_heldout_after": cal.ece(cal.apply_temperature(cal.binary_logits(q), t)[:, 1], correct),
-        "skill_constant": cal.brier_skill(q, correct, constant=float(held_table["correct"].mean())),
+        "q_mean_ece_heldout_before": cal.ece(table["q_mean"], correct),
+        "q_mean_ece_heldout_after": cal.ece(cal.apply_temperature(stated, t)[:, 1], correct),
+        "skill_constant": cal.brier_skill(table["q_mean"], correct, constant=float(held_table["correct"].mean())),
     }
 
 
@@ -188,67 +191,55 @@ def frontier(table: pd.DataFrame, row: dict[str, float]) -> pd.DataFrame:
 def reliability(table: pd.DataFrame) -> pd.DataFrame:
     """Reliability of answer probability and stated confidence, with the band of a calibrated forecaster."""
     frames = []
-    for kind in ("answer_prob", "q_mean", "q_draw"):
-        if kind in table:
-            q = table[kind].to_numpy()
-            bins = cal.reliability_table(q, table["correct"].to_numpy())
-            band = cal.floor_band(q, n_repetitions=RESAMPLES)[["floor_low", "floor_high"]]
-            frames.append(pd.concat([bins, band], axis=1).assign(kind=kind))
+    for kind in [kind for kind in ("answer_prob", "q_mean", "q_draw") if kind in table]:
+        bins = cal.reliability_table(table[kind], table["correct"])
+        band = cal.floor_band(table[kind], n_repetitions=RESAMPLES)[["floor_low", "floor_high"]]
+        frames.append(bins.join(band).assign(kind=kind))
     return pd.concat(frames, ignore_index=True)
 
 
 def density(table: pd.DataFrame) -> pd.DataFrame:
     """Counts of (posterior of the answer, stated value) on a 20 x 20 grid; empty cells are left out."""
-    edges = np.linspace(0, 1, 21)
-    frames = []
-    for kind in ("answer_prob", "q_mean"):
-        if kind in table:
-            counts, _, _ = np.histogram2d(table["posterior"], table[kind], bins=[edges, edges])
-            i, j = np.nonzero(counts)
-            cells = {"posterior_bin": edges[i].round(2), "value_bin": edges[j].round(2), "n": counts[i, j].astype(int)}
-            frames.append(pd.DataFrame(cells).assign(kind=kind))
+    edges, frames = np.linspace(0, 1, 21), []
+    for kind in [kind for kind in ("answer_prob", "q_mean") if kind in table]:
+        counts, _, _ = np.histogram2d(table["posterior"], table[kind], bins=[edges, edges])
+        i, j = np.nonzero(counts)
+        cells = {"posterior_bin": edges[i].round(2), "value_bin": edges[j].round(2), "n": counts[i, j].astype(int)}
+        frames.append(pd.DataFrame(cells).assign(kind=kind))
     return pd.concat(frames, ignore_index=True)
+
+
+def posterior_bin(p: np.ndarray) -> np.ndarray:
+    """Which bin of `POSTERIOR_EDGES` a posterior lies in."""
+    return np.clip(np.digitize(p, POSTERIOR_EDGES) - 1, 0, len(POSTERIOR_EDGES) - 2)
 
 
 def posterior_bins(table: pd.DataFrame) -> pd.DataFrame:
     """Means within bins of the max posterior."""
-    which = np.clip(np.digitize(table["posterior_max"], POSTERIOR_EDGES) - 1, 0, len(POSTERIOR_EDGES) - 2)
-    rows = []
-    for k in range(len(POSTERIOR_EDGES) - 1):
-        part = table[which == k]
-        if part.empty:
-            continue
-        rows.append(
-            {
-                "bin_low": POSTERIOR_EDGES[k],
-                "bin_high": POSTERIOR_EDGES[k + 1],
-                "n": len(part),
-                "accuracy": part["correct"].mean(),
-                "q_mean": part["q_mean"].mean() if "q_mean" in part else np.nan,
-                "answer_prob": part["answer_prob"].mean(),
-                "idk_rate": part["idk"].mean(),
-                "give_up_rate": part["gives_up"].mean(),
-            }
-        )
-    return pd.DataFrame(rows)
+    columns = {
+        **{"correct": "accuracy", "q_mean": "q_mean", "answer_prob": "answer_prob", "idk": "idk_rate"},
+        "gives_up": "give_up_rate",
+    }
+    groups = table.reindex(columns=list(columns)).groupby(posterior_bin(table["posterior_max"]))
+    means = groups.mean().rename(columns=columns)
+    edges = {"bin_low": POSTERIOR_EDGES[means.index], "bin_high": POSTERIOR_EDGES[means.index + 1]}
+    return pd.DataFrame(edges | {"n": groups.size().to_numpy()}).join(means.reset_index(drop=True))
 
 
 def trajectory_row(table: pd.DataFrame) -> dict[str, float]:
     """The measures that are followed along training, and the histogram of the answer probability."""
     correct, q = table["correct"].to_numpy(), table["q_mean"].to_numpy()
-    probability = table["answer_prob"].to_numpy()
+    probability, sampled = table["answer_prob"].to_numpy(), table["prob_truth"].mean()
     counts, _ = np.histogram(probability, bins=np.linspace(0, 1, 21))
     return {
         "accuracy_greedy": correct.mean(),
-        "accuracy_sampled": table["prob_truth"].mean(),
+        "accuracy_sampled": sampled,
         "answer_prob_mean": probability.mean(),
-        "answer_ece": cal.ece(probability, correct),
-        "q_mean_mean": q.mean(),
-        "q_mean_ece": cal.ece(q, correct),
-        "q_mean_brier": cal.brier(q, correct),
+        **measured("answer", probability, correct, "ece"),
+        **measured("q_mean", q, correct, "mean", "ece", "brier"),
         "q_mean_abs_posterior": np.abs(q - table["posterior"]).mean(),
         "sampled_confidence": table["confidence_drawn"].mean(),
-        "sampled_gap": table["confidence_drawn"].mean() - table["prob_truth"].mean(),
+        "sampled_gap": table["confidence_drawn"].mean() - sampled,
         **{f"hist_{k:02d}": int(count) for k, count in enumerate(counts)},
     }
 
@@ -256,18 +247,12 @@ def trajectory_row(table: pd.DataFrame) -> dict[str, float]:
 def shift_row(table: pd.DataFrame, ideal: np.ndarray) -> dict[str, float]:
     """An arm under a shift, beside the ideal forecaster of the training world on the same questions."""
     correct, q = table["correct"].to_numpy(), table["q_mean"].to_numpy()
-    ideal_q, ideal_right = ideal.max(1), ideal.argmax(1) == table["truth"].to_numpy()
     return {
         "n": len(table),
         "accuracy_greedy": correct.mean(),
-        "q_mean_mean": q.mean(),
-        "q_mean_brier": cal.brier(q, correct),
-        "q_mean_ece": cal.ece(q, correct),
-        "q_mean_auroc": cal.auroc(q, correct),
-        "answer_ece": cal.ece(table["answer_prob"].to_numpy(), correct),
-        "ideal_accuracy": ideal_right.mean(),
-        "ideal_brier": cal.brier(ideal_q, ideal_right),
-        "ideal_ece": cal.ece(ideal_q, ideal_right),
+        **measured("q_mean", q, correct, "mean", "brier", "ece", "auroc"),
+        **measured("answer", table["answer_prob"].to_numpy(), correct, "ece"),
+        **ideal_measures(ideal, table["truth"].to_numpy()),
     }
 
 
@@ -293,18 +278,10 @@ def vote(joint: joints.Joint, truth: np.ndarray, rng: np.random.Generator) -> pd
         # A vote whose weights are all 0 still names its answer: below any positive weight, above no vote.
         scores["weighted"] += 1e-6 * ballots.any(1)
         ties = rng.random((n, suspects)) * 1e-9
-        right = {rule: (score + ties).argmax(1) == truth for rule, score in scores.items()}
-        diversity = ballots.any(1).sum(1).mean()
+        right = {rule: ((score + ties).argmax(1) == truth).astype(float) for rule, score in scores.items()}
         for rule, hits in right.items():
-            difference = hits.astype(float) - right["majority"]
-            rows.append(
-                {
-                    "votes": votes,
-                    "rule": rule,
-                    "accuracy": hits.mean(),
-                    "difference": difference.mean(),
-                    "difference_se": difference.std(ddof=1) / np.sqrt(n),
-                    "diversity": diversity,
-                }
-            )
+            difference = hits - right["majority"]
+            row = {"votes": votes, "rule": rule, "accuracy": hits.mean(), "difference": difference.mean()}
+            row["difference_se"] = difference.std(ddof=1) / np.sqrt(n)
+            rows.append(row | {"diversity": ballots.any(1).sum(1).mean()})
     return pd.DataFrame(rows)

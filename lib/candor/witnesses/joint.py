@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import softmax
 
 from candor.witnesses import world
 
@@ -28,6 +29,10 @@ class Joint:
     idk: np.ndarray
     gives_up: np.ndarray
 
+    def __getitem__(self, index) -> Joint:
+        confidence = None if self.confidence is None else self.confidence[index]
+        return Joint(self.answers[index], confidence, self.idk[index], self.gives_up[index])
+
 
 def ask(model, questions: world.Questions, *, confidence_first: bool = False, states: bool = True) -> Joint:
     """Ask the model every question, with the cue of its document format forced."""
@@ -35,8 +40,7 @@ def ask(model, questions: world.Questions, *, confidence_first: bool = False, st
     unique: dict[tuple[int, ...], int] = {}
     place = np.array([unique.setdefault(tuple(row), len(unique)) for row in rows])
     parts = _ask_unique(model, list(unique), questions.suspects, confidence_first, states)
-    answers, confidence, idk, gives_up = (None if part is None else part[place] for part in parts)
-    return Joint(answers, confidence, idk, gives_up)
+    return Joint(*parts)[place]
 
 
 def _ask_unique(model, rows, suspects: int, confidence_first: bool, states: bool):
@@ -56,14 +60,14 @@ def _ask_unique(model, rows, suspects: int, confidence_first: bool, states: bool
         ids = torch.tensor([rows[i] for i in index], device=model.device)
         after_prompt, after_tails = branch_hidden(model, ids, tails if states else tails[:0])
         logits = _logits(model, after_prompt)
-        given = _softmax(_logits(model, after_tails)[..., then]) if states else None
+        given = softmax(_logits(model, after_tails)[..., then], -1) if states else None
         if confidence_first:
-            joint = _softmax(logits[:, first])[:, :, None] * given  # [m, 11, S]
+            joint = softmax(logits[:, first], 1)[:, :, None] * given  # [m, 11, S]
             answers[index] = joint.sum(1)
             confidence[index] = np.swapaxes(joint / np.maximum(joint.sum(1, keepdims=True), 1e-300), 1, 2)
         else:
-            answers[index] = _softmax(logits[:, answer_ids])
-            others[index] = _softmax(logits[:, np.concatenate([answer_ids, other_ids])])[:, suspects:]
+            answers[index] = softmax(logits[:, answer_ids], 1)
+            others[index] = softmax(logits[:, np.concatenate([answer_ids, other_ids])], 1)[:, suspects:]
             if states:
                 confidence[index] = given
     return answers, confidence, others[:, 0], others[:, 1]
@@ -74,8 +78,3 @@ def _logits(model, hidden) -> np.ndarray:
 
     with torch.no_grad():
         return model.lm_head(hidden).double().cpu().numpy()
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    exponent = np.exp(logits - logits.max(-1, keepdims=True))
-    return exponent / exponent.sum(-1, keepdims=True)

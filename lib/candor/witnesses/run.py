@@ -7,19 +7,24 @@ same evaluation on the same questions (`evaluation.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from candor import rewards
 from candor.core.step import Context, Step
+from candor.witnesses import evaluation as ev
+from candor.witnesses import joint as joints
 from candor.witnesses import world
 
 _MODEL = ("hidden_size", "layers", "heads", "mlp")
 _BASE = (*_MODEL, "base_steps", "base_batch", "base_lr")
 _GRPO = ("prompts_per_step", "num_generations", "grpo_lr", "train_prompts", "snapshot_every")
 _GRPO_LONG = tuple("train_prompts=train_prompts_give_up" if name == "train_prompts" else name for name in _GRPO)
+_CLASSIFIER = ("prompts_per_step", "num_generations", "grpo_steps", "classifier_lr")
+_CLASSIFIER_EVALUATION = ("eval_questions", "eval_seed", "shift_questions")
 _EVALUATION = ("eval_questions", "eval_seed", "free_questions", "heldout_questions")
 
 # --- Rewards by name --------------------------------------------------------------------------------
@@ -86,12 +91,7 @@ def base(context: Context) -> dict[str, pd.DataFrame]:
     n = settings.base_steps * settings.base_batch
     documents = world.documents(n, crowd, world.stream("documents", context.seed))
     log = sft.train(
-        model,
-        documents,
-        batch_size=settings.base_batch,
-        lr=settings.base_lr,
-        pad=world.PAD,
-        progress=context.progress,
+        model, documents, batch_size=settings.base_batch, lr=settings.base_lr, pad=world.PAD, progress=context.progress
     )
     models.save_decoder(model, world.tokenizer(), context.folder / "model")
     return {"log": log}
@@ -103,27 +103,27 @@ def arm(context: Context) -> dict[str, pd.DataFrame]:
 
     models.quiet()
     settings, options = context.settings, context.step.options
-    crowd = world.CROWDS[options["crowd"]]
+    crowd, variant = world.CROWDS[options["crowd"]], world.SHIFTS[options.get("trained_on", "in_domain")]
     model, tokenizer = models.load_decoder(context.need("base").model)
-    variant = world.SHIFTS[options.get("trained_on", "in_domain")]
     dataset = world.prompts("train", context.seed, settings.train_prompts, variant, crowd.confidence_first)
     if all(name != "oracle" for name, _ in options["reward"]):
         dataset = dataset.remove_columns("posterior")  # the trainer carries every column along, number by number
     group = settings.num_generations
+    about = {
+        "seed": context.seed,
+        "max_steps": settings[options["steps"]],
+        "per_device_train_batch_size": settings.prompts_per_step * group,
+        "num_generations": group,
+        "max_completion_length": options.get("length", 8),
+        "learning_rate": settings.grpo_lr,
+        **{name: options[name] for name in ("beta", "scale_rewards") if name in options},
+    }
     log = policy.grpo(
         model,
         tokenizer,
         dataset,
         *reward_terms(options["reward"], group, context.seed),
-        {
-            "seed": context.seed,
-            "max_steps": settings[options["steps"]],
-            "per_device_train_batch_size": settings.prompts_per_step * group,
-            "num_generations": group,
-            "max_completion_length": options.get("length", 8),
-            "learning_rate": settings.grpo_lr,
-            **{name: options[name] for name in ("beta", "scale_rewards") if name in options},
-        },
+        about,
         snapshots=context.folder / "snapshots" if options.get("snapshots") else None,
         snapshot_every=settings.snapshot_every,
         progress=context.progress,
@@ -139,50 +139,59 @@ def classifier(context: Context) -> dict[str, pd.DataFrame]:
     policy's own run had: fresh questions of the same kind, `num_generations` of the policy's answers to each.
     """
     import torch
+    from safetensors.torch import save_file
 
     from candor.train import models, sft
 
     models.quiet()
     settings, options = context.settings, context.step.options
-    policy, _ = models.load_decoder(context.need(options["policy"]).model)
-    policy.eval()
-    steps, group, batch = settings.grpo_steps, settings.num_generations, settings.prompts_per_step
+    policy = _loaded(context, options["policy"])
+    batch, group = settings.prompts_per_step, settings.num_generations
     variant = world.SHIFTS[options.get("trained_on", "in_domain")]
-    questions = world.sample_questions(steps * batch, world.stream("train", context.seed), variant)
-    rng = world.stream("classifier", context.seed)
-    from candor.witnesses.joint import ask
-
-    answers = ask(policy, questions, states=False).answers
+    stream, rng = (world.stream(split, context.seed) for split in ("train", "classifier"))
+    questions = world.sample_questions(settings.grpo_steps * batch, stream, variant)
+    answers = joints.ask(policy, questions, states=False).answers
     index = rng.permutation(np.repeat(np.arange(len(questions)), group))
     drawn = world.draw(answers[index], rng)
     right = torch.as_tensor(drawn == questions.guilty[index], dtype=torch.float32)
-    prompts = world.prompt_tokens(questions)
-    rows = [[*prompts[i], world.ANSWER_IDS[a], world.TOKEN["</answer>"]] for i, a in zip(index, drawn)]
-    documents = np.full((len(rows), max(map(len, rows))), world.PAD)
-    for i, row in enumerate(rows):
-        documents[i, : len(row)] = row
+    judge = _judge_of(context)
+
+    def loss(model, tokens, rows):
+        return torch.nn.functional.binary_cross_entropy_with_logits(_judge(model, tokens), right[rows])
+
+    documents, lr = _answered(questions[index], drawn), settings.classifier_lr
+    log = sft.train(
+        judge, documents, batch_size=batch * group, lr=lr, pad=world.PAD, loss=loss, progress=context.progress
+    )
+    (context.folder / "model").mkdir()
+    state = {name: tensor.contiguous() for name, tensor in judge.state_dict().items()}
+    save_file(state, str(context.folder / "model" / "classifier.safetensors"))
+    return {"log": log}
+
+
+def _loaded(context: Context, name: str):
+    """The model of a step that is needed, to be asked."""
+    from candor.train import models
+
+    return models.load_decoder(context.need(name).model)[0].eval()
+
+
+def _judge_of(context: Context):
+    """The base with one output, drawn from the step's seed, in place of the vocabulary."""
+    import torch
+
+    from candor.train import models
+
     model, _ = models.load_decoder(context.need("base").model)
     torch.manual_seed(context.seed)
     model.lm_head = torch.nn.Linear(model.config.hidden_size, 1)
+    return model
 
-    def loss(model, tokens, rows_of_batch):
-        return torch.nn.functional.binary_cross_entropy_with_logits(_judge(model, tokens), right[rows_of_batch])
 
-    log = sft.train(
-        model,
-        documents,
-        batch_size=batch * group,
-        lr=settings.classifier_lr,
-        pad=world.PAD,
-        loss=loss,
-        progress=context.progress,
-    )
-    from safetensors.torch import save_file
-
-    (context.folder / "model").mkdir()
-    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    save_file(state, str(context.folder / "model" / "classifier.safetensors"))
-    return {"log": log}
+def _answered(questions: world.Questions, answers: np.ndarray) -> np.ndarray:
+    """Questions with an answer to each, up to its closing tag: token ids [n, L], padded on the right."""
+    ends = zip(world.ANSWER_IDS[answers].tolist(), [world.TOKEN["</answer>"]] * len(answers))
+    return world.padded([[*row, *end] for row, end in zip(world.prompt_tokens(questions), ends)])
 
 
 def _judge(model, tokens):
@@ -197,60 +206,57 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     from candor.train import models
 
     models.quiet()
-    settings, options = context.settings, context.step.options
+    settings, options, seed = context.settings, context.step.options, context.settings.eval_seed
     crowd = world.CROWDS[options["crowd"]]
-    model, _ = models.load_decoder(context.need(options["arm"]).model)
-    model.eval()
-    states = not crowd.abstains
-    return _evaluate(context, model, settings, options, crowd.confidence_first, states)
-
-
-def _evaluate(context, model, settings, options, confidence_first, states) -> dict[str, pd.DataFrame]:
-    from candor.witnesses import evaluation as ev
-    from candor.witnesses.joint import ask
-
-    def asked(n, split_seed, variant=world.TRAINING_WORLD):
-        questions, exact = ev.questions_and_posterior(n, split_seed, variant)
-        joint = ask(model, questions, confidence_first=confidence_first, states=states)
-        # The draws of the evaluation are the same for every arm and seed.
-        return joint, questions, ev.answers_table(joint, questions, exact, np.random.default_rng(split_seed)), exact
-
-    joint, questions, table, exact = asked(settings.eval_questions, settings.eval_seed)
+    form: dict[str, Any] = {"confidence_first": crowd.confidence_first, "states": not crowd.abstains}
+    model = _loaded(context, options["arm"])
+    questions, exact, joint, table = _answers(model, settings.eval_questions, seed, **form)
     context.progress(1, 4)
-    held = asked(settings.heldout_questions, settings.eval_seed + 1)
-    row = ev.summary(table, exact) | ev.heldout(joint, table, held[0], held[2])
-    row |= {"malformed": _malformed(model, settings, confidence_first, states)}
-    row["gives_up"] = table["gives_up"].mean()
+    _, _, *held = _answers(model, settings.heldout_questions, seed + 1, **form)
+    row = ev.summary(table, exact) | ev.heldout(joint, table, *held)
+    row |= {"malformed": _malformed(model, settings, **form), "gives_up": table["gives_up"].mean()}
     tables = {}
-    if not states:
+    if crowd.abstains:
         row |= ev.abstention(table)
         tables["frontier"] = ev.frontier(table, row)
-    tables |= {
-        "summary": pd.DataFrame([row]),
-        "reliability": ev.reliability(table),
-        "density": ev.density(table),
-        "posterior_bins": ev.posterior_bins(table),
-    }
+    tables |= _tables(row, table)
     context.progress(2, 4)
     if options.get("voting"):
         n = settings.voting_questions
-        part = type(joint)(joint.answers[:n], joint.confidence[:n], joint.idk[:n], joint.gives_up[:n])
-        tables["voting"] = ev.vote(part, questions.guilty[:n], np.random.default_rng(settings.eval_seed))
+        tables["voting"] = ev.vote(joint[:n], questions.guilty[:n], np.random.default_rng(seed))
     if options.get("shift"):
-        rows = []
-        for name in options["shift"]:
-            variant = world.SHIFTS[name]
-            _, asked_questions, asked_table, _ = asked(settings.shift_questions, settings.eval_seed, variant)
-            ideal = world.posterior(asked_questions)  # by the reliabilities of the training world
-            rows.append({"shift": name} | ev.shift_row(asked_table, ideal))
-        tables["shift"] = pd.DataFrame(rows)
+        tables["shift"] = _shifts(
+            context, lambda variant: _answers(model, settings.shift_questions, seed, variant, **form)
+        )
     context.progress(3, 4)
     if options.get("trajectory"):
-        tables["trajectory"] = _trajectory(context, settings, confidence_first)
+        tables["trajectory"] = _trajectory(context, **form)
     return tables
 
 
-def _malformed(model, settings, confidence_first, states) -> float:
+def _answers(model, n: int, seed: int, variant: world.Variant = world.TRAINING_WORLD, **form):
+    """`n` questions, their posterior, the model's joint and its answers; the draws are the same for every model."""
+    questions, exact = ev.questions_and_posterior(n, seed, variant)
+    joint = joints.ask(model, questions, **form)
+    return questions, exact, joint, ev.answers_table(joint, questions, exact, np.random.default_rng(seed))
+
+
+def _tables(row: dict, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    made = {"reliability": ev.reliability, "density": ev.density, "posterior_bins": ev.posterior_bins}
+    return {"summary": pd.DataFrame([row])} | {name: make(table) for name, make in made.items()}
+
+
+def _shifts(context: Context, answers: Callable) -> pd.DataFrame:
+    """A row a shift of the step's, from `answers(variant)` as `_answers` gives them."""
+    rows = []
+    for name in context.step.options["shift"]:
+        questions, _, _, table = answers(world.SHIFTS[name])
+        ideal = world.posterior(questions)  # by the reliabilities of the training world
+        rows.append({"shift": name} | ev.shift_row(table, ideal))
+    return pd.DataFrame(rows)
+
+
+def _malformed(model, settings, confidence_first: bool, states: bool) -> float:
     """Share of completions, drawn freely, that are not whole documents."""
     import torch
 
@@ -265,24 +271,17 @@ def _malformed(model, settings, confidence_first, states) -> float:
     return float(1 - (graded["well_formed"].to_numpy() & ended).mean())
 
 
-def _trajectory(context, settings, confidence_first) -> pd.DataFrame:
+def _trajectory(context: Context, **form) -> pd.DataFrame:
     """The course of training: the base, every snapshot, a row each."""
     from safetensors.torch import load_model
 
-    from candor.train import models
-    from candor.witnesses import evaluation as ev
-    from candor.witnesses.joint import ask
-
-    questions, exact = ev.questions_and_posterior(settings.trajectory_questions, settings.eval_seed)
-    model, _ = models.load_decoder(context.need("base").model)
-    model.eval()
+    settings, model = context.settings, _loaded(context, "base")
     trained = context.need(context.step.options["arm"]).folder / "snapshots"
     rows = []
     for path in [None, *sorted(trained.glob("step_*.safetensors"))]:
         if path:
             load_model(model, str(path))
-        joint = ask(model, questions, confidence_first=confidence_first)
-        table = ev.answers_table(joint, questions, exact, np.random.default_rng(settings.eval_seed))
+        *_, table = _answers(model, settings.trajectory_questions, settings.eval_seed, **form)
         step = int(path.stem.removeprefix("step_")) if path else 0
         rows.append({"step": step} | ev.trajectory_row(table))
     return pd.DataFrame(rows)
@@ -294,63 +293,30 @@ def evaluate_classifier(context: Context) -> dict[str, pd.DataFrame]:
     from safetensors.torch import load_file
 
     from candor.train import models
-    from candor.witnesses import evaluation as ev
-    from candor.witnesses.joint import ask
 
     models.quiet()
     settings, options = context.settings, context.step.options
-    policy, _ = models.load_decoder(context.need(options["policy"]).model)
-    judge, _ = models.load_decoder(context.need("base").model)
-    judge.lm_head = torch.nn.Linear(judge.config.hidden_size, 1)
+    policy, judge = _loaded(context, options["policy"]), _judge_of(context).eval()
     judge.load_state_dict(load_file(str(context.need(options["arm"]).model / "classifier.safetensors")))
-    policy.eval()
-    judge.eval()
 
     @torch.no_grad()
-    def confidence(questions, answers) -> np.ndarray:
-        rows = world.prompt_tokens(questions)
-        rows = [[*row, world.ANSWER_IDS[a], world.TOKEN["</answer>"]] for row, a in zip(rows, answers)]
-        tokens = np.full((len(rows), max(map(len, rows))), world.PAD)
-        for i, row in enumerate(rows):
-            tokens[i, : len(row)] = row
-        parts = torch.as_tensor(tokens).split(512)
-        return torch.cat([torch.sigmoid(_judge(judge, part)) for part in parts]).double().numpy()
+    def answers(n: int, variant: world.Variant = world.TRAINING_WORLD):
+        questions, exact, joint, table = _answers(policy, n, settings.eval_seed, variant, states=False)
+        parts = torch.as_tensor(_answered(questions, table["answer"].to_numpy())).split(512)
+        confidence = torch.cat([torch.sigmoid(_judge(judge, part)) for part in parts]).double().numpy()
+        return questions, exact, joint, table.assign(q_mean=confidence)
 
-    def asked(n, variant=world.TRAINING_WORLD):
-        questions, exact = ev.questions_and_posterior(n, settings.eval_seed, variant)
-        joint = ask(policy, questions, states=False)
-        table = ev.answers_table(joint, questions, exact, np.random.default_rng(settings.eval_seed))
-        q = confidence(questions, table["answer"].to_numpy())
-        return questions, table.assign(q_mean=q), exact
-
-    _, table, exact = asked(settings.eval_questions)
+    _, exact, _, table = answers(settings.eval_questions)
     context.progress(1, 2)
     row = ev.summary(table.drop(columns="q_mean"), exact)
     row |= ev.stated_measures(table["q_mean"].to_numpy(), table, "q_mean")
-    rows = []
-    for name in options["shift"]:
-        questions, shifted, _ = asked(settings.shift_questions, world.SHIFTS[name])
-        rows.append({"shift": name} | ev.shift_row(shifted, world.posterior(questions)))
-    return {
-        "summary": pd.DataFrame([row]),
-        "reliability": ev.reliability(table),
-        "density": ev.density(table),
-        "posterior_bins": ev.posterior_bins(table),
-        "shift": pd.DataFrame(rows),
-    }
+    return _tables(row, table) | {"shift": _shifts(context, lambda variant: answers(settings.shift_questions, variant))}
 
 
 # --- The steps --------------------------------------------------------------------------------------
 
 _HERE = "candor.witnesses.run"
-_SHIFTS = (
-    "testimonies_6_8",
-    "only_w2_w3",
-    "only_w0_w1",
-    "testimonies_4_5",
-    "drift_mild",
-    "drift_strong",
-)
+_SHIFTS = ("testimonies_6_8", "only_w2_w3", "only_w0_w1", "testimonies_4_5", "drift_mild", "drift_strong")
 _SWAP = {
     "swap_rlvr": RLVR,
     "swap_rlcr": RLCR,
@@ -361,7 +327,8 @@ _SWAP = {
     "swap_log_only": (("log_score", 1.0), FORMAT),
 }
 _FEW = {"seeds": "few_seeds"}  # arms on which no verdict rests
-_COURSE = {"trajectory": True}
+_COURSE, _NAIVE, _LONG = {"trajectory": True}, {"steps": "grpo_steps_naive"}, {"steps": "grpo_steps_give_up"}
+_TWELVE = {"shift": ("suspects_12",), **_FEW}
 _ANSWER_FORMAT = ("well_formed_answer", 0.5)
 
 # setting -> arm -> its reward and the one thing that differs from the house's defaults.
@@ -388,99 +355,72 @@ ARMS: dict[str, dict[str, dict]] = {
         "rlcr_conf_first": {"reward": RLCR, **_FEW},
     },
     "overconfident": {"rlvr": {"reward": RLVR}, "rlcr": {"reward": RLCR}},
-    "naive": {
-        "rlvr": {"reward": RLVR, "steps": "grpo_steps_naive"},
-        "rlcr": {"reward": RLCR, "steps": "grpo_steps_naive"},
-    },
+    "naive": {"rlvr": {"reward": RLVR, **_NAIVE}, "rlcr": {"reward": RLCR, **_NAIVE}},
     "abstaining": {
         f"abstain_{t:02d}{length}": {"reward": ((f"threshold_{t}", 1.0), _ANSWER_FORMAT), **steps}
-        for length, steps in {"": {}, "_long": {"steps": "grpo_steps_give_up"}}.items()
+        for length, steps in {"": {}, "_long": _LONG}.items()
         for t in (0, 50, 75, 90)
     },
     "give_up": {
-        name: {"reward": reward, "steps": "grpo_steps_give_up", **(_FEW if name == "swap_rlvr" else {})}
-        for name, reward in _SWAP.items()
+        name: {"reward": reward, **_LONG, **(_FEW if name == "swap_rlvr" else {})} for name, reward in _SWAP.items()
     },
-    "twelve": {
-        "rlvr": {"reward": RLVR, "shift": ("suspects_12",), **_FEW},
-        "rlcr": {"reward": RLCR, "shift": ("suspects_12",), **_FEW},
-    },
+    "twelve": {name: {"reward": reward, **_TWELVE} for name, reward in (("rlvr", RLVR), ("rlcr", RLCR))},
 }
-_BASES = {  # what the base's own evaluation shows beside the summary
-    "expert": {"voting": True, "shift": _SHIFTS},
-    "twelve": {"shift": ("suspects_12",), **_FEW},
-}
-_CLASSIFIERS = {"rlvr_classifier": "in_domain", "rlvr_short_classifier": "testimonies_1_3"}
+# What the base's own evaluation shows beside the summary.
+_BASES: dict[str, dict] = {"expert": {"voting": True, "shift": _SHIFTS}, "twelve": _TWELVE}
+
+
+_EXTRA = {"voting": "voting_questions", "shift": "shift_questions", "trajectory": "trajectory_questions"}
+
+
+def _step(setting: str, name: str, make: str, needs: Iterable[str], **about: Any) -> Step:
+    """`needs` are steps of the same setting."""
+    home = f"witnesses/{setting}"
+    return Step(f"{home}/{name}", f"{_HERE}:{make}", needs=tuple(f"{home}/{need}" for need in needs), **about)
 
 
 def _evaluation(setting: str, name: str, options: dict, seeds: str) -> Step:
-    shown = {part: options[part] for part in ("voting", "shift", "trajectory") if options.get(part)}
-    extra = {"voting": "voting_questions", "shift": "shift_questions", "trajectory": "trajectory_questions"}
-    needs = (f"witnesses/{setting}/{name}",) + ((f"witnesses/{setting}/base",) if "trajectory" in shown else ())
-    return Step(
-        f"witnesses/{setting}/eval_{name}",
-        f"{_HERE}:evaluate",
-        needs=needs,
-        options={"crowd": setting, "arm": name, **shown},
-        settings=(*_EVALUATION, *(extra[part] for part in shown)),
-        seeds=seeds,
-    )
+    shown = {part: options[part] for part in _EXTRA if options.get(part)}
+    asks = {"options": {"crowd": setting, "arm": name, **shown}, "seeds": seeds}
+    needs = [name, "base"] if "trajectory" in shown else [name]
+    settings = (*_EVALUATION, *(_EXTRA[part] for part in shown))
+    return _step(setting, f"eval_{name}", "evaluate", needs, settings=settings, **asks)
 
 
 def arm_steps(setting: str, name: str, options: dict, code: str = "") -> tuple[Step, Step]:
     """The training and the evaluation of an arm. `code`: what its fingerprint takes in place of that of its rewards,
     where they lie outside of candor."""
     seeds, steps = options.get("seeds", "seeds"), options.get("steps", "grpo_steps")
-    trained = {k: v for k, v in options.items() if k not in ("seeds", "voting", "shift", "trajectory")}
-    snapshots = {"snapshots": True} if options.get("trajectory") else {}
-    outside = {"code": code} if code else {}
-    train = Step(
-        f"witnesses/{setting}/{name}",
-        f"{_HERE}:arm",
-        needs=(f"witnesses/{setting}/base",),
-        options={"crowd": setting, **trained, "steps": steps, **snapshots, **outside},
-        settings=(*_GRPO, steps) if steps != "grpo_steps_give_up" else (*_GRPO_LONG, steps),
-        uses=() if code else tuple(code for term, _ in options["reward"] for code in _code_of(term)),
-        seeds=seeds,
-        trains=True,
-    )
-    return train, _evaluation(setting, name, options, seeds)
+    options_of = {"crowd": setting} | {k: v for k, v in options.items() if k not in ("seeds", *_EXTRA)}
+    options_of |= {"steps": steps} | ({"snapshots": True} if options.get("trajectory") else {})
+    options_of |= {"code": code} if code else {}
+    settings = (*(_GRPO_LONG if steps == "grpo_steps_give_up" else _GRPO), steps)
+    uses = () if code else tuple(code for term, _ in options["reward"] for code in _code_of(term))
+    about = {"options": options_of, "settings": settings, "uses": uses, "seeds": seeds, "trains": True}
+    return _step(setting, name, "arm", ["base"], **about), _evaluation(setting, name, options, seeds)
 
 
-def _steps() -> dict[str, Step]:
-    made: list[Step] = []
-    for setting, arms in ARMS.items():
-        shown = _BASES.get(setting, {})
-        seeds = shown.get("seeds", "seeds")
-        root = f"witnesses/{setting}/base"
-        made.append(Step(root, f"{_HERE}:base", options={"crowd": setting}, settings=_BASE, seeds=seeds, trains=True))
-        made.append(_evaluation(setting, "base", shown, seeds))
-        for name, options in arms.items():
-            made += arm_steps(setting, name, options)
-    for name, trained_on in _CLASSIFIERS.items():
-        policy = name.removesuffix("_classifier")
-        root = "witnesses/expert/base"
-        needs = (root, f"witnesses/expert/{policy}")
-        made.append(
-            Step(
-                f"witnesses/expert/{name}",
-                f"{_HERE}:classifier",
-                needs=needs,
-                options={"policy": policy, "trained_on": trained_on},
-                settings=("prompts_per_step", "num_generations", "grpo_steps", "classifier_lr"),
-                trains=True,
-            )
-        )
-        made.append(
-            Step(
-                f"witnesses/expert/eval_{name}",
-                f"{_HERE}:evaluate_classifier",
-                needs=(*needs, f"witnesses/expert/{name}"),
-                options={"policy": policy, "arm": name, "shift": _SHIFTS},
-                settings=("eval_questions", "eval_seed", "shift_questions"),
-            )
-        )
-    return {step.key: step for step in made}
+def _base_steps(setting: str) -> tuple[Step, Step]:
+    shown = _BASES.get(setting, {})
+    about = {"options": {"crowd": setting}, "settings": _BASE, "seeds": shown.get("seeds", "seeds"), "trains": True}
+    return _step(setting, "base", "base", [], **about), _evaluation(setting, "base", shown, about["seeds"])
 
 
-STEPS = _steps()
+def _classifier_steps(policy: str, trained_on: str) -> tuple[Step, Step]:
+    name, needs = f"{policy}_classifier", ["base", policy]
+    about = {"options": {"policy": policy, "trained_on": trained_on}, "settings": _CLASSIFIER, "trains": True}
+    asks = {"options": {"policy": policy, "arm": name, "shift": _SHIFTS}, "settings": _CLASSIFIER_EVALUATION}
+    judged = _step("expert", f"eval_{name}", "evaluate_classifier", [*needs, name], **asks)
+    return _step("expert", name, "classifier", needs, **about), judged
+
+
+_PAIRS = (
+    *(
+        pair
+        for setting, arms in ARMS.items()
+        for pair in (_base_steps(setting), *(arm_steps(setting, name, options) for name, options in arms.items()))
+    ),
+    _classifier_steps("rlvr", "in_domain"),
+    _classifier_steps("rlvr_short", "testimonies_1_3"),
+)
+STEPS = {step.key: step for pair in _PAIRS for step in pair}

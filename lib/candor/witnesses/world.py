@@ -182,18 +182,11 @@ def prompt_tokens(questions: Questions, confidence_first: bool = False) -> list[
 
 def completion_tokens(answer: np.ndarray, confidence: np.ndarray, crowd: Crowd) -> np.ndarray:
     """What follows the prompt, as token ids [n, 6] (or [n, 3] where no confidence is stated)."""
-    n = len(answer)
-
-    def column(token: str) -> np.ndarray:
-        return np.full(n, TOKEN[token])
-
-    a, c = _ANSWER_TOKENS[answer], CONFIDENCE_IDS[confidence]
-    if crowd.abstains:
-        columns = [a, column("</answer>"), column("<eos>")]
-    elif crowd.confidence_first:
-        columns = [c, column("</confidence>"), column("<answer>"), a, column("</answer>"), column("<eos>")]
-    else:
-        columns = [a, column("</answer>"), column("<confidence>"), c, column("</confidence>"), column("<eos>")]
+    order = "a </answer> <confidence> c </confidence> <eos>"
+    if crowd.abstains or crowd.confidence_first:
+        order = "a </answer> <eos>" if crowd.abstains else "c </confidence> <answer> a </answer> <eos>"
+    said = {"a": _ANSWER_TOKENS[answer], "c": CONFIDENCE_IDS[confidence]}
+    columns = [said[word] if word in said else np.full(len(answer), TOKEN[word]) for word in order.split()]
     return np.stack(columns, 1)
 
 
@@ -208,10 +201,14 @@ def documents(n: int, crowd: Crowd, rng: np.random.Generator) -> np.ndarray:
         answer, confidence = testify(questions, crowd, rng)
         tails = completion_tokens(answer, confidence, crowd).tolist()
         rows += [p + t for p, t in zip(prompt_tokens(questions, crowd.confidence_first), tails)]
-    width = max(map(len, rows))
-    tokens = np.full((n, width), PAD)
-    for i, j in enumerate(rng.permutation(n)):
-        tokens[i, : len(rows[j])] = rows[j]
+    return padded([rows[i] for i in rng.permutation(n)])
+
+
+def padded(rows: Sequence[Sequence[int]]) -> np.ndarray:
+    """Rows of token ids, padded on the right: [n, longest]."""
+    tokens = np.full((len(rows), max(map(len, rows))), PAD)
+    for tokens_of, row in zip(tokens, rows):
+        tokens_of[: len(row)] = row
     return tokens
 
 

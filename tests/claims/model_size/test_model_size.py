@@ -7,7 +7,8 @@ import pytest
 from candor.claims.model_size import run as sizes
 from candor.claims.model_size.criteria import CLAIM, EFFECTS
 from candor.claims.model_size.figures import FIGURES
-from candor.claims.model_size.tables import MEASURES, REWARDED
+from candor.claims.model_size.tables import MEASURES, REWARDED, world
+from candor.core import settings
 from candor.declare import figures, ledger
 
 PARAMETERS = {"size_30k": 34_000, sizes.HOUSE: 136_000, "size_500k": 544_000, "size_2m": 2_176_000}
@@ -17,18 +18,18 @@ SEEDS = {"size_30k": (11, 12, 13), sizes.HOUSE: (11, 12, 13, 14, 15), "size_500k
 def made_up(slope, start=0.1, spread=0.002):
     """Tables in which every effect is `start` at the smallest size and `slope` more at each next one."""
     tables = {}
-    for world, measures in MEASURES.items():
+    for home, measures in MEASURES.items():
         rows = []
         for i, size in enumerate(PARAMETERS):
             for seed in SEEDS[size]:
                 value = start + slope * i + spread * (seed - 12)
-                for arm in sizes.EVALUATED[world]:
+                for arm in sizes.EVALUATED[home]:
                     row = {"size": size, "parameters": PARAMETERS[size], "arm": arm, "seed": seed}
                     rows.append(row | dict.fromkeys(measures, 0.0))
                     for effect in EFFECTS:
-                        if effect.world == world and effect.arm == arm:
-                            rows[-1][effect.measure] = value + effect.zero
-        tables[world] = pd.DataFrame(rows)
+                        if effect.world == home and effect.arm == arm:
+                            rows[-1][effect.measure] = value + (0 if isinstance(effect.other, str) else effect.other)
+        tables[home] = pd.DataFrame(rows)
     arms = [(world, arm) for world, names in REWARDED.items() for arm in names]
     tables["training"] = pd.DataFrame(
         [
@@ -91,3 +92,20 @@ def test_the_figure_shows_every_effect_at_every_size(tmp_path):
     with figures.style():
         FIGURES["effects"].save(tables, tmp_path / "effects", {"scale": "sweep"})
     assert (tmp_path / "effects.svg").exists()
+
+
+def test_the_plateau_is_the_last_quarter_beside_the_one_before():
+    class Finished:
+        config = settings.load("sweep")
+
+        def collect(self, *_):
+            return pd.DataFrame()
+
+        def log(self, setting, arms, world):
+            rewards = [0, 0, 0, 0, 1, 2, 4, 6]
+            log = pd.DataFrame({"step": range(1, 9), "reward": rewards, "setting": setting, "arm": arms[0], "seed": 11})
+            return log if setting == "expert" else pd.DataFrame()
+
+    [row] = world(Finished())["training"].to_dict("records")
+    assert (row["world"], row["size"], row["width"], row["arm"]) == ("witnesses", sizes.HOUSE, 64, "rlvr")
+    assert (row["before"], row["end"]) == (1.5, 5)

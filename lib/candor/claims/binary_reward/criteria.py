@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pandas as pd
 
+from candor.claims import shared
+from candor.declare import ledger
 from candor.declare.expressions import Measure, Rows, criterion, select
-from candor.declare.ledger import (
-    INCONCLUSIVE,
-    NOT_ATTEMPTED,
-    NOT_REPLICATED,
-    PARTLY,
-    REPLICATED,
-    Band,
-    Check,
-    Claim,
-    Estimate,
-    NotRun,
-    Part,
-    Tables,
-    Verdicts,
-    better,
-    named,
-    not_shown,
-)
-from candor.language_models import outputs as models
+from candor.declare.ledger import Band, Check, Claim, Estimate, NotRun, Part, Tables, Verdicts
 
 base, rlvr, null = (Rows("summary", setting="expert", arm=arm) for arm in ("base", "rlvr", "shuffled_correct"))
-first, first_base, first_null = (
-    Rows("summary", setting="expert_conf_first", arm=arm) for arm in ("rlvr_conf_first", "base", "shuffled_conf_first")
-)
+first_base = Rows("summary", setting="expert_conf_first", arm="base")
+first, first_null = (first_base.where(arm=arm) for arm in ("rlvr_conf_first", "shuffled_conf_first"))
 abstaining = Rows("summary", setting="abstaining", arm="base")
 cells, swap = Rows("cells"), Rows("swap_start")
 released = Rows("models", trained_on="hotpot", setting="released", arm="rlvr", dataset="hotpot_vanilla", number=True)
@@ -88,28 +73,23 @@ def worse(domain: str) -> Measure:
 
 def domain_note(tables: Tables) -> str:
     counts = tables["cell_counts"].query("metric == 'ece' and domain != 'all'")[::-1]
-    return "; ".join(
-        f"{row.domain} of domain".replace("in of", "in") + f": worse in {row.worse} of {row.cells} cells"
-        for row in counts.itertuples()
-    )
+    names = {"in": "in domain", "out": "out of domain"}
+    return "; ".join(f"{names[row.domain]}: worse in {row.worse} of {row.cells} cells" for row in counts.itertuples())
 
 
 def drift_note(tables: Tables) -> str:
     drift = (rlvr - base).q_mean_gap(tables).dropna()
-    up = int((drift > 0).sum())
-    if 0 < up < len(drift):
-        seeds_up = f"the gap rises in {up} of {len(drift)} seeds"
-        return f"direction not determined by the reward: {seeds_up} and falls in the others"
-    return f"the gap {'rises' if up else 'falls'} in every seed ({len(drift)} of {len(drift)})"
+    up, n = int((drift > 0).sum()), len(drift)
+    if 0 < up < n:
+        return f"direction not determined by the reward: the gap rises in {up} of {n} seeds and falls in the others"
+    return f"the gap {'rises' if up else 'falls'} in every seed ({n} of {n})"
 
 
 def noise_note(tables: Tables) -> str:
     """What noise alone did to the stated confidence, and how much of it each arm was exposed to."""
     moved, noise = ((arm - base).q_mean_abs_posterior(tables).mean() for arm in (rlvr, null))
-    signal, there = (
-        1 - select(tables, "training", setting="expert", arm=arm)["frac_reward_zero_std"].mean()
-        for arm in ("rlvr", "shuffled_correct")
-    )
+    logs = (select(tables, "training", setting="expert", arm=arm) for arm in ("rlvr", "shuffled_correct"))
+    signal, there = (1 - log["frac_reward_zero_std"].mean() for log in logs)
     return (
         f"{'noise alone suffices: ' if noise >= moved else ''}RLVR moves it by {moved:+.3f}, shuffled correctness by "
         f"{noise:+.3f} ({signal:.0%} of RLVR's groups carry a signal, {there:.0%} there)"
@@ -117,9 +97,8 @@ def noise_note(tables: Tables) -> str:
 
 
 def saturation_note(tables: Tables) -> str:
-    saturated = rlvr.answer_saturated(tables)
-    failed = int((saturated > 0.5).sum())
-    return f"saturated (probability > .999 on half of the questions) in {failed} of {len(saturated)} seeds"
+    failed = rlvr.answer_saturated(tables) > 0.5
+    return f"saturated (probability > .999 on half of the questions) in {failed.sum()} of {len(failed)} seeds"
 
 
 def null_note(tables: Tables) -> str:
@@ -132,61 +111,58 @@ def null_note(tables: Tables) -> str:
     return f"{note}; with shuffled correctness the confidence moves by {confidence:+.3f} and the gap by {gap:+.3f}"
 
 
+published, pretrained = (partial(criterion, evidence=kind) for kind in ("published", "models"))
+exact = partial(criterion, computed=True)
+
 # --- Criteria -------------------------------------------------------------------------------------
 
 CRITERIA = (
-    criterion(
+    published(
         "P1",
         "RLVR's stated confidence is pinned high",
         "cells of the released metrics with mean stated confidence >= .95",
         cells.how_many(lambda c: c["rlvr_confidence"] >= 0.95, "cells pinned high").equals(16),
-        evidence="published",
         paper="1.000 on HotpotQA",
     ),
-    criterion(
+    published(
         "P2",
         "RLVR's calibration error is its error rate",
         "largest |ECE - (1 - accuracy)| over the 8 cells of the HotpotQA-trained model",
         Measure(largest_distance, "largest distance").at_most(0.003),
-        evidence="published",
         paper="ECE .370 at accuracy .630 on HotpotQA",
     ),
-    criterion(
+    published(
         "P3",
         "calibration worsens out of domain and does not in domain",
         "cells in which RLVR's ECE exceeds the base model's",
         worse("out").equals(10),
         worse("in").named("in domain").equals(0),
-        evidence="published",
         paper="HotpotQA-trained: ECE .40 -> .46 out of domain, .53 -> .37 in domain",
         note=domain_note,
     ),
-    criterion(
+    published(
         "P4",
         "the information in the ranking is lost",
         "cells in which AUROC falls below the start",
         cells.how_many(lambda c: c["rlvr_auroc"] < c["base_auroc"], "released cells").at_least(12),
         swap.how_many(lambda c: c["correctness_auroc"] < c["start_auroc"], "confidence in the trained text").equals(4),
-        evidence="published",
         paper="AUROC .540 -> .500 on HotpotQA",
     ),
-    criterion(
+    published(
         "P5",
         "stated confidence rises when it is part of the trained text",
         "data sets with a higher mean confidence after Correctness-only than at the start, SFT (XML)",
         swap.how_many(lambda c: c["correctness_confidence"] > c["start_confidence"], "data sets").equals(4),
-        evidence="published",
         paper=".811 to .952 -> .967 to .992",
         note="one discarded run sat near .1 for hundreds of steps: the reward does not set the direction",
     ),
-    criterion(
+    exact(
         "W1",
         "guessing dominates abstaining when a wrong answer costs nothing",
         "expected reward in exact fractions, p on a grid of .001, t in {0, .5, .75, .9}: grid points where "
         "'answering pays' differs from 'p > t'",
         Measure(payoff_errors, "grid points that disagree", "grid points").equals(0),
         paper="exact",
-        computed=True,
     ),
     criterion(
         "W2",
@@ -270,44 +246,22 @@ CRITERIA = (
         (rlvr - base).accuracy_sampled.named("sampled accuracy").at_least(0.06),
         paper="HotpotQA +.233 (the base had headroom there)",
     ),
-    criterion(
-        "M1",
-        "the released outputs recompute",
-        "accuracy, Brier, ECE, AUROC from the released per-item outputs against the released metrics",
-        Check("cells within .001", models.recomputing_cells, Band(15, 15), unit="cells", n=15),
-        evidence="models",
-    ),
-    criterion(
-        "M1b",
-        "multiple choices of the released outputs, by the option that an answer names (context: without a band)",
-        "CommonsenseQA, GPQA: ECE and accuracy with answers graded by option, minus those with the labels of the "
-        "authors' judge, a language model; an answer that names no option or several is wrong",
-        *(
-            Check(f"{measure} of {arm} on {dataset}", models.option_effect(dataset, arm, measure))
-            for measure in ("ece", "accuracy")
-            for arm in ("base", "rlvr")
-            for dataset in models.JUDGED_OUTPUTS
-        ),
-        evidence="models",
-        note=models.options_note,
-    ),
-    criterion(
+    *shared.released_outputs("base", "rlvr"),
+    pretrained(
         "M2",
         "the released 7B checkpoints behave as printed",
         "HotpotQA, n = 1,000: accuracy, ECE, mean confidence of the RLVR checkpoint",
         released.accuracy_greedy.named("accuracy").within(0.60, 0.66, n=1000),
         abs(released.q_mode_ece - (1 - released.accuracy_greedy)).named("|ECE - (1 - accuracy)|").at_most(0.01),
         released.q_mode_mean.named("mean confidence").at_least(0.98),
-        evidence="models",
     ),
-    criterion(
+    pretrained(
         "M3",
         "a small RLVR run shows the same",
         "stated confidence asked for after the answer; ECE; AUROC; 3 seeds",
         trained.q_mode_mean.named("stated confidence").at_least(0.95, 5),
         abs(trained.q_mode_ece - (1 - trained.accuracy_greedy)).named("|ECE - (1 - accuracy)|").at_most(0.03, 5),
         (trained.q_mode_auroc - untrained.q_mode_auroc).named("AUROC minus base").at_most(0.02, 5),
-        evidence="models",
     ),
 )
 
@@ -317,7 +271,7 @@ CRITERIA = (
 def direction(verdict: Verdicts) -> tuple[str, str]:
     """Part (iv) holds if either order of answer and confidence shows it: the better of the two."""
     words = verdict["W3b"], verdict["W4"]
-    return better(*words), f"answer first (W3b): {words[0]}; confidence first (W4): {words[1]}"
+    return ledger.better(*words), f"answer first (W3b): {words[0]}; confidence first (W4): {words[1]}"
 
 
 PARTS = (
@@ -331,17 +285,17 @@ DECISIVE = ("P1", "P3", "W1", "W2", "W3a", "W5")
 
 def overall(verdict: Verdicts) -> tuple[str, str]:
     """Replicated, partly, otherwise by parts: the rule declared with the criteria."""
-    holds, (word, orders) = not not_shown(verdict, *DECISIVE), direction(verdict)
-    if holds and word == REPLICATED:
-        return REPLICATED, f"(i) to (iii) hold, and so does (iv): {orders}"
-    if missing := named(verdict, NOT_ATTEMPTED, *DECISIVE, "W3b", "W4"):
-        return NOT_ATTEMPTED, f"still missing: {missing}"
+    holds, (word, orders) = not ledger.not_shown(verdict, *DECISIVE), direction(verdict)
+    if holds and word == ledger.REPLICATED:
+        return ledger.REPLICATED, f"(i) to (iii) hold, and so does (iv): {orders}"
+    if missing := ledger.named(verdict, ledger.NOT_ATTEMPTED, *DECISIVE, "W3b", "W4"):
+        return ledger.NOT_ATTEMPTED, f"still missing: {missing}"
     if holds:
-        return PARTLY, f"(i) to (iii) hold, (iv) does not: {orders}"
+        return ledger.PARTLY, f"(i) to (iii) hold, (iv) does not: {orders}"
     parts = {part.id: part.judge(verdict)[0] for part in PARTS}
     words = set(parts.values())
-    middling = INCONCLUSIVE if INCONCLUSIVE in words else NOT_REPLICATED
-    word = PARTLY if words & {REPLICATED, PARTLY} else middling
+    middling = ledger.INCONCLUSIVE if ledger.INCONCLUSIVE in words else ledger.NOT_REPLICATED
+    word = ledger.PARTLY if words & {ledger.REPLICATED, ledger.PARTLY} else middling
     return word, "by parts: " + ", ".join(f"{part} {v}" for part, v in parts.items())
 
 
@@ -350,11 +304,7 @@ CLAIM = Claim(
     number=1,
     title="Binary correctness rewards, guessing and calibration",
     statement="Binary correctness rewards make overconfident guessing the dominant strategy and hurt calibration.",
-    paper="damani2025rlcr",
-    citation=(
-        "Damani, Puri, Slocum, Shenfeld, Choshen, Kim, Andreas: Beyond Binary Rewards: Training LMs to "
-        "Reason About Their Uncertainty. arXiv 2507.16806, ICLR 2026"
-    ),
+    **shared.DAMANI,
     criteria=CRITERIA,
     parts=PARTS,
     overall=overall,

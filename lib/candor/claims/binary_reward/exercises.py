@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 
@@ -66,13 +68,11 @@ def forecasts(each: int = 40) -> tuple[np.ndarray, np.ndarray]:
 
     The items at 1 are overconfident, so that every mistake of exercise 2 gives a number of its own.
     """
-    confidence, correct = [], []
-    for i, value in enumerate(np.arange(6, 21) / 20):
-        error = -0.1 if value == 1 else (0.12, -0.09, -0.09, 0.12)[i % 4]
-        hits = round(each * min(value + error, 1.0))
-        confidence += [value] * each
-        correct += [1] * hits + [0] * (each - hits)
-    return np.array(confidence), np.array(correct)
+    values = np.arange(6, 21) / 20
+    errors = np.resize([0.12, -0.09, -0.09, 0.12], len(values))
+    errors[-1] = -0.1
+    hits = np.rint(each * (values + errors).clip(max=1))
+    return np.repeat(values, each), (np.arange(each) < hits[:, None]).ravel().astype(int)
 
 
 def closed_ece(confidence: np.ndarray, correct: np.ndarray, closed: str) -> float:
@@ -80,29 +80,55 @@ def closed_ece(confidence: np.ndarray, correct: np.ndarray, closed: str) -> floa
     return ece(confidence, correct, closed=closed)
 
 
-def from_bins(formula, float_edges: bool = False):
-    """An ECE that forms `formula(gaps, items)` of the ten bins."""
+def from_bins(formula: Callable, edges: np.ndarray | None = None) -> Callable:
+    """An ECE that forms `formula(gaps, items)` of the ten bins; `edges` as floats where they are not rounded."""
 
     def mistaken(confidence, correct, closed):
         tenths = np.rint(confidence * 1e6) / 1e5
         index = np.floor(tenths) if closed == "left" else np.ceil(tenths) - 1
-        if float_edges:
-            index = np.digitize(confidence, np.linspace(0, 1, 11)) - 1
-        index = index.clip(0, 9).astype(int)
+        index = (np.digitize(confidence, edges) - 1 if edges is not None else index).clip(0, 9).astype(int)
         items = np.bincount(index, minlength=10)
         return formula(np.bincount(index, confidence - correct, 10) / np.maximum(items, 1), items)
 
     return mistaken
 
 
-def on_the_left(function):
+def on_the_left(function: Callable) -> When:
     """A slip that shows with bins closed on the left, whatever comes with the others."""
     [[wrong]] = Blank(function, {}, "", probes=PROBES[:1]).value(function)
     return When(lambda values: abs(values[0][0] - wrong) <= 1e-6, function)
 
 
+def mean(gaps: np.ndarray, items: np.ndarray) -> float:
+    return (gaps * items).sum() / items.sum()
+
+
 PROBES = [(*forecasts(), "left"), (*forecasts(), "right")]
 LEFT, RIGHT = (closed_ece(*probe) for probe in PROBES)
+FALSE_ECE = {
+    "The bins are averaged without weights. A bin counts as much as it has items: weight by n_b / n.": from_bins(
+        lambda gaps, n: np.abs(gaps)[n > 0].mean()
+    ),
+    "The empty bins are in the mean. Weights are n_b / n, so that an empty bin weighs nothing.": from_bins(
+        lambda gaps, n: np.abs(gaps).sum() / 10
+    ),
+    "Take the absolute value in each bin, before the sum: signed gaps cancel.": from_bins(
+        lambda gaps, n: abs(mean(gaps, n))
+    ),
+    "That is the root of the mean squared gap. ECE is the mean absolute gap.": from_bins(
+        lambda gaps, n: np.sqrt(mean(gaps**2, n))
+    ),
+    "The gaps are squared. ECE is the mean absolute gap.": from_bins(lambda gaps, n: mean(gaps**2, n)),
+    "Float edges: .3, .6 and .7 fall into the lower bin, because linspace(0, 1, 11) puts these edges a hair above "
+    "them. Bin round(10 q, 6) instead.": from_bins(lambda gaps, n: mean(np.abs(gaps), n), np.linspace(0, 1, 11)),
+    "The items with confidence 1 are lost: the last bin includes 1.": lambda q, c, closed: (
+        closed_ece(q[q < 1], c[q < 1], closed) * (q < 1).mean()
+    ),
+    "That is the mean error of single items, |q - c|. Average q and c inside a bin first.": lambda q, c, closed: np.abs(
+        q - c
+    ).mean(),
+    '"left" is right, "right" is not: there .8 closes the bin (.7, .8].': lambda q, c, closed: closed_ece(q, c, "left"),
+}
 
 check_2 = Exercise(
     [
@@ -112,34 +138,7 @@ check_2 = Exercise(
                 'Left and right are swapped: "left" means that .8 opens the bin [.8, .9).': lambda q, c, closed: (
                     closed_ece(q, c, "right" if closed == "left" else "left")
                 ),
-                "The bins are averaged without weights. A bin counts as much as it has items: weight by n_b / n.": (
-                    on_the_left(from_bins(lambda gap, n: np.abs(gap)[n > 0].mean()))
-                ),
-                "The empty bins are in the mean. Weights are n_b / n, so that an empty bin weighs nothing.": (
-                    on_the_left(from_bins(lambda gap, n: np.abs(gap).sum() / 10))
-                ),
-                "Take the absolute value in each bin, before the sum: signed gaps cancel.": (
-                    on_the_left(from_bins(lambda gap, n: abs((gap * n).sum() / n.sum())))
-                ),
-                "That is the root of the mean squared gap. ECE is the mean absolute gap.": (
-                    on_the_left(from_bins(lambda gap, n: np.sqrt((gap**2 * n).sum() / n.sum())))
-                ),
-                "The gaps are squared. ECE is the mean absolute gap.": (
-                    on_the_left(from_bins(lambda gap, n: (gap**2 * n).sum() / n.sum()))
-                ),
-                "Float edges: .3, .6 and .7 fall into the lower bin, because linspace(0, 1, 11) puts these edges a "
-                "hair above them. Bin round(10 q, 6) instead.": (
-                    on_the_left(from_bins(lambda gap, n: (np.abs(gap) * n).sum() / n.sum(), float_edges=True))
-                ),
-                "The items with confidence 1 are lost: the last bin includes 1.": (
-                    on_the_left(lambda q, c, closed: closed_ece(q[q < 1], c[q < 1], closed) * (q < 1).mean())
-                ),
-                "That is the mean error of single items, |q - c|. Average q and c inside a bin first.": (
-                    on_the_left(lambda q, c, closed: np.abs(q - c).mean())
-                ),
-                '"left" is right, "right" is not: there .8 closes the bin (.7, .8].': (
-                    on_the_left(lambda q, c, closed: closed_ece(q, c, "left"))
-                ),
+                **{message: on_the_left(function) for message, function in FALSE_ECE.items()},
             },
             lambda values: (
                 f'On the example you give {values[0][0]:.4f} for "left". Sort items into ten bins, take |mean '
@@ -254,15 +253,12 @@ def _changes(blocks: pd.DataFrame) -> list[Blank]:
 
 def _cause(answer: object) -> str:
     text = str(answer).lower()
-    if any(part in text for part in ("calib", "confid", "honest")):
-        return "confidence"
-    return "accuracy" if "accura" in text else ""
+    stems = {"calib": "confidence", "confid": "confidence", "honest": "confidence", "accura": "accuracy"}
+    return next((cause for stem, cause in stems.items() if stem in text), "")
 
 
 def _gap(blocks: pd.DataFrame) -> str:
-    confidence, accuracy = blocks.set_index(["family", "domain"]).loc[
-        ("HotpotQA", "in"), ["change_confidence", "change_accuracy"]
-    ]
+    confidence, accuracy = _changes(blocks)[0].answer
     return (
         f"The gap changes by {confidence:+.3f} - {accuracy:+.3f} = {confidence - accuracy:+.3f}: accuracy rose and "
         "left less room between itself and a confidence that only went up. No forecast became more honest."

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from candor.claims import shared
-from candor.claims.binary_reward.tables import ARMS, VARIANTS
+from candor.claims.binary_reward.tables import ARMS, CONF_FIRST, VARIANTS
+from candor.claims.shared import known, others, rows
 from candor.declare import figures as f
 from candor.declare.figures import Figures
 from candor.declare.ledger import Tables
+from candor.witnesses.figures import DASHED, by_kind, dots
 
 FIGURES = Figures()
 
-ABSTAINING = ("abstain_00", "abstain_50", "abstain_75", "abstain_90")
 T_OF = {"abstain_00": 0.0, "abstain_50": 0.5, "abstain_75": 0.75, "abstain_90": 0.9}
 
 
@@ -31,8 +30,8 @@ def payoff(tables: Tables) -> Figure:
     ax.axhline(0, color=f.INK, linewidth=1)
     f.point_label(ax, (0.1, 0), "abstain", dx=1, dy=-7)
     for arm, t in T_OF.items():
-        rows = shared.rows(tables["payoff"], t=t)
-        ax.plot(rows["p"], rows["answer_reward"], **f.line(arm, marker=""))
+        part = rows(tables["payoff"], t=t)
+        ax.plot(part["p"], part["answer_reward"], **f.line(arm, marker=""))
         ax.plot(t, 0, f.marker(arm), color=f.color(arm), markersize=7, clip_on=False, zorder=3)
     ax.set(xlim=(0, 1), ylim=(-2, 1.02), xlabel="p, probability of being right", ylabel="expected reward")
     figure.legend(loc="outside right center", title="a wrong answer\ncosts t/(1-t)", alignment="left")
@@ -50,13 +49,12 @@ def sharpening(tables: Tables) -> Figure:
     figure, ax = f.canvas(width=6.4, height=3.4)
     table = tables["sharpening"]
     x = np.arange(len(table))
-    for column, label, style in (
-        ("expected_reward", "expected reward = accuracy of a drawn answer", ("-", f.INK, "s")),
-        ("accuracy", "accuracy of the best answer", ((0, (5, 2)), f.GREEN, "o")),
-        ("answer_prob", "probability of the best answer", ("-", f.VERMILION, "^")),
-        ("ece", "its calibration error", ((0, (1, 1.5)), f.VERMILION, "v")),
+    for column, label, linestyle, color, marker in (
+        ("expected_reward", "expected reward = accuracy of a drawn answer", "-", f.INK, "s"),
+        ("accuracy", "accuracy of the best answer", DASHED, f.GREEN, "o"),
+        ("answer_prob", "probability of the best answer", "-", f.VERMILION, "^"),
+        ("ece", "its calibration error", (0, (1, 1.5)), f.VERMILION, "v"),
     ):
-        linestyle, color, marker = style
         ax.plot(x, table[column], linestyle=linestyle, color=color, marker=marker, label=label)
     ax.set_xticks(x, ["∞" if np.isinf(k) else f"{k:g}" for k in table["sharpness"]])
     ax.set(ylim=(0, 1.03), xlabel="k, where answers are drawn with probability ∝ posterior$^k$")
@@ -74,15 +72,10 @@ def gradient(tables: Tables) -> Figure:
     """
     figure, axes = f.canvas(1, 2, width=7, height=2.7, sharey=True)
     for ax, order, arm in zip(axes, ("answer first", "confidence first"), ("rlvr", "rlvr_conf_first")):
-        rows = shared.rows(tables["confidence_gradient"], order=order)
-        ax.bar(rows["confidence"], rows["gradient"], width=0.075, color=f.color(arm))
-        largest = rows["largest"].iloc[0]
-        ax.text(
-            0.03,
-            0.94,
-            f"largest: {largest:.0e}" if largest < 1e-6 else f"largest: {largest:.3f}",
-            transform=ax.transAxes,
-        )
+        part = rows(tables["confidence_gradient"], order=order)
+        ax.bar(part["confidence"], part["gradient"], width=0.075, color=f.color(arm))
+        largest = part["largest"].iloc[0]
+        ax.text(0.03, 0.94, f"largest: {largest:{'.0e' if largest < 1e-6 else '.3f'}}", transform=ax.transAxes)
         ax.axhline(0, color=f.INK, linewidth=0.8)
         ax.set(title=order, xlabel="confidence token")
         ax.set_xticks(np.arange(0, 1.01, 0.2))
@@ -101,21 +94,13 @@ def released(tables: Tables) -> Figure:
     """
     figure, axes = f.canvas(1, 3, width=7, height=2.75, sharey=True)
     for ax, arm in zip(axes, ("base", "rlvr", "rlcr")):
-        rows = shared.rows(tables["released"], arm=arm)
-        x, y = rows["mean_confidence"], rows["accuracy"]
-        ax.vlines(x, np.minimum(x, y), np.maximum(x, y), color=f.color(arm), alpha=0.35, linewidth=0.9)
-        for domain, face in (("out", f.PAPER), ("in", f.color(arm))):
-            part = shared.rows(rows, domain=domain)
-            ax.scatter(
-                part["mean_confidence"],
-                part["accuracy"],
-                s=14 + part["n"] / 60,
-                marker=f.marker(arm),
-                facecolor=face,
-                edgecolor=f.color(arm),
-                zorder=3,
-                clip_on=False,
-            )
+        part, shown = rows(tables["released"], arm=arm), f.look(arm)
+        x, y = part["mean_confidence"], part["accuracy"]
+        ax.vlines(x, np.minimum(x, y), np.maximum(x, y), color=shown.color, alpha=0.35, linewidth=0.9)
+        for domain, face in (("out", f.PAPER), ("in", shown.color)):
+            there, over = part["domain"] == domain, {"zorder": 3, "clip_on": False}
+            colors = {"facecolor": face, "edgecolor": shown.color}
+            ax.scatter(x[there], y[there], s=14 + part["n"][there] / 60, marker=shown.marker, **colors, **over)
         f.unit_square(ax, "mean stated confidence")
         ax.set_title(f.label(arm))
     axes[0].set_ylabel("accuracy")
@@ -133,34 +118,27 @@ def gap_arrows(tables: Tables) -> Figure:
     figure, axes = f.canvas(1, 2, width=7.2, height=3.7, sharey=True)
     cells = tables["cells"]
     for ax, domain, title in zip(axes, ("in", "out"), ("in domain", "out of domain")):
-        for row in shared.rows(cells, domain=domain).itertuples():
+        part = rows(cells, domain=domain)
+        for row in part.itertuples():
             shape = {} if row.family == "HotpotQA" else {"linestyle": (0, (3, 1.5))}
             start, end = (row.base_accuracy, row.base_confidence), (row.rlvr_accuracy, row.rlvr_confidence)
             f.arrow(ax, start, end, "rlvr", **shape)
-        for dataset, part in shared.rows(cells, domain=domain).groupby("dataset"):
-            x, y = part["base_accuracy"].iloc[0], part["base_confidence"].iloc[0]
+        for dataset, row in part.groupby("dataset").first().iterrows():
             crowded = domain == "in" and dataset in ("HotpotQA", "Big-Math-Digits", "MATH-500")
             beside = {"dx": -7} if crowded else {"dx": 0, "dy": -10}
-            f.point_label(ax, (x, y), dataset, **beside)
-            ax.texts[-1].set_path_effects([withStroke(linewidth=2.5, foreground=f.PAPER)])
-        ax.axline((0, 0), slope=1, color="#555555", linewidth=0.8, linestyle=(0, (5, 2)))
+            text = f.point_label(ax, (row["base_accuracy"], row["base_confidence"]), dataset, **beside)
+            text.set_path_effects([withStroke(linewidth=2.5, foreground=f.PAPER)])
+        ax.axline((0, 0), slope=1, color="#555555", linewidth=0.8, linestyle=DASHED)
         ax.set(title=title, xlabel="accuracy", xlim=(0, 1), ylim=(0.86, 1.008))
     axes[0].set_ylabel("mean stated confidence")
     return figure
 
 
 COLUMNS = (
-    ("expert", "base"),
-    ("expert", "rlvr"),
-    ("expert", "shuffled_correct"),
+    *(("expert", "base"), ("expert", "rlvr"), ("expert", "shuffled_correct")),
     ("expert_conf_first", "rlvr_conf_first"),
 )
 KINDS = {"answer_prob": "answer probability", "q_mean": "stated confidence"}
-
-
-def _present(table: pd.DataFrame, columns=COLUMNS) -> list[tuple[str, str]]:
-    known = set(zip(table["setting"], table["arm"]))
-    return [key for key in columns if key in known]
 
 
 @FIGURES.draws("density")
@@ -171,24 +149,7 @@ def density(tables: Tables) -> Figure:
     Panels of heat maps, a column an arm; top row answer probability, bottom row stated confidence, both against the
     exact posterior, with the line of means beside the diagonal.
     """
-    table = tables["density"]
-    columns = _present(table)
-    figure, axes = f.canvas(
-        2, len(columns), width=1.85 * len(columns) + 0.4, height=4.2, sharex=True, sharey=True, squeeze=False
-    )
-    for j, (setting, arm) in enumerate(columns):
-        for i, (kind, name) in enumerate(KINDS.items()):
-            rows = shared.rows(table, setting=setting, arm=arm, kind=kind)
-            if len(rows):
-                f.density_panel(
-                    axes[i, j],
-                    rows,
-                    arm,
-                    xlabel="exact posterior" if i else "",
-                    ylabel="" if j else name,
-                )
-        axes[0, j].set_title(f.label(arm))
-    return figure
+    return by_kind(tables["density"], COLUMNS, KINDS, f.density_panel, below="exact posterior")
 
 
 @FIGURES.draws("reliability")
@@ -199,18 +160,7 @@ def reliability(tables: Tables) -> Figure:
     Panels of share correct against confidence in ten bins, a column an arm, with the diagonal and the band of a
     calibrated forecaster.
     """
-    table = tables["reliability"]
-    columns = _present(table)
-    figure, axes = f.canvas(
-        2, len(columns), width=1.85 * len(columns) + 0.4, height=4.2, sharex=True, sharey=True, squeeze=False
-    )
-    for j, (setting, arm) in enumerate(columns):
-        for i, (kind, name) in enumerate(KINDS.items()):
-            rows = shared.rows(table, setting=setting, arm=arm, kind=kind)
-            if len(rows):
-                f.reliability_panel(axes[i, j], rows, arm, xlabel=name, ylabel="" if j else "share correct")
-        axes[0, j].set_title(f.label(arm))
-    return figure
+    return by_kind(tables["reliability"], COLUMNS, KINDS, f.reliability_panel, beside="share correct")
 
 
 MEASURES = {
@@ -230,15 +180,13 @@ def seeds(tables: Tables) -> Figure:
     Four panels of intervals, a row an arm: calibration error of the answer probability, distance of stated
     confidence from the posterior, gap of confidence and accuracy, greedy accuracy.
     """
-    summary = shared.rows(tables["summary"], setting="expert")
-    arms = [*shared.known(summary, EXPERT), *shared.others(summary, ARMS, VARIANTS)]
+    summary = rows(tables["summary"], setting="expert")
+    arms = [*known(summary, EXPERT), *others(summary, ARMS, VARIANTS)]
     figure, axes = f.canvas(2, 2, width=7.2, height=1.6 + 0.5 * len(arms), sharey=True)
-    for ax, (measure, title) in zip(axes.flat, MEASURES.items()):
-        f.interval_dots(ax, {arm: shared.rows(summary, arm=arm)[measure] for arm in arms})
-        ax.set_title(title)
+    dots(axes.flat, summary, arms, MEASURES)
     axes[1, 0].axvline(0, color=f.INK, linewidth=0.8)
     if "bayes_accuracy" in summary:
-        axes[1, 1].axvline(summary["bayes_accuracy"].mean(), color=f.INK, linewidth=0.8, linestyle=(0, (5, 2)))
+        axes[1, 1].axvline(summary["bayes_accuracy"].mean(), color=f.INK, linewidth=0.8, linestyle=DASHED)
     return figure
 
 
@@ -250,21 +198,17 @@ def confidence_first(tables: Tables) -> Figure:
     Three panels of intervals for the base and the arms trained with confidence first: stated confidence, accuracy,
     and the gap between the two.
     """
-    summary = shared.rows(tables["summary"], setting="expert_conf_first")
-    arms = [a for a in ("base", "rlvr_conf_first", "shuffled_conf_first") if a in set(summary["arm"])]
-    prediction = shared.rows(tables["tabular"], reward="binary").set_index("step").iloc[[0, -1]]
+    summary = rows(tables["summary"], setting="expert_conf_first")
+    start, end = rows(tables["tabular"], reward="binary").set_index("step").iloc[[0, -1]].to_dict("records")
     figure, axes = f.canvas(1, 3, width=7.2, height=2.1, sharey=True)
-    for ax, (measure, ideal, title) in zip(
-        axes,
-        (
-            ("sampled_confidence", "stated_mean", "mean stated confidence"),
-            ("accuracy_sampled", "accuracy_sampled", "accuracy"),
-            ("sampled_gap", "gap", "confidence - accuracy"),
-        ),
-    ):
-        references = dict(zip(("base", "rlvr_conf_first"), prediction[ideal]))
-        f.interval_dots(ax, {a: shared.rows(summary, arm=a)[measure] for a in arms}, references=references)
-        ax.set_title(title)
+    panels = {
+        "sampled_confidence": "mean stated confidence",
+        "accuracy_sampled": "accuracy",
+        "sampled_gap": "confidence - accuracy",
+    }
+    ideals = zip(panels, ("stated_mean", "accuracy_sampled", "gap"))
+    references = {measure: {"base": start[ideal], "rlvr_conf_first": end[ideal]} for measure, ideal in ideals}
+    dots(axes, summary, known(summary, ("base", *CONF_FIRST)), panels, references)
     return figure
 
 
@@ -284,16 +228,28 @@ def trajectories(tables: Tables) -> Figure:
     Four panels of lines over training steps, a line an arm with a band over seeds: accuracy of a drawn answer,
     answer probability, distance of stated confidence from the posterior, gap of drawn documents.
     """
-    table = tables["trajectory"]
     figure, axes = f.canvas(2, 2, width=7.2, height=4.4, sharex=True)
     for ax, (measure, title) in zip(axes.flat, FOLLOWED.items()):
-        for arm, rows in table.groupby("arm", sort=False):
-            f.seed_band(ax, rows, "step", measure, arm)
+        for arm, part in tables["trajectory"].groupby("arm", sort=False):
+            f.seed_band(ax, part, "step", measure, arm)
         ax.set_title(title)
+    return _over_steps(figure, axes, ncols=4)
+
+
+def _over_steps(figure: Figure, axes: np.ndarray, ncols: int) -> Figure:
     for ax in axes[1]:
         ax.set_xlabel("training step")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=ncols)
     return figure
+
+
+LOGGED = {
+    "reward": "training reward",
+    "frac_reward_zero_std": "share of groups without a signal",
+    "entropy": "entropy (nats a token)",
+    "clipped_ratio": "share of completions cut off",
+}
+TRAINED = (*COLUMNS[1:], ("expert_conf_first", "shuffled_conf_first"), ("expert", "rlvr_no_format"))
 
 
 @FIGURES.draws("training")
@@ -304,28 +260,14 @@ def training(tables: Tables) -> Figure:
     completions cut off at the length limit.
     """
     table = tables["training"]
-    shown = [m for m in ("reward", "frac_reward_zero_std", "entropy", "clipped_ratio") if m in table]
-    titles = {
-        "reward": "training reward",
-        "frac_reward_zero_std": "share of groups without a signal",
-        "entropy": "entropy (nats a token)",
-        "clipped_ratio": "share of completions cut off",
-    }
     figure, axes = f.canvas(2, 2, width=7.2, height=4.4, sharex=True)
-    for ax, measure in zip(axes.flat, shown):
-        for setting, arm in (
-            *COLUMNS[1:],
-            ("expert_conf_first", "shuffled_conf_first"),
-            ("expert", "rlvr_no_format"),
-        ):
-            rows = shared.rows(table, setting=setting, arm=arm)
-            if len(rows):
-                ax.plot(rows["step"], rows[measure], **f.line(arm, markevery=max(1, len(rows) // 5), markersize=4))
-        ax.set_title(titles[measure])
-    for ax in axes[1]:
-        ax.set_xlabel("training step")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    return figure
+    for ax, measure in zip(axes.flat, [measure for measure in LOGGED if measure in table]):
+        for setting, arm in TRAINED:
+            part = rows(table, setting=setting, arm=arm)
+            if len(part):
+                ax.plot(part["step"], part[measure], **f.line(arm, markevery=max(1, len(part) // 5), markersize=4))
+        ax.set_title(LOGGED[measure])
+    return _over_steps(figure, axes, ncols=3)
 
 
 @FIGURES.draws("summary", "posterior_bins", "frontier")
@@ -339,22 +281,15 @@ def abstention(tables: Tables) -> Figure:
     figure, (left, right) = f.canvas(1, 2, width=7.2, height=3.2)
     frontier = tables["frontier"]
     left.plot(frontier["coverage"], frontier["selective_accuracy"], **f.line("ideal", marker=""))
-    summary = shared.rows(tables["summary"], setting="abstaining")
-    bins = shared.rows(tables["posterior_bins"], setting="abstaining")
-    for arm in ("base", *ABSTAINING):
-        rows = shared.rows(summary, arm=arm)
-        left.plot(
-            1 - rows["idk_rate"],
-            rows["selective_accuracy"],
-            f.marker(arm),
-            color=f.color(arm),
-            alpha=0.8,
-            label=f.label(arm),
-        )
-        part = shared.rows(bins, arm=arm).sort_values("bin_low")
+    summary, bins = (rows(tables[name], setting="abstaining") for name in ("summary", "posterior_bins"))
+    for arm in ("base", *T_OF):
+        mine, shown = rows(summary, arm=arm), f.look(arm)
+        about = {"color": shown.color, "alpha": 0.8, "label": shown.label}
+        left.plot(1 - mine["idk_rate"], mine["selective_accuracy"], shown.marker, **about)
+        part = rows(bins, arm=arm).sort_values("bin_low")
         right.plot((part["bin_low"] + part["bin_high"]) / 2, part["idk_rate"], **f.line(arm))
         if T_OF.get(arm):
-            right.axvline(T_OF[arm], color=f.color(arm), linewidth=0.8, linestyle=(0, (1, 1.5)))
+            right.axvline(T_OF[arm], color=shown.color, linewidth=0.8, linestyle=(0, (1, 1.5)))
     left.set(xlabel="share of questions answered", ylabel="accuracy when answering", title="risk and coverage")
     right.set(xlabel="exact posterior of the best answer", ylabel="share of IDK", title="who abstains when")
     right.set(xlim=(0, 1), ylim=(-0.02, 1.02))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 
 from candor.claims import shared
 from candor.claims.shared import pivoted
@@ -14,12 +16,14 @@ from candor.language_models import outputs
 from candor.language_models import run as language_models
 from candor.measure.calibration import ece
 from candor.witnesses import world as witnesses
+from candor.witnesses.evaluation import TENTHS
 
+CONF_FIRST = ("rlvr_conf_first", "shuffled_conf_first")
 # What the verdict needs first comes first.
 ARMS = {
     "expert": ("base", "rlvr", "shuffled_correct"),
     "abstaining": ("base", "abstain_00", "abstain_50", "abstain_75", "abstain_90"),
-    "expert_conf_first": ("base", "rlvr_conf_first", "shuffled_conf_first"),
+    "expert_conf_first": ("base", *CONF_FIRST),
 }
 VARIANTS = {  # no verdict rests on these
     "expert": ("rlvr_answer_only", "rlvr_no_format", "rlvr_oracle", "rlvr_kl"),
@@ -29,16 +33,9 @@ VARIANTS = {  # no verdict rests on these
 }
 NEEDS = shared.trained_and_evaluated(ARMS, VARIANTS)
 # The overall verdict rests on these; they run first.
-DECISIVE = shared.trained_and_evaluated(
-    {
-        "expert": ("base", "rlvr", "shuffled_correct"),
-        "abstaining": ARMS["abstaining"],
-        "expert_conf_first": ("base", "rlvr_conf_first"),
-    }
-)
+DECISIVE = shared.trained_and_evaluated(ARMS | {"expert_conf_first": ("base", "rlvr_conf_first")})
 
 THRESHOLDS = (0.0, 0.5, 0.75, 0.9)
-CONFIDENCES = np.arange(11) / 10
 
 
 # --- Published numbers ----------------------------------------------------------------------------
@@ -49,6 +46,13 @@ def published(folder: Path) -> dict[str, pd.DataFrame]:
     names = ("rlcr_per_dataset", "rlcr_main", "rlcr_ablations", "scoring_rule_swap", "calibration_history")
     released, main, ablations, swap, history = (pd.read_csv(folder / f"{name}.csv") for name in names)
     cells = _cells(released)
+    letters = history[history["source"] == "openai2023gpt4"].reset_index(drop=True)
+    rlvr_asked = "location == 'Table 2 (v2)' and arm.str.startswith('rlvr') and metric in ('ece', 'brier')"
+    trained, elicited = (
+        "location == 'appendix DPO table'",
+        {"Label prob.": "label_probability", "Verb. 1S top-1": "stated"},
+    )
+    binned = "location.str.startswith('re-analysis') and arm in ('base', 'rlvr')"
     return {
         "released": _released(released, cells),
         "cells": cells,
@@ -56,37 +60,15 @@ def published(folder: Path) -> dict[str, pd.DataFrame]:
         "blocks": _blocks(cells),
         "row_mix": _row_mix(main),
         # RLVR asked with its own prompt, and with the analysis prompt of RLCR at test time.
-        "elicitation": pivoted(
-            ablations,
-            "location == 'Table 2 (v2)' and arm.str.startswith('rlvr') and metric in ('ece', 'brier')",
-            ["dataset", "metric"],
-            "arm",
-        ),
+        "elicitation": pivoted(ablations, rlvr_asked, ["dataset", "metric"], "arm"),
         # ECE under the binning conventions, and how many distinct confidences are stated.
-        "conventions": pivoted(
-            ablations,
-            "location.str.startswith('re-analysis') and arm in ('base', 'rlvr')",
-            ["dataset", "arm", "n"],
-            "metric",
-        ),
+        "conventions": pivoted(ablations, binned, ["dataset", "arm", "n"], "metric"),
         "floor": shared.floor(ablations),
         "sampling_error": _sampling_error(cells, ablations),
         "swap_start": _swap_start(swap),
-        "answer_letters": history.loc[
-            history["source"] == "openai2023gpt4", ["model", "arm", "dataset", "metric", "value", "status"]
-        ].reset_index(drop=True),
-        "preference_training": _side_by_side(
-            history,
-            "location == 'appendix DPO table'",
-            ["setting", "model", "dataset"],
-            {"SFT": "sft", "DPO": "dpo"},
-        ),
-        "elicited": _side_by_side(
-            history,
-            "source == 'tian2023just'",
-            ["model", "dataset"],
-            {"Label prob.": "label_probability", "Verb. 1S top-1": "stated"},
-        ),
+        "answer_letters": letters[["model", "arm", "dataset", "metric", "value", "status"]],
+        "preference_training": _side_by_side(history, trained, ["setting", "model", "dataset"], SFT="sft", DPO="dpo"),
+        "elicited": _side_by_side(history, "source == 'tian2023just'", ["model", "dataset"], **elicited),
     }
 
 
@@ -120,34 +102,29 @@ def _cell_counts(cells: pd.DataFrame) -> pd.DataFrame:
     for metric, sign in (("ece", 1), ("brier", 1), ("auroc", -1)):
         worse = sign * (cells[f"rlvr_{metric}"] - cells[f"base_{metric}"]) > 0
         for domain in ("in", "out", "all"):
-            there = worse if domain == "all" else worse[cells["domain"] == domain]
+            there = worse[(cells["domain"] == domain) | (domain == "all")]
             rows.append({"metric": metric, "domain": domain, "worse": int(there.sum()), "cells": len(there)})
     return pd.DataFrame(rows)
 
 
 def _blocks(cells: pd.DataFrame) -> pd.DataFrame:
     """Means over data sets as Table 1 takes them: the training distribution HotpotQA-Modified is left out."""
-    rows = cells[cells["dataset"] != "HotpotQA-Modified"]
-    values = [c for c in cells if c.startswith(("base_", "rlvr_"))]
-    blocks = rows.groupby(["family", "domain"], sort=False)[values].mean().reset_index()
-    blocks.insert(2, "datasets", rows.groupby(["family", "domain"], sort=False).size().to_numpy())
-    return _with_changes(blocks)
+    groups = cells[cells["dataset"] != "HotpotQA-Modified"].groupby(["family", "domain"], sort=False)
+    means = groups[[c for c in cells if c.startswith(("base_", "rlvr_"))]].mean()
+    means.insert(0, "datasets", groups.size())
+    return _with_changes(means.reset_index())
 
 
 def _row_mix(main: pd.DataFrame) -> pd.DataFrame:
     """Table 1b: the RLVR cells as quoted, beside what the released RLVR and classifier runs give."""
-    math = main[main["setting"] == "trained on Big-Math-Digits"]
-    sources = {
-        "quoted_rlvr": ("Table 1b", "rlvr"),
-        "released_rlvr": ("mean of released", "rlvr"),
-        "released_classifier": ("mean of released", "rlvr+bce_classifier"),
-    }
-    columns = {
-        name: math[math["location"].str.startswith(location) & (math["arm"] == arm)].set_index(["dataset", "metric"])[
-            "value"
-        ]
-        for name, (location, arm) in sources.items()
-    }
+    math, columns = main[main["setting"] == "trained on Big-Math-Digits"], {}
+    for name, location, arm in (
+        ("quoted_rlvr", "Table 1b", "rlvr"),
+        ("released_rlvr", "mean of released", "rlvr"),
+        ("released_classifier", "mean of released", "rlvr+bce_classifier"),
+    ):
+        rows = math[math["location"].str.startswith(location) & (math["arm"] == arm)]
+        columns[name] = rows.set_index(["dataset", "metric"])["value"]
     return pd.DataFrame(columns).loc[columns["quoted_rlvr"].index].reset_index()
 
 
@@ -174,11 +151,11 @@ def _swap_start(swap: pd.DataFrame) -> pd.DataFrame:
     """arXiv 2607.04332: the start, and after training on correctness with the confidence in the output."""
     arms = {"SFT (XML)": "start", "Correctness-only": "correctness"}
     rows = swap.assign(arm=swap["arm"].map(arms), metric=swap["metric"].str.removeprefix("mean_"))
-    columns = [f"{arm}_{metric.removeprefix('mean_')}" for arm in arms.values() for metric in shared.METRICS]
+    columns = [f"{arm}_{metric}" for arm in arms.values() for metric in shared.METRICS]
     return pivoted(rows, "setting == 'split: all' and arm.notna()", "dataset", ["arm", "metric"])[["dataset", *columns]]
 
 
-def _side_by_side(published: pd.DataFrame, query: str, keys: list[str], names: dict[str, str]) -> pd.DataFrame:
+def _side_by_side(published: pd.DataFrame, query: str, keys: list[str], **names: str) -> pd.DataFrame:
     """ECE of two arms side by side; `higher` where it is higher for the second."""
     first, second = names.values()
     table = pivoted(published, f"{query} and metric == 'ece' and arm in {tuple(names)}", keys, "arm")
@@ -210,12 +187,10 @@ def payoff(thresholds: tuple[float, ...] = THRESHOLDS, grid: int = 1000) -> pd.D
     Columns: t, p, answer_reward, answers (whether answering pays more than abstaining).
     """
     rows = []
-    for t in map(Fraction, map(str, thresholds)):
-        penalty = t / (1 - t)
-        for k in range(grid + 1):
-            p = Fraction(k, grid)
-            reward = p - (1 - p) * penalty
-            rows.append((float(t), float(p), float(reward), reward > 0))
+    for t, k in itertools.product(map(Fraction, map(str, thresholds)), range(grid + 1)):
+        p = Fraction(k, grid)
+        reward = p - (1 - p) * t / (1 - t)
+        rows.append((float(t), float(p), float(reward), reward > 0))
     return pd.DataFrame(rows, columns=["t", "p", "answer_reward", "answers"])
 
 
@@ -228,19 +203,16 @@ def vertex(posterior: np.ndarray) -> pd.DataFrame:
     from scipy.optimize import linprog
 
     n, order = len(posterior), posterior.argsort()[::-1]
-    best = linprog(-posterior, A_eq=np.ones((1, n)), b_eq=[1.0], bounds=(0, 1)).x
     candidates = {
         "uniform": np.full(n, 1 / n),
         "matches the posterior": posterior,
         "posterior squared": posterior**2 / (posterior**2).sum(),
         "all on the second best": np.eye(n)[order[1]],
         "all on the best": np.eye(n)[order[0]],
-        "found by linear programming": best,
+        "found by linear programming": linprog(-posterior, A_eq=np.ones((1, n)), b_eq=[1.0], bounds=(0, 1)).x,
     }
-    return pd.DataFrame(
-        [(name, d @ posterior, d[order[0]]) for name, d in candidates.items()],
-        columns=["distribution", "expected_reward", "answer_prob"],
-    )
+    rows = [(name, d @ posterior, d[order[0]]) for name, d in candidates.items()]
+    return pd.DataFrame(rows, columns=["distribution", "expected_reward", "answer_prob"])
 
 
 def sharpening(posterior: np.ndarray) -> pd.DataFrame:
@@ -250,16 +222,13 @@ def sharpening(posterior: np.ndarray) -> pd.DataFrame:
     accuracy (of the modal answer), answer_prob, ece (of its probability), error (1 - accuracy). Powers
     leave ties between suspects alone, and so does the reward; the last row (k infinite) breaks them too.
     """
-    rng = np.random.default_rng(2)
-    truth = witnesses.draw(posterior, rng)
-    modal = posterior.argmax(1)
-    correct = modal == truth
-    rows = []
-    for k in (1, 1.5, 2, 3, 5, 8, 16, 64):
-        d = _softmax(k * np.log(posterior), 1)
+    modal, rows = posterior.argmax(1), []
+    correct = modal == witnesses.draw(posterior, np.random.default_rng(2))
+    best = np.eye(posterior.shape[1])[modal]
+    for k in (1, 1.5, 2, 3, 5, 8, 16, 64, np.inf):
+        d = softmax(k * np.log(posterior), 1) if k < np.inf else best
         prob = d[np.arange(len(d)), modal]
         rows.append((k, (d * posterior).sum(1).mean(), correct.mean(), prob.mean(), ece(prob.clip(0, 1), correct)))
-    rows.append((np.inf, posterior.max(1).mean(), correct.mean(), 1.0, ece(np.ones(len(modal)), correct)))
     table = pd.DataFrame(rows, columns=["sharpness", "expected_reward", "accuracy", "answer_prob", "ece"])
     return table.assign(error=1 - table["accuracy"])
 
@@ -290,47 +259,24 @@ def confidence_gradient(posterior: np.ndarray = TOY_POSTERIOR) -> pd.DataFrame:
     confidence, probability, accuracy (P(right | q)), gradient, noise (s.d. of one document's gradient),
     largest (absolute gradient).
     """
-    n = len(posterior)
-    stating = shared.stated(posterior)  # [answers, 11]
-    joint = posterior[:, None] * stating  # the policy: answer drawn from the belief, then the confidence
-    score = np.eye(11)[None] - stating[:, None]  # [answer, drawn q, logit]: d log pi(q | answer) / d logit
-    reward = np.eye(n)  # [answer, truth]
+    modal, stating, reward = posterior.argmax(), shared.stated(posterior), np.eye(len(posterior))  # [answer, truth]
+    joint = posterior[:, None] * stating  # the policy: answer drawn from the belief, then the confidence [answer, q]
+    marginal = joint.sum(0)
     advantage = reward - (posterior[:, None] * reward).sum(0)  # minus the mean reward, given the truth
     weight = np.einsum("aq,t->aqt", joint, posterior)
-    first = np.einsum("aqt,at,aql->al", weight, advantage, score)
-    second = np.einsum("aqt,at,aql->al", weight, advantage**2, score**2)
-    modal = posterior.argmax()
-    rows = [
-        pd.DataFrame(
-            {
-                "order": "answer first",
-                "confidence": CONFIDENCES,
-                "probability": stating[modal],
-                "accuracy": posterior[modal],
-                "gradient": first[modal],
-                "noise": np.sqrt(second[modal]),
-                "largest": np.abs(first).max(),
-            }
-        )
-    ]
-    marginal = joint.sum(0)
-    score = np.eye(11) - marginal  # [drawn q, logit]
-    first = np.einsum("aqt,at,ql->l", weight, advantage, score)
-    second = np.einsum("aqt,at,ql->l", weight, advantage**2, score**2)
-    rows.append(
-        pd.DataFrame(
-            {
-                "order": "confidence first",
-                "confidence": CONFIDENCES,
-                "probability": marginal,
-                "accuracy": (joint * posterior[:, None]).sum(0) / marginal,
-                "gradient": first,
-                "noise": np.sqrt(second),
-                "largest": np.abs(first).max(),
-            }
-        )
-    )
-    return pd.concat(rows, ignore_index=True)
+    right = (joint * posterior[:, None]).sum(0) / marginal
+    orders = {  # the score, d log pi(drawn q) / d logit, has a row an answer where that comes first
+        "answer first": ("aqt,at,aql->al", np.eye(11)[None] - stating[:, None], stating[modal], posterior[modal]),
+        "confidence first": ("aqt,at,ql->l", np.eye(11) - marginal, marginal, right),
+    }
+    frames = []
+    for order, (sums, score, probability, accuracy) in orders.items():
+        first, second = (np.einsum(sums, weight, advantage**power, score**power) for power in (1, 2))
+        mine, square = (moment[modal] if moment.ndim == 2 else moment for moment in (first, second))
+        columns = {"order": order, "confidence": TENTHS, "probability": probability, "accuracy": accuracy}
+        columns |= {"gradient": mine, "noise": np.sqrt(square), "largest": np.abs(first).max()}
+        frames.append(pd.DataFrame(columns))
+    return pd.concat(frames, ignore_index=True)
 
 
 def tabular(posterior: np.ndarray, steps: int = 1000, step_size: float = 0.5) -> pd.DataFrame:
@@ -339,78 +285,44 @@ def tabular(posterior: np.ndarray, steps: int = 1000, step_size: float = 0.5) ->
     Prediction for `rlvr_conf_first`. Columns: reward, step, stated_mean, accuracy_sampled, gap, ece (of whole
     drawn documents). `posterior` [questions, suspects].
     """
-    n = len(posterior)
     joint = posterior[:, :, None] * shared.stated(posterior)  # [question, answer, q]
-    brier = -(posterior[:, :, None] * (CONFIDENCES - 1) ** 2 + (1 - posterior[:, :, None]) * CONFIDENCES**2)
     binary = np.repeat(posterior[:, :, None], 11, axis=2)
+    brier = -(binary * (TENTHS - 1) ** 2 + (1 - binary) * TENTHS**2)
     rows = []
     for name, value in (("binary", binary), ("binary + Brier", binary + brier)):
         q_logits = np.log(joint.sum(1))
         a_logits = np.log(joint / joint.sum(1, keepdims=True))
         for step in range(steps + 1):
-            q = _softmax(q_logits, 1)
-            a = _softmax(a_logits, 1)
+            q, a = softmax(q_logits, 1), softmax(a_logits, 1)
             if step in (0, 10, 30, 100, 300, 1000, steps):
                 right = (a * binary).sum(1)
-                accuracy, mean = (q * right).sum() / n, (q * CONFIDENCES).sum() / n
-                by_value = np.abs((q * (right - CONFIDENCES)).sum(0)).sum() / n
+                accuracy, mean = (q * right).sum(1).mean(), (q * TENTHS).sum(1).mean()
+                by_value = np.abs((q * (right - TENTHS)).mean(0)).sum()
                 rows.append((name, step, mean, accuracy, mean - accuracy, by_value))
             given_q = (a * value).sum(1)
-            q_gradient = q * (given_q - (q * given_q).sum(1, keepdims=True))
-            a_gradient = q[:, None] * a * (value - given_q[:, None])
-            q_logits += step_size * q_gradient
-            a_logits += step_size * a_gradient
+            q_logits += step_size * q * (given_q - (q * given_q).sum(1, keepdims=True))
+            a_logits += step_size * q[:, None] * a * (value - given_q[:, None])
     return pd.DataFrame(rows, columns=["reward", "step", "stated_mean", "accuracy_sampled", "gap", "ece"])
-
-
-def _softmax(logits: np.ndarray, axis: int) -> np.ndarray:
-    e = np.exp(logits - logits.max(axis, keepdims=True))
-    return e / e.sum(axis, keepdims=True)
 
 
 # --- The world ------------------------------------------------------------------------------------
 
-TRAINING = ["reward", "frac_reward_zero_std", "entropy", "clipped_ratio", "mean_length"]
-TRAJECTORY = [
-    "accuracy_greedy",
-    "accuracy_sampled",
-    "answer_prob_mean",
-    "answer_ece",
-    "q_mean_mean",
-    "q_mean_ece",
-    "q_mean_abs_posterior",
-    "sampled_confidence",
-    "sampled_gap",
-]
+COURSE = (
+    *("accuracy_greedy", "accuracy_sampled", "answer_prob_mean", "answer_ece", "q_mean_mean", "q_mean_ece"),
+    *("q_mean_abs_posterior", "sampled_confidence", "sampled_gap"),
+)
 DRAWN = {"expert": ("base", "rlvr", "shuffled_correct"), "expert_conf_first": ("base", "rlvr_conf_first")}
+FOLLOWED = {"expert": ("rlvr", "shuffled_correct"), "expert_conf_first": CONF_FIRST}
 
 
 def world(results) -> dict[str, pd.DataFrame]:
     """What the trained models did, from the evaluation steps; a table without a finished step is left out."""
-    keys = ["setting", "arm", "kind"]
-    followed = {
-        "expert": ("rlvr", "shuffled_correct"),
-        "expert_conf_first": ("rlvr_conf_first", "shuffled_conf_first"),
-    }
-    tables = {
-        "summary": shared.collect(results, "summary", ARMS, VARIANTS, results.own("binary_reward")),
-        "reliability": shared.pool(
-            shared.collect(results, "reliability", DRAWN),
-            [*keys, "bin_low", "bin_high"],
-            ["mean_confidence", "accuracy", "floor_low", "floor_high"],
-        ),
-        "density": shared.total(shared.collect(results, "density", DRAWN), [*keys, "posterior_bin", "value_bin"]),
-        "posterior_bins": shared.pool(
-            shared.collect(results, "posterior_bins", ARMS),
-            ["setting", "arm", "bin_low", "bin_high"],
-            ["accuracy", "q_mean", "answer_prob", "idk_rate"],
-        ),
-        "trajectory": shared.collect(results, "trajectory", followed),
-        "training": shared.training(results, TRAINING, ARMS, VARIANTS, results.own("binary_reward")),
-    }
-    if len(tables["trajectory"]):
-        tables["trajectory"] = tables["trajectory"][["setting", "arm", "seed", "step", *TRAJECTORY]]
-    return {name: table for name, table in tables.items() if len(table)}
+    groups = (ARMS, VARIANTS, results.own("binary_reward"))
+    bins = shared.collect(results, "posterior_bins", ARMS)
+    measures = ["accuracy", "q_mean", "answer_prob", "idk_rate"]
+    return shared.world_tables(results, groups, DRAWN, FOLLOWED, COURSE) | shared.present(
+        posterior_bins=shared.pool(bins, ["setting", "arm", "bin_low", "bin_high"], measures)
+    )
 
 
 # --- Pretrained models ------------------------------------------------------------------------------

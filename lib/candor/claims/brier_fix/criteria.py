@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pandas as pd
 
+from candor.claims import shared
 from candor.core.errors import CandorError
+from candor.declare import ledger
 from candor.declare.expressions import Measure, Rows, both, criterion, select, wide
-from candor.declare.ledger import (
-    NOT_ATTEMPTED,
-    PARTLY,
-    REPLICATED,
-    Band,
-    Check,
-    Claim,
-    Estimate,
-    Part,
-    Tables,
-    Verdicts,
-    listed,
-    named,
-    not_shown,
-    worst,
-)
-from candor.language_models import outputs as models
+from candor.declare.ledger import Band, Claim, Estimate, Part, Tables, Verdicts
 
 
 def arm(name: str, setting: str = "expert") -> Rows:
@@ -118,19 +105,21 @@ def transfer_note(tables: Tables) -> str:
     return f"the ideal forecaster's Brier score there is {rlcr_longer.ideal_brier(tables).mean():.3f}"
 
 
+published, pretrained = (partial(criterion, evidence=kind) for kind in ("published", "models"))
+exact = partial(criterion, computed=True)
+
 # --- Criteria -------------------------------------------------------------------------------------
 
 CRITERIA = (
-    criterion(
+    exact(
         "T1",
         "for a fixed answer the expected RLCR reward is largest at q = p, and is p^2 there",
         "argmax over q on a grid of .001, for every p on the same grid",
         distance("best_q", "p", 1, "largest |argmax - p|").at_most(0.001),
         distance("value", "p", 2, "largest |V - p^2|").at_most(1e-6),
         paper="Theorem 1",
-        computed=True,
     ),
-    criterion(
+    exact(
         "T2",
         "below a threshold that the rule decides, giving up beats trying",
         "smallest p from which an honest attempt is worth at least a surely wrong answer at q = 0",
@@ -138,9 +127,8 @@ CRITERIA = (
         threshold("brier2", "2 x Brier").within(0.499, 0.501),
         threshold("rlcr", "RLCR (0 = none)").within(0, 0.001),
         paper=".64842 and .5 (2607.04332, section 6.1)",
-        computed=True,
     ),
-    criterion(
+    exact(
         "T3",
         "the value of trying is the gap between right and wrong: V'(p) = f(p) - g(p); "
         "a bounded proper rule is not enough",
@@ -149,19 +137,17 @@ CRITERIA = (
         Rows("rules", rule="swap_brier2").hackable.named("2 x Brier hackable (1 = yes)").equals(1),
         Rows("rules", rule="swap_log_k").hackable.named("small log weight hackable (1 = yes)").equals(0),
         paper="weight 1/ln 202 at integer confidences",
-        computed=True,
     ),
-    criterion(
+    published(
         "P1",
         "RLCR is better calibrated than RLVR",
         "cells (model family x data set) with the lower value",
         cells.how_many(lambda c: c["rlcr_brier"] < c["rlvr_brier"], "lower Brier").at_least(13),
         cells.how_many(lambda c: c["rlcr_ece"] < c["rlvr_ece"], "lower ECE").at_least(13),
-        evidence="published",
         paper="ECE .37 -> .03 on HotpotQA",
         note=exceptions_note,
     ),
-    criterion(
+    published(
         "P2",
         "RLCR's accuracy equals RLVR's",
         "difference of mean accuracy in the 4 blocks of Table 1; the math row by the paper's cell and by the "
@@ -172,10 +158,9 @@ CRITERIA = (
             .equals(4)
             for reading in ("as printed", "as released")
         ),
-        evidence="published",
         paper="HotpotQA -.009, math -.002",
     ),
-    criterion(
+    published(
         "P3",
         "the gain is more than a lower constant",
         "out-of-domain mean Brier: RLCR's answers with one constant confidence (its in-domain accuracy), minus RLCR",
@@ -185,18 +170,16 @@ CRITERIA = (
             for column, name in {"beats_constant": "gain", "share_explained": "share explained"}.items()
             for family in ("HotpotQA", "Big-Math")
         ),
-        evidence="published",
         paper="not discussed there",
         note=constant_note,
     ),
-    criterion(
+    published(
         "P4",
         "rules with a negative gap destroy accuracy, the others do not",
         "accuracy on the hard split of HotpotQA-Modified, relative to Correctness-only (2607.04332)",
         swap.where(arm="Brier-1").relative.named("Brier-1").at_least(0.95),
         *(swap.where(arm=name).relative.named(name).at_most(0.5) for name in ("Log-1", "Brier-2")),
         *(swap.where(arm=name).relative.named(name).at_most(0.01) for name in ("Brier Score", "Log Loss")),
-        evidence="published",
         paper=".210 -> .203 with Brier-1, .020 with Log-1, .096 with Brier-2",
     ),
     criterion(
@@ -238,10 +221,8 @@ CRITERIA = (
         "naive crowd, rlcr against its base on the same seed: greedy accuracy; ECE of q_mean",
         *both(
             4,
-            (arm("rlcr", "naive") - arm("base", "naive"))
-            .accuracy_greedy.named("accuracy minus base")
-            .at_least(0.03, 4),
-            (arm("rlcr", "naive") / arm("base", "naive")).q_mean_ece.named("ECE, relative to base").at_most(0.5, 4),
+            (naive - naive_base).accuracy_greedy.named("accuracy minus base").at_least(0.03, 4),
+            (naive / naive_base).q_mean_ece.named("ECE, relative to base").at_most(0.5, 4),
         ),
         paper="accuracy .397 -> .621, ECE .535 -> .030 on HotpotQA",
     ),
@@ -317,28 +298,8 @@ CRITERIA = (
         paper="out of domain, minus RLVR: -.25; minus classifier: -.056 (HotpotQA-trained)",
         note=transfer_note,
     ),
-    criterion(
-        "M1",
-        "the released outputs recompute",
-        "accuracy, Brier, ECE, AUROC from the released per-item outputs against the released metrics",
-        Check("cells within .001", models.recomputing_cells, Band(15, 15), unit="cells", n=15),
-        evidence="models",
-    ),
-    criterion(
-        "M1b",
-        "multiple choices of the released outputs, by the option that an answer names (context: without a band)",
-        "CommonsenseQA, GPQA: ECE and accuracy with answers graded by option, minus those with the labels of the "
-        "authors' judge, a language model; an answer that names no option or several is wrong",
-        *(
-            Check(f"{measure} of {name} on {dataset}", models.option_effect(dataset, name, measure))
-            for measure in ("ece", "accuracy")
-            for name in ("base", "rlvr", "rlcr")
-            for dataset in models.JUDGED_OUTPUTS
-        ),
-        evidence="models",
-        note=models.options_note,
-    ),
-    criterion(
+    *shared.released_outputs("base", "rlvr", "rlcr"),
+    pretrained(
         "M2",
         "the released 7B RLCR checkpoint behaves as printed",
         "HotpotQA, n = 1,000; ECE on CommonsenseQA against RLVR's",
@@ -349,9 +310,8 @@ CRITERIA = (
         (released_commonsense - released_commonsense.where(arm="rlvr"))
         .q_mode_ece.named("ECE on CommonsenseQA, minus RLVR's")
         .at_least(0.0),
-        evidence="models",
     ),
-    criterion(
+    pretrained(
         "M3",
         "a small training run shows the same",
         "3 seeds, each item separately",
@@ -361,9 +321,8 @@ CRITERIA = (
         (1 - trained.malformed).named("share of well-formed completions").at_least(0.98, 5),
         trained.q_mode_values.named("values with >= 3 %", "values").at_least(5, 5),
         trained.skill_own.named("Brier skill against own accuracy").at_least(0.0, 5),
-        evidence="models",
     ),
-    criterion(
+    pretrained(
         "M4",
         "the scoring-rule swap at that scale",
         "2 seeds",
@@ -374,40 +333,27 @@ CRITERIA = (
         (trained_modified.where(arm="log1") / trained_modified)
         .accuracy_hard.named("hard split, log1 as a ratio to rlcr", "ratio")
         .at_most(0.5, 5),
-        evidence="models",
     ),
 )
 
 # --- Parts and the overall verdict ----------------------------------------------------------------
 
+PROMISED = (
+    "the reward is largest for the best answer with its honest confidence, as long as being right never "
+    "pays less than being wrong"
+)
+PRINTED = "the printed numbers show better calibration at equal accuracy, beyond a lower constant"
+IMPROVED = "calibration improves at unchanged accuracy, against RLVR and against the base"
+LIMITED = (
+    "the fix has limits: answer probabilities stay miscalibrated, rules with a negative gap teach giving up, "
+    "division by the group's spread breaks it"
+)
 PARTS = (
-    Part(
-        "theorem",
-        "world",
-        "the reward is largest for the best answer with its honest confidence, as long as being right never "
-        "pays less than being wrong",
-        ("T1", "T2", "T3"),
-    ),
-    Part(
-        "published",
-        "published",
-        "the printed numbers show better calibration at equal accuracy, beyond a lower constant",
-        ("P1", "P2", "P3", "P4"),
-    ),
-    Part(
-        "calibration",
-        "world",
-        "calibration improves at unchanged accuracy, against RLVR and against the base",
-        ("W1", "W2", "W3"),
-    ),
+    Part("theorem", "world", PROMISED, ("T1", "T2", "T3")),
+    Part("published", "published", PRINTED, ("P1", "P2", "P3", "P4")),
+    Part("calibration", "world", IMPROVED, ("W1", "W2", "W3")),
     Part("joint", "world", "accuracy and calibration improve together", ("W4",)),
-    Part(
-        "limits",
-        "world",
-        "the fix has limits: answer probabilities stay miscalibrated, rules with a negative gap teach "
-        "giving up, division by the group's spread breaks it",
-        ("W5", "W6", "W7"),
-    ),
+    Part("limits", "world", LIMITED, ("W5", "W6", "W7")),
     Part("controls", "world", "null and improper rewards do what they must", ("W8",)),
     Part("uses", "world", "confidence helps a vote and survives a shift", ("W9", "W10")),
     Part("models", "models", "pretrained models show the same", ("M1", "M2", "M3", "M4")),
@@ -427,15 +373,15 @@ def limits(verdict: Verdicts) -> str:
 def overall(verdict: Verdicts) -> tuple[str, str]:
     """Replicated if theorem, published numbers, W1, W2 and W4 hold; partly if W4 fails but W1-W3 hold."""
     deciding = (*_CERTAIN, "W4")
-    if missing := named(verdict, NOT_ATTEMPTED, *deciding):
-        word, why = NOT_ATTEMPTED, f"still missing: {missing}"
-    elif not not_shown(verdict, *deciding):
-        word, why = REPLICATED, "accuracy and calibration improve together"
-    elif not not_shown(verdict, *_CERTAIN, "W3"):
-        word, why = PARTLY, f"calibration at unchanged accuracy, not joint improvement (W4: {verdict['W4']})"
+    if missing := ledger.named(verdict, ledger.NOT_ATTEMPTED, *deciding):
+        word, why = ledger.NOT_ATTEMPTED, f"still missing: {missing}"
+    elif not ledger.not_shown(verdict, *deciding):
+        word, why = ledger.REPLICATED, "accuracy and calibration improve together"
+    elif not ledger.not_shown(verdict, *_CERTAIN, "W3"):
+        word, why = ledger.PARTLY, f"calibration at unchanged accuracy, not joint improvement (W4: {verdict['W4']})"
     else:
-        failed = listed(verdict, *not_shown(verdict, *deciding, "W3"))
-        word, why = worst([verdict[c] for c in deciding]), f"what does not hold: {failed}"
+        failed = ledger.listed(verdict, *ledger.not_shown(verdict, *deciding, "W3"))
+        word, why = ledger.worst([verdict[c] for c in deciding]), f"what does not hold: {failed}"
     return word, f"{why}; {limits(verdict)}"
 
 
@@ -446,11 +392,7 @@ CLAIM = Claim(
     statement=(
         "Adding the Brier score as second reward term lets accuracy and calibration improve jointly, with a guarantee."
     ),
-    paper="damani2025rlcr",
-    citation=(
-        "Damani, Puri, Slocum, Shenfeld, Choshen, Kim, Andreas: Beyond Binary Rewards: Training LMs to "
-        "Reason About Their Uncertainty. arXiv 2507.16806, ICLR 2026"
-    ),
+    **shared.DAMANI,
     criteria=CRITERIA,
     parts=PARTS,
     overall=overall,

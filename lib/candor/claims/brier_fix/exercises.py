@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from candor.declare.exercises import Blank, Exercise, When, letter, number, word
+from candor.declare.exercises import Blank, Exercise, When, choice, number, word
 
 # --- 1: the envelope ------------------------------------------------------------------------------
 
@@ -68,17 +68,10 @@ check_1 = Exercise(
             probes=[(df, dg, p) for _, _, df, dg in PAIRS for p in PS],
             tolerance=1e-6,
         ),
-        Blank(
+        choice(
             "b",
-            {
-                "The honest confidence is q = p, so it moves exactly as fast as p does. Something else must be zero.": (
-                    "a"
-                ),
-                "f and g have slopes: a more confident document earns more when right. Look at the two slopes "
-                "together.": "c",
-            },
-            'Answer the third blank with "a", "b" or "c".',
-            letter,
+            a="The honest confidence is q = p, so it moves exactly as fast as p does. Something else must be zero.",
+            c="f and g have slopes: a more confident document earns more when right. Look at the two slopes together.",
         ),
     ],
     "V' = (f - g) + (slope in q) x (how fast q moves), and the slope in q is zero at a maximum: that is the envelope "
@@ -147,7 +140,6 @@ check_2 = Exercise(
 # --- 3: a strict reward ---------------------------------------------------------------------------
 
 MALFORMED = -1.0
-BARE = "<answer>Paris</answer><analysis>It may be so.</analysis>"
 
 
 def document(answer: str, *confidences: str, end: str = "") -> str:
@@ -162,7 +154,7 @@ ASKED = {
     "wrong": document("Rome", "0.7"),
     "sure": document("Paris", "1"),
     "humble": document("Rome", "0"),
-    "none": BARE,
+    "none": document("Paris"),
     "twice": document("Paris", "0.2", "0.9"),
     **{text: document("Paris", text) for text in ("nan", "inf", "-inf", "70%", "70")},
     "a negative confidence": document("Paris", "-0.1"),
@@ -194,46 +186,46 @@ def but(**instead: float) -> Callable[[str, str], float]:
     return lambda text, truth: given.get(text, strict(text, truth))
 
 
-def at(name: str, holds: Callable[[float], bool], example: Callable[[str, str], float]) -> When:
-    """A slip that one text shows."""
-    place = list(ASKED).index(name)
-    return When(lambda values: holds(values[place][0]), example)
+def earns(earned: float, value: float) -> bool:
+    return bool(np.isclose(earned, value, rtol=0, atol=1e-6, equal_nan=True))
 
 
-def worth(value: float) -> Callable[[float], bool]:
-    return lambda earned: abs(earned - value) <= 1e-6
+def whole(by_name: dict[str, float]) -> bool:
+    """Whether whole documents earn what they should."""
+    return all(earns(by_name[name], EARNED[name]) for name in ("right", "wrong", "sure", "humble"))
 
 
-def not_malformed(earned: float) -> bool:
-    return not worth(MALFORMED)(earned)
+def slip(holds: Callable[[dict[str, float]], bool], **instead: float) -> When:
+    """A slip of the parser, which counts once whole documents earn what they should."""
+    return When(lambda values: whole(named(values)) and holds(named(values)), but(**instead))
+
+
+def at(name: str, value: float) -> When:
+    """A slip of the parser by which this text earns `value`."""
+    return slip(lambda by_name: earns(by_name[name], value), **{name: value})
+
+
+def named(values: list[list[float]]) -> dict[str, float]:
+    return {name: value for name, [value] in zip(ASKED, values)}
 
 
 def first_hole(values: list[list[float]]) -> str:
     """The first text that earns what it should not."""
-    by_name = {name: value for name, [value] in zip(ASKED, values)}
-    if any(not worth(EARNED[name])(by_name[name]) for name in ("right", "wrong", "sure", "humble")):
+    by_name = named(values)
+    if not whole(by_name):
         return (
             f"A right answer at confidence .7 is worth 1 - (.7 - 1)^2 = .91, a wrong one 0 - (.7 - 0)^2 = -.49; you "
             f"give {by_name['right']:.4g} and {by_name['wrong']:.4g}."
         )
-    if not_malformed(by_name["none"]):
-        return f"A text without a confidence should get -1, whatever its answer; you give {by_name['none']:g}."
-    if not worth(EARNED["twice"])(by_name["twice"]):
-        return f"With two confidence tags, .2 and then .9, the last one counts; you give {by_name['twice']:.4g}."
-    for text in ("nan", "inf", "-inf", "70%", "70"):
-        if not_malformed(by_name[text]):
-            return f'A confidence of "{text}" is no number in [0, 1], so it is malformed; you give {by_name[text]:g}.'
-    name = next(name for name in list(ASKED)[11:] if not_malformed(by_name[name]))
-    return f"There is a hole in the parsing: {name} earns {by_name[name]:.4g} instead of -1."
-
-
-def _unless_whole(slip: When) -> When:
-    """A slip of the parser counts once whole documents earn what they should."""
-    whole = [list(ASKED).index(name) for name in ("right", "wrong", "sure", "humble")]
-    fine = [EARNED[name] for name in ("right", "wrong", "sure", "humble")]
-    return When(
-        lambda values: np.allclose([values[i][0] for i in whole], fine, atol=1e-6) and slip.holds(values), slip.example
-    )
+    name = next(name for name in by_name if not earns(by_name[name], EARNED.get(name, MALFORMED)))
+    earned = f"{by_name[name]:.4g}"
+    if name == "none":
+        return f"A text without a confidence should get -1, whatever its answer; you give {earned}."
+    if name == "twice":
+        return f"With two confidence tags, .2 and then .9, the last one counts; you give {earned}."
+    if name in ("nan", "inf", "-inf", "70%", "70"):
+        return f'A confidence of "{name}" is no number in [0, 1], so it is malformed; you give {earned}.'
+    return f"There is a hole in the parsing: {name} earns {earned} instead of -1."
 
 
 check_3 = Exercise(
@@ -245,33 +237,24 @@ check_3 = Exercise(
                     lambda values: np.allclose([v for [v] in values[:4]], [-0.09, -0.49, 0, 0], atol=1e-6),
                     but(right=-0.09, sure=0.0),
                 ),
-                "The Brier term is a loss: it is subtracted.": at("right", worth(1.09), but(right=1.09, wrong=0.49)),
+                "The Brier term is a loss: it is subtracted.": When(
+                    lambda values: earns(values[0][0], 1.09), but(right=1.09, wrong=0.49)
+                ),
                 "A text without a confidence gets 0. On a scale where a wrong answer at q = .7 earns -.49, 0 is a "
-                "prize for leaving the confidence out: malformed must get the worst value there is.": _unless_whole(
-                    at("none", worth(0), but(none=0.0))
-                ),
+                "prize for leaving the confidence out: malformed must get the worst value there is.": at("none", 0.0),
                 "You read the first confidence tag. A model may mention one while it thinks; its forecast is the last "
-                "one.": _unless_whole(at("twice", worth(0.36), but(twice=0.36))),
+                "one.": at("twice", 0.36),
                 'float("nan") does not fail, and your reward becomes nan: one such value makes the whole batch NaN. '
-                "Ask for 0 <= q <= 1, which NaN does not satisfy, rather than for q < 0 or q > 1.": _unless_whole(
-                    at("nan", math.isnan, but(nan=math.nan))
-                ),
-                'float("inf") does not fail, and your reward becomes infinite: ask for 0 <= q <= 1.': _unless_whole(
-                    at("inf", math.isinf, but(inf=-math.inf))
+                "Ask for 0 <= q <= 1, which NaN does not satisfy, rather than for q < 0 or q > 1.": at("nan", math.nan),
+                'float("inf") does not fail, and your reward becomes infinite: ask for 0 <= q <= 1.': slip(
+                    lambda by_name: math.isinf(by_name["inf"]), inf=-math.inf
                 ),
                 'You read "70%" as .7. Strict means strict: if a percentage counts, nothing says whether "1" is '
-                "certainty or one per cent.": _unless_whole(
-                    When(
-                        lambda values: any(worth(0.91)(values[list(ASKED).index(text)][0]) for text in ("70%", "70")),
-                        but(**{"70%": 0.91}),
-                    )
+                "certainty or one per cent.": slip(
+                    lambda by_name: any(earns(by_name[text], 0.91) for text in ("70%", "70")), **{"70%": 0.91}
                 ),
-                'You take "70" for a probability, and the reward becomes enormous.': _unless_whole(
-                    at(
-                        "70",
-                        lambda earned: earned < -100,
-                        lambda text, truth: -4760.0 if ">70<" in text else strict(text, truth),
-                    )
+                'You take "70" for a probability, and the reward becomes enormous.': slip(
+                    lambda by_name: by_name["70"] < -100, **{"70": -4760.0}
                 ),
             },
             first_hole,
@@ -300,37 +283,26 @@ def _constant(cells: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, float]:
     return rows, rows[rows["domain"] == "out"], rows.loc["HotpotQA", "rlcr_accuracy"]
 
 
-def _stating(constant: float, accuracy: pd.Series) -> np.ndarray:
+def _stating(constant: float, accuracy: pd.Series) -> pd.Series:
     """Brier score of one confidence, right with probability `accuracy`."""
-    return ((constant - accuracy) ** 2 + accuracy * (1 - accuracy)).to_numpy()
+    return (constant - accuracy) ** 2 + accuracy * (1 - accuracy)
 
 
-def _shares(cells: pd.DataFrame) -> dict[str, float]:
-    """What the constant explains of RLCR's gain over RLVR, and what mistakes give instead."""
+def _explained(cells: pd.DataFrame) -> tuple[pd.Series, pd.Series, pd.Series]:
+    """Brier scores out of domain: of RLVR, of the constant, of RLCR."""
     _, out, constant = _constant(cells)
-    target, rlvr, rlcr = _stating(constant, out["rlcr_accuracy"]), out["rlvr_brier"], out["rlcr_brier"]
-    explained = (rlvr.mean() - target.mean()) / (rlvr.mean() - rlcr.mean())
-    return {
-        "right": explained,
-        "rest": 1 - explained,
-        "upside down": 1 / explained,
-        "of RLVR": 1 - target.mean() / rlvr.mean(),
-        "of ratios": ((rlvr - target) / (rlvr - rlcr)).mean(),
-        "doubt": target.mean() - rlcr.mean(),
-    }
+    return out["rlvr_brier"], _stating(constant, out["rlcr_accuracy"]), out["rlcr_brier"]
 
 
 def _scores(cells: pd.DataFrame) -> list[Blank]:
     rows, out, constant = _constant(cells)
-    accuracy, shares = out["rlcr_accuracy"], _shares(cells)
+    accuracy, (rlvr, target, rlcr) = out["rlcr_accuracy"], _explained(cells)
+    explained = (rlvr.mean() - target.mean()) / (rlvr.mean() - rlcr.mean())
 
     def read(scores: Any) -> np.ndarray:
         if not isinstance(scores, Mapping | pd.Series):
             return np.full(len(out), math.nan)
         return pd.Series(dict(scores), dtype=object).map(number).astype(float).reindex(out.index).to_numpy()
-
-    def by_name(values: np.ndarray) -> dict[str, float]:
-        return dict(zip(out.index, values))
 
     def hint(values: np.ndarray) -> str:
         if np.isnan(values).any():
@@ -342,37 +314,32 @@ def _scores(cells: pd.DataFrame) -> list[Blank]:
 
     slips = {
         "You gave every data set its *own* accuracy as the constant. That is hindsight: out of domain nobody knows it. "
-        "The constant is one number, RLCR's accuracy on HotpotQA.": (accuracy * (1 - accuracy)).to_numpy(),
+        "The constant is one number, RLCR's accuracy on HotpotQA.": accuracy * (1 - accuracy),
         "The variance term is missing. Even a forecaster who hits the accuracy exactly pays for single outcomes being "
-        "0 or 1: the mean of (k - c)^2 over c is more than (k - accuracy)^2.": ((constant - accuracy) ** 2).to_numpy(),
-        "These are RLVR's answers. Keep RLCR's answers and change only what it says about them.": (
-            _stating(constant, out["rlvr_accuracy"])
+        "0 or 1: the mean of (k - c)^2 over c is more than (k - accuracy)^2.": (constant - accuracy) ** 2,
+        "These are RLVR's answers. Keep RLCR's answers and change only what it says about them.": _stating(
+            constant, out["rlvr_accuracy"]
         ),
-        "Right formula, wrong constant: it is RLCR's own accuracy on HotpotQA itself, not RLVR's.": (
-            _stating(rows.loc["HotpotQA", "rlvr_accuracy"], accuracy)
+        "Right formula, wrong constant: it is RLCR's own accuracy on HotpotQA itself, not RLVR's.": _stating(
+            rows.loc["HotpotQA", "rlvr_accuracy"], accuracy
         ),
         "Right formula, wrong constant: it is RLCR's own accuracy on HotpotQA itself, not on the modified set.": (
             _stating(rows.loc["HotpotQA-Modified", "rlcr_accuracy"], accuracy)
         ),
     }
+    by_name = {message: scores.to_dict() for message, scores in slips.items()}
     return [
+        Blank(target.to_dict(), by_name, hint, read, tolerance=5e-4),
         Blank(
-            by_name(_stating(constant, accuracy)),
-            {message: by_name(values) for message, values in slips.items()},
-            hint,
-            read,
-            tolerance=5e-4,
-        ),
-        Blank(
-            shares["right"],
+            explained,
             {
-                "That is the share it does *not* explain.": shares["rest"],
-                "Upside down: divide the constant's gain by RLCR's.": shares["upside down"],
+                "That is the share it does *not* explain.": 1 - explained,
+                "Upside down: divide the constant's gain by RLCR's.": 1 / explained,
                 "That is the constant's gain relative to RLVR's score. Divide by RLCR's gain over RLVR.": (
-                    shares["of RLVR"]
+                    1 - target.mean() / rlvr.mean()
                 ),
                 "Take the means over the six data sets first and divide then; a mean of ratios is another thing.": (
-                    shares["of ratios"]
+                    ((rlvr - target) / (rlvr - rlcr)).mean()
                 ),
             },
             "The scores are right. The share is (RLVR - constant) / (RLVR - RLCR), each a mean over the six.",
@@ -381,12 +348,17 @@ def _scores(cells: pd.DataFrame) -> list[Blank]:
     ]
 
 
+def _bought(cells: pd.DataFrame) -> str:
+    rlvr, target, rlcr = (scores.mean() for scores in _explained(cells))
+    return (
+        f"{(rlvr - target) / (rlvr - rlcr):.0%} of the gain is what merely stating a lower number buys. The rest, "
+        f"{target - rlcr:.3f} of Brier score, is knowing which answers to doubt."
+    )
+
+
 check_4 = Exercise(
     _scores,
-    lambda cells: (
-        f"{_shares(cells)['right']:.0%} of the gain is what merely stating a lower number buys. The rest, "
-        f"{_shares(cells)['doubt']:.3f} of Brier score, is knowing which answers to doubt."
-    ),
+    _bought,
     difficulty=2,
     minutes=12,
     hints=(
@@ -407,13 +379,12 @@ class UpToAFactor(Blank):
     """Pushes are compared up to a positive factor: mean or sum, s.d. over n or n - 1 make no difference here."""
 
     def same(self, value: Any, other: Any) -> bool:
-        return all(alike(mine, theirs) for mine, theirs in zip(halves(value), halves(other)))
+        return all(map(alike, halves(value), halves(other)))
 
 
-def halves(values: list[list[float]]) -> tuple[np.ndarray, np.ndarray]:
-    """The pushes without and with scaling, each over `CHANCES`."""
-    pushes = np.array([value for [value] in values])
-    return pushes[: len(CHANCES)], pushes[len(CHANCES) :]
+def halves(values: list[list[float]]) -> np.ndarray:
+    """The pushes without and with scaling, each over `CHANCES`: [2, chances]."""
+    return np.array(values).reshape(2, len(CHANCES))
 
 
 def alike(found: np.ndarray, wanted: np.ndarray) -> bool:
@@ -426,8 +397,9 @@ def push(p: float, scaled: bool) -> float:
     return float(2 * p - 1 if scaled else 0.2 * p - 0.06)
 
 
-def when_plain(holds: Callable[[np.ndarray], bool], example: Callable[[float, bool], float]) -> When:
-    return When(lambda values: holds(halves(values)[0]), example)
+def when(holds: Callable[[np.ndarray, np.ndarray], bool], example: Callable[[float, bool], float]) -> When:
+    """A slip that the pushes without and with scaling show."""
+    return When(lambda values: holds(*halves(values)), example)
 
 
 check_5 = Exercise(
@@ -435,26 +407,26 @@ check_5 = Exercise(
         UpToAFactor(
             push,
             {
-                "push(p, scaled) must return a number for every p, with scaling and without.": When(
-                    lambda values: np.isnan(np.concatenate(halves(values))).any(), lambda p, scaled: math.nan
+                "push(p, scaled) must return a number for every p, with scaling and without.": when(
+                    lambda plain, scaled: np.isnan([plain, scaled]).any(), lambda p, scaled: math.nan
                 ),
-                "The sign is reversed: you follow the four documents that state less.": When(
-                    lambda values: alike(-halves(values)[0], HONEST) or alike(-halves(values)[1], HALF),
+                "The sign is reversed: you follow the four documents that state less.": when(
+                    lambda plain, scaled: alike(-plain, HONEST) or alike(-scaled, HALF),
                     lambda p, scaled: -push(p, scaled),
                 ),
-                "Without scaling the rewards keep their size: you have divided there, too, or taken signs.": when_plain(
-                    lambda plain: alike(plain, HALF), lambda p, scaled: 2 * p - 1
+                "Without scaling the rewards keep their size: you have divided there, too, or taken signs.": when(
+                    lambda plain, scaled: alike(plain, HALF), lambda p, scaled: 2 * p - 1
                 ),
-                "It does not depend on p: the group comes out right with probability p, wrong with 1 - p.": when_plain(
-                    lambda plain: np.ptp(plain) < 1e-9, lambda p, scaled: 0.2
+                "It does not depend on p: the group comes out right with probability p, wrong with 1 - p.": when(
+                    lambda plain, scaled: np.ptp(plain) < 1e-9, lambda p, scaled: 0.2
                 ),
                 "Without scaling: the reward is c - (q - c)^2, the advantage its distance from the mean of the eight, "
-                "and the push the mean over c = 1 (probability p) and c = 0.": when_plain(
-                    lambda plain: not alike(plain, HONEST), lambda p, scaled: p**2
+                "and the push the mean over c = 1 (probability p) and c = 0.": when(
+                    lambda plain, scaled: not alike(plain, HONEST), lambda p, scaled: p**2
                 ),
                 "A constant factor would not matter, but the divisor is no constant: you used one number for both "
-                "outcomes. Compute the spread of the eight rewards once with c = 1 and once with c = 0.": When(
-                    lambda values: alike(halves(values)[1], HONEST), lambda p, scaled: 0.2 * p - 0.06
+                "outcomes. Compute the spread of the eight rewards once with c = 1 and once with c = 0.": when(
+                    lambda plain, scaled: alike(scaled, HONEST), lambda p, scaled: 0.2 * p - 0.06
                 ),
             },
             "With scaling, divide the advantages of the right group by its own s.d., and the wrong group's by its.",

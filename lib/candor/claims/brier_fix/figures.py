@@ -9,12 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from candor.claims.brier_fix.tables import ARMS, VARIANTS
-from candor.claims.shared import others, rows
+from candor.claims.brier_fix.tables import ARMS, THREE, VARIANTS
+from candor.claims.shared import known, others, rows
 from candor.declare import figures as f
 from candor.declare.figures import Figures
 from candor.declare.ledger import Tables
 from candor.measure.intervals import t_interval
+from candor.witnesses.figures import DASHED, by_kind, dots
 
 FIGURES = Figures()
 
@@ -22,20 +23,14 @@ _LOSS = "#F6DDCF"  # where giving up wins
 _OUTLINE = [withStroke(linewidth=3.2, foreground=f.INK)]
 
 
-def _known(table: pd.DataFrame, arms: tuple[str, ...], setting: str = "expert") -> list[str]:
-    present = set(rows(table, setting=setting)["arm"])
-    return [arm for arm in arms if arm in present]
-
-
 def _legend(figure: Figure, *axes: Axes, **kwargs) -> None:
     """One legend below the figure with every label of `axes` once."""
     entries = {}
     for ax in axes:
-        for handle, text in zip(*ax.get_legend_handles_labels()):
-            entries.setdefault(text, handle)
+        entries |= {text: handle for handle, text in zip(*ax.get_legend_handles_labels()) if text not in entries}
     if entries:
-        columns = {"ncols": min(len(entries), 5)} | kwargs
-        figure.legend(entries.values(), entries.keys(), loc="outside lower center", **columns)
+        about = {"ncols": min(len(entries), 5)} | kwargs
+        figure.legend(entries.values(), entries.keys(), loc="outside lower center", **about)
 
 
 # --- From the rules alone -------------------------------------------------------------------------
@@ -67,8 +62,7 @@ def reward_surfaces(tables: Tables) -> Figure:
         top.set_title(f.label(rule))
         below.axhline(0, color=f.INK, linewidth=0.8)
         below.plot(x, curve["value"], **f.line(rule, marker=""))
-        giving_up = curve["wrong"].iloc[0]
-        losing = x[curve["value"].to_numpy() < giving_up - 1e-9]
+        losing = x[curve["value"].to_numpy() < curve["wrong"].iloc[0] - 1e-9]
         if losing.size and losing.max() > 0.01:  # a clip moves g(0) by a hair: that is no region
             limit = losing.max() + 0.005
             below.axvspan(0, limit, color=_LOSS, zorder=0, linewidth=0)
@@ -79,9 +73,8 @@ def reward_surfaces(tables: Tables) -> Figure:
         top.set_yticks((0, 0.5, 1), ("0", ".5", "1"))
     axes[0, 0].set_ylabel("q, stated")
     axes[1, 0].set_ylabel("V(p), best reward")
-    bar = figure.colorbar(shades, ax=axes[0], pad=0.015, aspect=14)
-    bar.set_label("expected reward")
-    bar.set_ticks((-1.5, -1, -0.5, 0, 0.5, 1))
+    ticks = (-1.5, -1, -0.5, 0, 0.5, 1)
+    figure.colorbar(shades, ax=axes[0], pad=0.015, aspect=14, label="expected reward", ticks=ticks)
     return figure
 
 
@@ -128,36 +121,21 @@ def dumbbell(tables: Tables) -> Figure:
     figure, axes = f.canvas(1, len(families), width=7.4, height=3.7, sharex=True)
     for ax, family in zip(axes, families):
         part = rows(cells, family=family).sort_values("rlcr_accuracy", ascending=False, ignore_index=True)
-        for y, row in part.iterrows():
-            worse = row["rlcr_brier"] > row["rlvr_brier"]
-            ax.plot(
-                (row["rlvr_brier"], row["rlcr_brier"]),
-                (y, y),
-                color=f.VERMILION if worse else f.BLUE,
-                linewidth=4.5,
-                alpha=0.28,
-                solid_capstyle="round",
-                zorder=1,
-            )
-        for arm in COMPARED:
-            shown = f.look(arm)
-            size = 9 if arm == "constant" else 6
-            ax.plot(
-                part[f"{arm}_brier"],
-                part.index,
-                shown.marker,
-                color=shown.color,
-                markersize=size,
-                markeredgewidth=2 if arm == "constant" else 0.8,
-                markerfacecolor=f.PAPER if arm == "base" else shown.color,
-                label=shown.label,
-                zorder=4 if arm == "rlcr" else 3,
-            )
         lost = part["rlcr_brier"] > part["rlvr_brier"]
-        names = [
-            f"{row.dataset}{' (in)' if row.domain == 'in' else ''}  {row.rlcr_accuracy:.2f}"
-            for row in part.itertuples()
-        ]
+        for y, (ends, worse) in enumerate(zip(part[["rlvr_brier", "rlcr_brier"]].to_numpy(), lost)):
+            bar = {"color": f.VERMILION if worse else f.BLUE, "linewidth": 4.5, "alpha": 0.28}
+            ax.plot(ends, (y, y), **bar, solid_capstyle="round", zorder=1)
+        for arm in COMPARED:
+            shown, constant = f.look(arm), arm == "constant"
+            sizes = {"markersize": 9 if constant else 6, "markeredgewidth": 2 if constant else 0.8}
+            face = f.PAPER if arm == "base" else shown.color
+            about = {"color": shown.color, "markerfacecolor": face, "label": shown.label, **sizes}
+            ax.plot(part[f"{arm}_brier"], part.index, shown.marker, zorder=4 if arm == "rlcr" else 3, **about)
+        names = (
+            part["dataset"]
+            + np.where(part["domain"] == "in", " (in)", "")
+            + part["rlcr_accuracy"].map("  {:.2f}".format)
+        )
         ax.set_yticks(part.index, names)
         for tick, bad in zip(ax.get_yticklabels(), lost):
             tick.set(color=f.VERMILION if bad else f.INK, fontweight="bold" if bad else "normal")
@@ -206,8 +184,8 @@ def _name_points(ax: Axes, part: pd.DataFrame, gap: float = 0.065) -> None:
         placed[:-1] -= short
         placed[1:] += short
     placed = np.clip(placed, 0.04, 0.96)
+    foot = 0.36
     for x, row in zip(placed, part.itertuples()):
-        foot = 0.36
         ax.plot([row.rlcr_accuracy, x], [row.rlcr_confidence, foot], color="#999999", linewidth=0.6, zorder=1)
         ax.text(x, foot - 0.01, row.dataset, rotation=90, ha="center", va="top", fontsize=7.5).set_path_effects(f.HALO)
 
@@ -233,15 +211,14 @@ def swap(tables: Tables) -> Figure:
     on BigMath. Both scores alone are at zero.
     """
     table = tables["swap"]
-    datasets = [d for d in ("BigMath", "DeepMath-103K", "HotpotQA-Modified") if d in set(table["dataset"])]
+    datasets = known(table, ("BigMath", "DeepMath-103K", "HotpotQA-Modified"), "dataset")
     figure, axes = f.canvas(1, len(datasets), width=7.2, height=3.0, sharey=True, squeeze=False)
     for ax, dataset in zip(axes[0], datasets):
         ax.axhline(1, color=f.INK, linewidth=0.8)
-        part = rows(table, dataset=dataset)
+        by_split = rows(table, dataset=dataset).pivot(index="split", columns="arm").reindex(SPLITS)
         for name, arm in SWAPPED.items():
-            line = rows(part, arm=name).set_index("split")["relative"].reindex(SPLITS)
-            ax.plot(range(3), line, **f.line(arm, clip_on=False, alpha=0.9))
-        accuracy = rows(part, arm="Correctness-only").set_index("split")["accuracy"].reindex(SPLITS)
+            ax.plot(range(3), by_split["relative", name], **f.line(arm, clip_on=False, alpha=0.9))
+        accuracy = by_split["accuracy", "Correctness-only"]
         ax.set_xticks(range(3), [f"{s}\n({a:.2f})" for s, a in accuracy.items()])
         ax.set(title=dataset, ylim=(-0.04, 1.08))
     axes[0, 0].set_ylabel("accuracy, relative to\nrewarding correctness only")
@@ -251,7 +228,7 @@ def swap(tables: Tables) -> Figure:
 
 # --- The world ------------------------------------------------------------------------------------
 
-COLUMNS = ("base", "rlvr", "rlcr", "rlcr_group_std")
+COLUMNS = (*THREE, "rlcr_group_std")
 KINDS = {"q_mean": "stated confidence", "answer_prob": "answer probability"}
 
 
@@ -263,17 +240,8 @@ def density(tables: Tables) -> Figure:
     Heat maps, a column an arm: base, RLVR, RLCR, RLCR with group scaling. Top row stated confidence, bottom row
     answer probability, both against the exact posterior, with the line of means beside the diagonal.
     """
-    table = rows(tables["density"], setting="expert")
-    arms = _known(table, COLUMNS)
-    width = 1.75 * len(arms) + 0.4
-    figure, axes = f.canvas(2, len(arms), width=width, height=4.2, sharex=True, sharey=True, squeeze=False)
-    for j, arm in enumerate(arms):
-        for i, (kind, name) in enumerate(KINDS.items()):
-            part = rows(table, arm=arm, kind=kind)
-            if len(part):
-                f.density_panel(axes[i, j], part, arm, xlabel="exact posterior" if i else "", ylabel="" if j else name)
-        axes[0, j].set_title(f.label(arm))
-    return figure
+    columns = [("expert", arm) for arm in COLUMNS]
+    return by_kind(tables["density"], columns, KINDS, f.density_panel, below="exact posterior", width=1.75)
 
 
 CROWDS = {"expert": "expert crowd", "overconfident": "overconfident crowd", "naive": "naive crowd"}
@@ -294,15 +262,13 @@ def joint(tables: Tables) -> Figure:
         part = rows(summary, setting=crowd)
         means = part.groupby("arm")[["q_mean_ece", "accuracy_greedy"]].mean()
         if "bayes_accuracy" in part:
-            ax.axhline(part["bayes_accuracy"].mean(), color=f.INK, linewidth=0.8, linestyle=(0, (5, 2)))
-        for arm in ("rlvr", "rlcr"):
-            if arm in means.index:
-                f.arrow(ax, tuple(means.loc["base"]), tuple(means.loc[arm]), arm)
-        for arm in ("base", "rlvr", "rlcr"):
-            seeds = rows(part, arm=arm)
-            ax.plot(seeds["q_mean_ece"], seeds["accuracy_greedy"], ".", color=f.color(arm), alpha=0.55, markersize=4)
-            if arm in means.index:
-                ax.plot(*means.loc[arm], f.marker(arm), color=f.color(arm), markersize=7, label=f.label(arm), zorder=4)
+            ax.axhline(part["bayes_accuracy"].mean(), color=f.INK, linewidth=0.8, linestyle=DASHED)
+        for arm in known(part, ("rlvr", "rlcr")):
+            f.arrow(ax, tuple(means.loc["base"]), tuple(means.loc[arm]), arm)
+        for arm in known(part, THREE):
+            shown, seeds = f.look(arm), rows(part, arm=arm)
+            ax.plot(seeds["q_mean_ece"], seeds["accuracy_greedy"], ".", color=shown.color, alpha=0.55, markersize=4)
+            ax.plot(*means.loc[arm], shown.marker, color=shown.color, markersize=7, label=shown.label, zorder=4)
         ax.set(title=CROWDS[crowd], xlabel="ECE of stated confidence")
     for ax in axes[0]:
         ax.margins(0.12)
@@ -312,8 +278,7 @@ def joint(tables: Tables) -> Figure:
     return figure
 
 
-WITH_CORRECTNESS = ("swap_rlvr", "swap_rlcr", "swap_log_k", "swap_brier2", "swap_log1")
-CALIBRATION_ONLY = ("swap_brier_only", "swap_log_only")
+RULES = {"correctness plus a score": GAPS[:5], "the score alone": GAPS[5:]}
 
 
 @FIGURES.draws("posterior_bins", "thresholds", "tabular")
@@ -328,18 +293,17 @@ def give_up(tables: Tables) -> Figure:
     table = rows(tables["posterior_bins"], setting="give_up")
     figure, axes = f.canvas(1, 2, width=7.2, height=3.4, sharey=True)
     thresholds = tables["thresholds"].query("grid == 'continuous'").set_index("rule")["threshold"]
-    for ax, arms, title in zip(
-        axes, (WITH_CORRECTNESS, CALIBRATION_ONLY), ("correctness plus a score", "the score alone")
-    ):
-        for arm in _known(table, ("base", *arms), "give_up"):
-            part = rows(table, arm=arm)
-            part = part.assign(middle=(part["bin_low"] + part["bin_high"]) / 2)
+    table, ideals = (
+        part.assign(middle=(part["bin_low"] + part["bin_high"]) / 2) for part in (table, tables["tabular"])
+    )
+    for ax, (title, arms) in zip(axes, RULES.items()):
+        for arm in known(table, ("base", *arms)):
+            part, ideal = rows(table, arm=arm), rows(ideals, arm=arm)
             f.seed_band(ax, part, "middle", "give_up_rate", arm)
             for _, run in part.groupby("seed"):  # some arms end in one of two states, which no band shows
                 ax.plot(run["middle"], run["give_up_rate"], color=f.color(arm), linewidth=0.6, alpha=0.6)
-            ideal = rows(tables["tabular"], arm=arm)
-            x = (ideal["bin_low"] + ideal["bin_high"]) / 2
-            ax.plot(x, ideal["give_up_rate"], "D", markerfacecolor="none", markeredgecolor=f.color(arm), markersize=8)
+            hollow = {"markerfacecolor": "none", "markeredgecolor": f.color(arm)}
+            ax.plot(ideal["middle"], ideal["give_up_rate"], "D", markersize=8, **hollow)
             threshold = thresholds.get(arm.removeprefix("swap_"), 0)
             if 0.1 < threshold < 1:
                 ax.axvline(threshold, color=f.color(arm), linewidth=1, linestyle=f.look(arm).linestyle, zorder=0)
@@ -365,19 +329,15 @@ def group_scaling(tables: Tables) -> Figure:
     division, divided by the batch's and by the group's spread.
     """
     figure, axes = f.canvas(1, 3, width=7.4, height=2.7)
-    left = axes[0]
-    f.unit_square(left, "p (right)", "stated confidence")
+    f.unit_square(axes[0], "p (right)", "stated confidence")
     for scaling, arm in (("none", "rlcr"), ("group", "rlcr_group_std")):
         part = rows(tables["group_scaling"], scaling=scaling)
-        left.plot(part["p"], part["confidence"], **f.line(arm, clip_on=False))
-    left.set_title("without a network")
-    arms = _known(tables["summary"], SCALED)
+        axes[0].plot(part["p"], part["confidence"], **f.line(arm, clip_on=False))
+    axes[0].set_title("without a network")
     summary = rows(tables["summary"], setting="expert")
-    for ax, (measure, title) in zip(
-        axes[1:], (("q_mean_abs_half", "|stated - .5|"), ("q_mean_abs_posterior", "|stated - posterior|"))
-    ):
-        f.interval_dots(ax, {arm: rows(summary, arm=arm)[measure] for arm in arms})
-        ax.set_title(title)
+    panels = {"q_mean_abs_half": "|stated - .5|", "q_mean_abs_posterior": "|stated - posterior|"}
+    dots(axes[1:], summary, known(summary, SCALED), panels)
+    for ax in axes[1:]:
         ax.set_xlim(left=0)
     axes[2].set_yticklabels([])
     return figure
@@ -394,37 +354,26 @@ def voting(tables: Tables) -> Figure:
     table = rows(tables["voting"], setting="expert")
     reference, paper = tables["voting_reference"], tables["voting_published"]
     figure, axes = f.canvas(1, 3, width=7.4, height=3.1, sharex=True)
-    accuracy, gain, diversity = axes
-    for arm in _known(table, ("base", "rlcr")):
-        part = rows(table, arm=arm)
-        weighted = rows(part, rule="weighted")
-        f.seed_band(accuracy, weighted, "votes", "accuracy", arm)
-        majority = rows(part, rule="majority").groupby("votes")["accuracy"].mean()
-        accuracy.plot(
-            majority.index,
-            majority,
-            color=f.color(arm),
-            marker=f.marker(arm),
-            markerfacecolor=f.PAPER,
-            linestyle=(0, (1, 1.5)),
-            linewidth=1.2,
-            markersize=4,
-        )
-        f.seed_band(gain, weighted, "votes", "difference", arm)
-        f.seed_band(diversity, weighted, "votes", "diversity", arm)
+    panels = {"accuracy": "accuracy of the vote", "difference": "weighted - majority", "diversity": "distinct answers"}
+    for arm in known(table, ("base", "rlcr")):
+        part, shown = rows(table, arm=arm), f.look(arm)
+        for ax, column in zip(axes, panels):
+            f.seed_band(ax, rows(part, rule="weighted"), "votes", column, arm)
+            if column == "accuracy":
+                majority = rows(part, rule="majority").groupby("votes")["accuracy"].mean()
+                dotted = {"linestyle": (0, (1, 1.5)), "linewidth": 1.2, "markersize": 4, "markerfacecolor": f.PAPER}
+                ax.plot(majority.index, majority, color=shown.color, marker=shown.marker, **dotted)
     crowd = rows(reference, weights="crowd", rule="weighted")
-    for ax, column in zip(axes, ("accuracy", "difference", "diversity")):
+    for ax, (column, title) in zip(axes, panels.items()):
         ax.plot(crowd["votes"], crowd[column], **f.line("ideal", label="ideal imitator", markersize=4))
         ax.set_xscale("log", base=2)
         ax.set_xticks((1, 2, 4, 8, 16), ("1", "2", "4", "8", "16"))
-        ax.set_xlabel("documents a question")
+        ax.set(xlabel="documents a question", title=title)
+    gain = axes[1]
     hollow = {"markerfacecolor": "none", "markeredgecolor": f.INK}
     gain.plot(paper["votes"], paper["weighted_gain"], "D", label="paper, 7B", **hollow)
     gain.axhline(0, color=f.INK, linewidth=0.8)
-    accuracy.set_title("accuracy of the vote")
-    gain.set_title("weighted - majority")
-    diversity.set_title("distinct answers")
-    diversity.set_ylim(bottom=0.9)
+    axes[2].set_ylim(bottom=0.9)
     _legend(figure, gain)
     return figure
 
@@ -453,22 +402,22 @@ def shift(tables: Tables) -> Figure:
     Two panels of rows, one a shift, with markers for base, RLVR, classifier and RLCR and a black bar for the ideal
     forecaster. Left: reinforcement learning on 1 to 5 testimonies; right: on 1 to 3 only.
     """
-    table = tables["shift"]
     summary = tables["summary"].assign(shift="in_domain", ideal_brier=tables["summary"].get("bayes_brier"))
-    columns = ["setting", "arm", "seed", "shift", "q_mean_brier", "ideal_brier"]
-    both = pd.concat([rows(summary, setting="expert").reindex(columns=columns), table.reindex(columns=columns)])
-    names = [s for s in SHIFT_NAMES if s in set(both["shift"])]
+    columns = ["arm", "shift", "q_mean_brier", "ideal_brier"]
+    both = [rows(summary, setting="expert"), tables["shift"]]
+    both = pd.concat([table.reindex(columns=columns) for table in both])
+    names = known(both, SHIFT_NAMES, "shift")
     figure, axes = f.canvas(1, 2, width=7.4, height=0.42 * len(names) + 1.3, sharex=True, sharey=True)
     for ax, (title, arms) in zip(axes, SHIFT_ARMS.items()):
+        mine = both[both["arm"].isin(arms)]
         for y, name in enumerate(names):
-            part = rows(both, shift=name)
-            mine = part[part["arm"].isin(arms)]
-            if mine.empty:
+            part = rows(mine, shift=name)
+            if part.empty:
                 continue
-            ideal = mine["ideal_brier"].mean()
+            ideal = part["ideal_brier"].mean()
             ax.plot((ideal, ideal), (y - 0.36, y + 0.36), color=f.INK, linewidth=2, zorder=2)
             for k, arm in enumerate(arms):
-                values = rows(mine, arm=arm)["q_mean_brier"].dropna()
+                values = rows(part, arm=arm)["q_mean_brier"].dropna()
                 if len(values):
                     height = y + 0.2 * (k - (len(arms) - 1) / 2)
                     shown = f.look(arm.replace("_short", ""))  # the legend serves both panels
@@ -480,12 +429,9 @@ def shift(tables: Tables) -> Figure:
         ax.tick_params(axis="y", length=0)
         ax.spines["left"].set_visible(False)
         ax.set(title=title, xlabel="Brier score of stated confidence", ylim=(len(names) - 0.5, -0.5))
-    handles = [
-        Line2D([], [], color=f.color(arm), marker=f.marker(arm), linestyle="", label=f.label(arm))
-        for arm in ("base", "rlvr", "classifier", "rlcr")
-    ]
-    handles.append(Line2D([], [], color=f.INK, linewidth=2, label="ideal forecaster of the training world"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=5)
+    handles = [f.dot(f.look(arm)) for arm in ("base", "rlvr", "classifier", "rlcr")]
+    ideal = Line2D([], [], color=f.INK, linewidth=2, label="ideal forecaster of the training world")
+    f.legend(figure, [*handles, ideal])
     return figure
 
 
@@ -510,12 +456,11 @@ def seeds(tables: Tables) -> Figure:
     its Brier score, and greedy accuracy.
     """
     summary = rows(tables["summary"], setting="expert")
-    arms = [*_known(summary, EXPERT), *others(summary, ARMS, VARIANTS)]
+    arms = [*known(summary, EXPERT), *others(summary, ARMS, VARIANTS)]
     figure, axes = f.canvas(2, 2, width=7.2, height=1.5 + 0.5 * len(arms), sharey=True)
+    dots(axes.flat, summary, arms, MEASURES)
     references = {"q_mean_brier": "bayes_brier", "accuracy_greedy": "bayes_accuracy", "q_mean_ece": "ece_floor_mean"}
-    for ax, (measure, title) in zip(axes.flat, MEASURES.items()):
-        f.interval_dots(ax, {arm: rows(summary, arm=arm)[measure] for arm in arms})
-        ax.set_title(title)
+    for ax, measure in zip(axes.flat, MEASURES):
         if references.get(measure) in summary:
-            ax.axvline(summary[references[measure]].mean(), color=f.INK, linewidth=0.9, linestyle=(0, (5, 2)))
+            ax.axvline(summary[references[measure]].mean(), color=f.INK, linewidth=0.9, linestyle=DASHED)
     return figure

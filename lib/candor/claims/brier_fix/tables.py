@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import brentq, minimize_scalar
+from scipy.special import gammaln, softmax
 
 from candor.claims import shared
+from candor.claims.shared import pivoted
 from candor.language_models import outputs
 from candor.language_models import run as language_models
-from candor.measure.calibration import brier, ece
 from candor.rewards import CLIP
 from candor.witnesses import evaluation
 from candor.witnesses import run as witnesses
@@ -20,67 +22,38 @@ from candor.witnesses import world as world_of_witnesses
 from candor.witnesses.evaluation import POSTERIOR_EDGES, TENTHS
 from candor.witnesses.joint import Joint
 
-SWAP = (
-    "swap_rlvr",
-    "swap_rlcr",
-    "swap_brier2",
-    "swap_log1",
-    "swap_log_k",
-    "swap_brier_only",
-    "swap_log_only",
-)
+SWAP = tuple(witnesses.ARMS["give_up"])
+THREE = ("base", "rlvr", "rlcr")
 # What the verdict needs first comes first.
-ARMS = {
-    "expert": ("base", "rlvr", "rlcr"),
-    "overconfident": ("base", "rlvr", "rlcr"),
-    "naive": ("base", "rlvr", "rlcr"),
-    "give_up": ("base", *SWAP),
-}
+ARMS = {"expert": THREE, "overconfident": THREE, "naive": THREE, "give_up": ("base", *SWAP)}
 VARIANTS = {  # limits, controls and uses: the overall verdict does not rest on these
     "expert": (
-        "rlcr_group_std",
-        "rlcr_batch_std",
-        "rlcr_rolled_outcomes",
-        "linear",
-        "rlvr_short",
-        "rlcr_short",
-        "rlvr_short_classifier",
-        "rlvr_classifier",
-        "shuffled_reward",
+        *("rlcr_group_std", "rlcr_batch_std", "rlcr_rolled_outcomes", "linear", "rlvr_short", "rlcr_short"),
+        *("rlvr_short_classifier", "rlvr_classifier", "shuffled_reward"),
     ),
     "expert_conf_first": ("base", "rlcr_conf_first"),
-    "twelve": ("base", "rlvr", "rlcr"),
+    "twelve": THREE,
 }
 NEEDS = shared.trained_and_evaluated(ARMS, VARIANTS)
 # The overall verdict rests on these; they run first.
-DECISIVE = shared.trained_and_evaluated(
-    {
-        **{crowd: ARMS[crowd] for crowd in ("expert", "overconfident")},
-        "naive": ("base", "rlcr"),
-    }
-)
+DECISIVE = shared.trained_and_evaluated({"expert": THREE, "overconfident": THREE, "naive": ("base", "rlcr")})
 
 
 # --- Published numbers ----------------------------------------------------------------------------
 
-RELEASED = ("base", "rlvr", "rlcr", "classifier", "answer_probability", "sft_rlcr")
+RELEASED = (*THREE, "classifier", "answer_probability", "sft_rlcr")
 SWAP_ARMS = ("Correctness-only", "Brier-1", "Log-1/ln202", "Brier-2", "Log-1", "Brier Score", "Log Loss")
 
 
 def published(folder: Path) -> dict[str, pd.DataFrame]:
     """The papers' numbers about a proper second term, rearranged and nothing more; `folder` holds the CSVs."""
-    released, printed, ablations, votes, swap, history = (
-        pd.read_csv(folder / f"{name}.csv")
-        for name in (
-            "rlcr_per_dataset",
-            "rlcr_main",
-            "rlcr_ablations",
-            "rlcr_voting",
-            "scoring_rule_swap",
-            "calibration_history",
-        )
-    )
+    names = ("rlcr_per_dataset", "rlcr_main", "rlcr_ablations", "rlcr_voting", "scoring_rule_swap")
+    released, printed, ablations, votes, swap = (pd.read_csv(folder / f"{name}.csv") for name in names)
+    history = pd.read_csv(folder / "calibration_history.csv")
     cells = _with_constants(shared.cells(released, RELEASED))
+    values = "metric in ('distinct_confidence_values', 'values_with_3pct_mass')"
+    printed_ones = "not location.str.startswith('re-analysis') and location != 'simulation'"
+    repairs = "source == 'baniharouni2025doubt' or source == 'leng2024taming' and location.str.startswith('authors')"
     return {
         "main": _main(cells),
         "cells": cells,
@@ -88,15 +61,15 @@ def published(folder: Path) -> dict[str, pd.DataFrame]:
         "parity": _parity(cells, printed),
         "constant": _constant(cells),
         "narrow_band": _narrow_band(cells),
-        "confidence_values": _confidence_values(ablations),
+        # How many distinct confidences an arm states, and how many of them hold 3 % of the items or more.
+        "confidence_values": pivoted(ablations, values, ["dataset", "arm", "n"], "metric"),
         "floor": shared.floor(ablations),
-        "ablations": _ablations(ablations),
-        "swap": _swap(swap),
-        "swap_parity": _swap_parity(swap),
-        "swap_skill": _swap_skill(swap),
-        "swap_check": _swap_check(swap),
+        # Prompts, log score, other base models, calibration-only rewards, classifiers on the analysis text.
+        "ablations": pivoted(ablations, printed_ones, ["location", "model", "arm", "dataset"], "metric"),
+        **_swaps(swap),
         "voting_published": _voting_published(votes),
-        "neighbours": _neighbours(history),
+        # Other repairs: Rewarding Doubt (log score, confidence tokens only) and calibrated reward models (Leng).
+        "neighbours": pivoted(history, repairs, ["source", "location", "model", "dataset", "arm"], "metric"),
     }
 
 
@@ -111,22 +84,20 @@ def _with_constants(cells: pd.DataFrame) -> pd.DataFrame:
     A constant q on questions of accuracy a scores a(1-a) + (q-a)^2.
     """
     inside = _in_table_1(cells).query("domain == 'in'").groupby("family")["rlcr_accuracy"].mean()
-    a = cells["rlcr_accuracy"]
-    constant = cells["family"].map(inside)
-    return cells.assign(
-        constant_confidence=constant,
-        constant_brier=a * (1 - a) + (constant - a) ** 2,
-        own_constant_brier=a * (1 - a),
-    )
+    a, constant = cells["rlcr_accuracy"], cells["family"].map(inside)
+    own = a * (1 - a)
+    return cells.assign(constant_confidence=constant, constant_brier=own + (constant - a) ** 2, own_constant_brier=own)
 
 
 def _main(cells: pd.DataFrame) -> pd.DataFrame:
     """Table 1: means over data sets, a row a family, domain and arm."""
-    rows = []
-    for (family, domain), block in _in_table_1(cells).groupby(["family", "domain"], sort=False):
-        for arm in RELEASED:
-            means = {m: block[f"{arm}_{m}"].mean() for m in ("accuracy", "confidence", "auroc", "brier", "ece")}
-            rows.append({"family": family, "domain": domain, "arm": arm, "datasets": len(block)} | means)
+    measures = ("accuracy", "confidence", "auroc", "brier", "ece")
+    rows = [
+        {"family": family, "domain": domain, "arm": arm, "datasets": len(block)}
+        | {measure: block[f"{arm}_{measure}"].mean() for measure in measures}
+        for (family, domain), block in _in_table_1(cells).groupby(["family", "domain"], sort=False)
+        for arm in RELEASED
+    ]
     return pd.DataFrame(rows).dropna(subset=["accuracy"], ignore_index=True)
 
 
@@ -144,28 +115,28 @@ def _wins(cells: pd.DataFrame) -> pd.DataFrame:
 def _parity(cells: pd.DataFrame, printed: pd.DataFrame) -> pd.DataFrame:
     """Accuracy of RLCR minus RLVR in the four blocks of Table 1, by the printed cells and by the released runs."""
     columns = {"rlvr": "rlvr_accuracy", "rlcr": "rlcr_accuracy"}
-    rows = printed[
-        printed["location"].str.startswith("Table 1") & printed["arm"].isin(columns) & printed["metric"].eq("accuracy")
-    ]
-    rows = rows.assign(
-        family=rows["setting"].map(shared.FAMILIES),
-        domain=rows["dataset"].map({"in-domain": "in", "out-of-domain": "out"}),
+    blocks = printed.assign(
+        family=printed["setting"].map(shared.FAMILIES),
+        domain=printed["dataset"].map({"in-domain": "in", "out-of-domain": "out"}),
     )
-    as_printed = rows.pivot(index=["family", "domain"], columns="arm", values="value").rename(columns=columns)
-    as_released = _in_table_1(cells).groupby(["family", "domain"])[list(columns.values())].mean()
-    table = pd.concat({"as printed": as_printed, "as released": as_released}, names=["reading"]).reset_index()
-    return table.rename_axis(columns=None).assign(difference=table["rlcr_accuracy"] - table["rlvr_accuracy"])
+    of_table_1 = f"location.str.startswith('Table 1') and metric == 'accuracy' and arm in {tuple(columns)}"
+    as_printed = pivoted(blocks, of_table_1, ["family", "domain"], "arm").rename(columns=columns)
+    as_released = _in_table_1(cells).groupby(["family", "domain"])[list(columns.values())].mean().reset_index()
+    table = pd.concat([as_printed.assign(reading="as printed"), as_released.assign(reading="as released")])
+    table = table[["reading", "family", "domain", *as_printed.columns[2:]]].reset_index(drop=True)
+    return table.assign(difference=table["rlcr_accuracy"] - table["rlvr_accuracy"])
 
 
 def _constant(cells: pd.DataFrame) -> pd.DataFrame:
     """Out-of-domain mean Brier beside one constant confidence, and the share of RLCR's gain that it explains."""
-    outside = _in_table_1(cells).query("domain == 'out'")
     columns = [f"{arm}_brier" for arm in ("rlvr", "constant", "classifier", "rlcr")]
-    table = outside.groupby("family", sort=False)[["constant_confidence", *columns]].mean().reset_index()
+    outside = _in_table_1(cells).query("domain == 'out'").groupby("family", sort=False)
+    table = outside[["constant_confidence", *columns]].mean().reset_index()
+    rlvr, constant, classifier, rlcr = (table[column] for column in columns)
     return table.assign(
-        beats_constant=table["constant_brier"] - table["rlcr_brier"],
-        classifier_beats_constant=table["constant_brier"] - table["classifier_brier"],
-        share_explained=(table["rlvr_brier"] - table["constant_brier"]) / (table["rlvr_brier"] - table["rlcr_brier"]),
+        beats_constant=constant - rlcr,
+        classifier_beats_constant=constant - classifier,
+        share_explained=(rlvr - constant) / (rlvr - rlcr),
     )
 
 
@@ -174,96 +145,54 @@ def _narrow_band(cells: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for family, part in cells.groupby("family", sort=False):
         a, q = part["rlcr_accuracy"], part["rlcr_confidence"]
-        slope, intercept = np.polyfit(a, q, 1)
-        rows.append((family, len(part), slope, intercept, q.min(), q.max(), a.min(), a.max()))
+        rows.append((family, len(part), *np.polyfit(a, q, 1), q.min(), q.max(), a.min(), a.max()))
     columns = ["family", "datasets", "slope", "intercept", "confidence_low", "confidence_high"]
     return pd.DataFrame(rows, columns=[*columns, "accuracy_low", "accuracy_high"])
 
 
-def _confidence_values(ablations: pd.DataFrame) -> pd.DataFrame:
-    """How many distinct confidences an arm states, and how many of them hold 3 % of the items or more."""
-    rows = ablations[ablations["metric"].isin(["distinct_confidence_values", "values_with_3pct_mass"])]
-    wide = rows.pivot(index=["dataset", "arm", "n"], columns="metric", values="value")
-    return wide.reset_index().rename_axis(columns=None)
+def _swaps(swap: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """arXiv 2607.04332, by data set and difficulty.
 
-
-def _ablations(ablations: pd.DataFrame) -> pd.DataFrame:
-    """Prompts, log score, other base models, calibration-only rewards, classifiers on the analysis text."""
-    derived = ablations["location"].str.startswith("re-analysis") | ablations["location"].eq("simulation")
-    wide = ablations[~derived].pivot(index=["location", "model", "arm", "dataset"], columns="metric", values="value")
-    return wide.reset_index().rename_axis(columns=None)
-
-
-def _swap_rows(swap: pd.DataFrame, metrics: tuple[str, ...], arms=SWAP_ARMS) -> pd.DataFrame:
-    rows = swap[swap["arm"].isin(arms) & swap["metric"].isin(metrics) & swap["setting"].str.startswith("split")]
-    rows = rows.assign(split=rows["setting"].str.removeprefix("split: "))
-    return rows.pivot(index=["dataset", "split", "arm"], columns="metric", values="value").reset_index()
-
-
-def _swap(swap: pd.DataFrame) -> pd.DataFrame:
-    """arXiv 2607.04332: accuracy by rule, data set and difficulty, and relative to rewarding correctness only."""
-    table = _swap_rows(swap, ("accuracy",)).rename_axis(columns=None)
-    reference = table[table["arm"] == "Correctness-only"].set_index(["dataset", "split"])["accuracy"]
-    keys = pd.MultiIndex.from_frame(table[["dataset", "split"]])
-    return table.assign(relative=table["accuracy"].to_numpy() / reference.loc[keys].to_numpy())
-
-
-def _swap_parity(swap: pd.DataFrame) -> pd.DataFrame:
-    """An independent look at parity: accuracy of Brier-1 (= RLCR) minus Correctness-only, by difficulty."""
-    table = _swap(swap).pivot(index=["dataset", "split"], columns="arm", values="accuracy").reset_index()
+    `swap`: accuracy by rule, and relative to rewarding correctness only. `swap_parity`, an independent look at parity:
+    accuracy of Brier-1 (= RLCR) minus Correctness-only. `swap_skill`: Brier-1 beside a constant at its own accuracy;
+    skill = 1 - Brier / (accuracy (1 - accuracy)). `swap_check`: does the printed Brier-1 reward equal accuracy - Brier?
+    Rounding allows a unit in the last place.
+    """
+    rows = swap.assign(split=swap["setting"].str.removeprefix("split: "))
+    table = pivoted(rows, "setting.str.startswith('split')", ["dataset", "split", "arm"], "metric")
+    accuracy, score = table["accuracy"], table["brier"]
+    reference = accuracy.where(table["arm"] == "Correctness-only").groupby([table["dataset"], table["split"]])
+    relative = table.assign(relative=accuracy / reference.transform("first"))
+    arms = relative[relative["arm"].isin(SWAP_ARMS)].dropna(subset=["accuracy"])
+    parity = arms.pivot(index=["dataset", "split"], columns="arm", values="accuracy").reset_index()
     # Where the splits are printed, their union adds nothing.
-    table = table[(table["split"] != "all") | (table["dataset"] == "HotpotQA")]
-    return pd.DataFrame(
-        {
-            "dataset": table["dataset"],
-            "split": table["split"],
-            "correctness_only": table["Correctness-only"],
-            "brier1": table["Brier-1"],
-            "difference": table["Brier-1"] - table["Correctness-only"],
-        }
-    ).reset_index(drop=True)
-
-
-def _swap_skill(swap: pd.DataFrame) -> pd.DataFrame:
-    """Brier-1 beside a constant at its own accuracy; skill = 1 - Brier / (accuracy (1 - accuracy))."""
-    table = _swap_rows(swap, ("accuracy", "brier", "auroc"), ("Brier-1",)).query("split == 'all'")
-    table = table.drop(columns=["split", "arm"]).rename_axis(columns=None).reset_index(drop=True)
-    constant = table["accuracy"] * (1 - table["accuracy"])
-    return table.assign(own_constant_brier=constant, skill=1 - table["brier"] / constant)
-
-
-def _swap_check(swap: pd.DataFrame) -> pd.DataFrame:
-    """Does the printed Brier-1 reward equal accuracy - Brier? By data set; rounding allows a unit in the last place."""
-    every = tuple(swap["arm"].unique())
-    table = _swap_rows(swap, ("accuracy", "brier", "brier1_reward"), every)
-    error = (table["brier1_reward"] - (table["accuracy"] - table["brier"])).abs()
-    groups = table.assign(error=error, agrees=error < 1.5e-4).groupby("dataset")
-    return groups.agg(rows=("error", "size"), agree=("agrees", "sum"), largest_error=("error", "max")).reset_index()
+    parity = parity[(parity["split"] != "all") | (parity["dataset"] == "HotpotQA")].rename_axis(columns=None)
+    parity = parity.rename(columns={"Correctness-only": "correctness_only", "Brier-1": "brier1"})
+    parity = parity[["dataset", "split", "correctness_only", "brier1"]]
+    constant = accuracy * (1 - accuracy)
+    skill = table.assign(own_constant_brier=constant, skill=1 - score / constant)
+    skill = skill.query("arm == 'Brier-1' and split == 'all'")
+    error = (table["brier1_reward"] - (accuracy - score)).abs()
+    checked = table.assign(error=error, agrees=error < 1.5e-4).groupby("dataset", as_index=False)
+    tables = {
+        "swap": arms[["dataset", "split", "arm", "accuracy", "relative"]],
+        "swap_parity": parity.assign(difference=parity["brier1"] - parity["correctness_only"]),
+        "swap_skill": skill[["dataset", "accuracy", "auroc", "brier", "own_constant_brier", "skill"]],
+        "swap_check": checked.agg(rows=("error", "size"), agree=("agrees", "sum"), largest_error=("error", "max")),
+    }
+    return {name: rows.reset_index(drop=True) for name, rows in tables.items()}
 
 
 def _voting_published(votes: pd.DataFrame) -> pd.DataFrame:
     """Voting (project page, read off a plot), gains against the majority vote, and averaged analyses (Brier)."""
-    table = votes.pivot(index="n", columns="arm", values="value").reset_index().rename_axis(columns=None)
-    table = table.rename(
-        columns={
-            "n": "votes",
-            "confidence_weighted_majority": "weighted",
-            "average_confidence_over_resampled_analyses": "averaged_analyses_brier",
-        }
-    )
-    return table.assign(
-        weighted_gain=table["weighted"] - table["majority"],
-        max_confidence_gain=table["max_confidence"] - table["majority"],
-    )
-
-
-def _neighbours(history: pd.DataFrame) -> pd.DataFrame:
-    """Other repairs: Rewarding Doubt (log score, confidence tokens only) and calibrated reward models (Leng)."""
-    doubt = history["source"].eq("baniharouni2025doubt")
-    leng = history["source"].eq("leng2024taming") & history["location"].str.startswith("authors' README")
-    keys = ["source", "location", "model", "dataset", "arm"]
-    wide = history[doubt | leng].pivot(index=keys, columns="metric", values="value")
-    return wide.reset_index().rename_axis(columns=None)
+    names = {
+        "n": "votes",
+        "confidence_weighted_majority": "weighted",
+        "average_confidence_over_resampled_analyses": "averaged_analyses_brier",
+    }
+    table = pivoted(votes, "n > 0", "n", "arm").rename(columns=names)
+    gains = {name: table[name] - table["majority"] for name in ("weighted", "max_confidence")}
+    return table.assign(**{f"{name}_gain": gain for name, gain in gains.items()})
 
 
 # --- What follows from the rules alone ------------------------------------------------------------
@@ -306,9 +235,7 @@ def best(rule: str, p: np.ndarray, q: np.ndarray, clip: float = CLIP) -> tuple[n
 
 def theory(questions: int = 100_000, tabular_questions: int = 300, group_steps: int = 200) -> dict[str, pd.DataFrame]:
     """Rules, thresholds, and what ideal forecasters and exact policy gradients reach; computed, not copied."""
-    exact = world_of_witnesses.posterior(
-        world_of_witnesses.sample_questions(tabular_questions, np.random.default_rng(1))
-    )
+    drawn = world_of_witnesses.sample_questions(tabular_questions, np.random.default_rng(1))
     return {
         "curves": curves(),
         "optimum": optimum(),
@@ -317,7 +244,7 @@ def theory(questions: int = 100_000, tabular_questions: int = 300, group_steps: 
         "safe_weights": safe_weights(),
         "as_coded": as_coded(),
         "group_scaling": group_scaling(group_steps),
-        "tabular": tabular(exact),
+        "tabular": tabular(world_of_witnesses.posterior(drawn)),
         "voting_reference": voting_reference(questions // 2),
         "shift_reference": shift_reference(questions),
     }
@@ -329,14 +256,14 @@ def curves() -> pd.DataFrame:
     Columns: rule, x, right, wrong, gap, value. The expected reward at (p, q) is p right(q) + (1-p) wrong(q).
     """
     x, fine = np.linspace(0, 1, 101), np.linspace(0, 1, 1001)
-    frames = []
-    for rule in RULES:
-        right, wrong = payoff(rule, x)
-        value = best(rule, x, fine)[1]
-        frames.append(
-            pd.DataFrame({"rule": rule, "x": x, "right": right, "wrong": wrong, "gap": right - wrong, "value": value})
-        )
-    return pd.concat(frames, ignore_index=True)
+    frames = [
+        pd.DataFrame({"rule": rule, "x": x, "right": right, "wrong": wrong, "value": best(rule, x, fine)[1]})
+        for rule in RULES
+        for right, wrong in [payoff(rule, x)]
+    ]
+    table = pd.concat(frames, ignore_index=True)
+    table.insert(4, "gap", table["right"] - table["wrong"])
+    return table
 
 
 def optimum() -> pd.DataFrame:
@@ -355,32 +282,23 @@ def rules() -> pd.DataFrame:
     """
     import sympy as sp
 
+    def simple(expression) -> str:
+        return str(sp.simplify(expression))
+
     p, q = sp.symbols("p q", positive=True)
     fine, grid = np.linspace(0, 1, 10_001), np.linspace(0, 1, 1001)
     rows = []
     for rule in RULES:
         right, wrong = _symbolic(rule, q)
-        expected = p * right + (1 - p) * wrong
-        trying, gap = expected.subs(q, p), right - wrong
-        at_honest = gap.subs(q, p)
-        numeric = np.subtract(*payoff(rule, fine))
-        value = best(rule, grid, grid)[1]
-        proper = rule in PROPER
-        rows.append(
-            {
-                "rule": rule,
-                "proper": proper,
-                "gap": str(sp.simplify(gap)),
-                "value": str(sp.simplify(trying)) if proper else "",
-                "stationary": str(sp.simplify(sp.diff(expected, q).subs(q, p))),
-                "identity": str(sp.simplify(sp.diff(trying, p) - at_honest)) if proper else "",
-                "identity_error": _identity_error(rule) if proper else np.nan,
-                "min_gap": numeric.min(),
-                "hackable": int(numeric.min() < -1e-12),
-                "min_value": value.min(),
-                "min_value_p": grid[value.argmin()],
-            }
-        )
+        expected, gap, proper = p * right + (1 - p) * wrong, right - wrong, rule in PROPER
+        trying = expected.subs(q, p)
+        least, value = np.subtract(*payoff(rule, fine)).min(), best(rule, grid, grid)[1]
+        row = {"rule": rule, "proper": proper, "gap": simple(gap), "value": simple(trying) if proper else ""}
+        row["stationary"] = simple(sp.diff(expected, q).subs(q, p))
+        row["identity"] = simple(sp.diff(trying, p) - gap.subs(q, p)) if proper else ""
+        row["identity_error"] = _identity_error(rule) if proper else np.nan
+        row |= {"min_gap": least, "hackable": int(least < -1e-12)}
+        rows.append(row | {"min_value": value.min(), "min_value_p": grid[value.argmin()]})
     return pd.DataFrame(rows)
 
 
@@ -398,7 +316,6 @@ def _symbolic(rule: str, q):
 
 def _identity_error(rule: str, h: float = 1e-5) -> float:
     """Largest |V' - (f - g)|: V by numeric maximum over q, its slope by central differences."""
-    from scipy.optimize import minimize_scalar
 
     def value(p: float) -> float:
         def loss(q):
@@ -417,39 +334,31 @@ def thresholds() -> pd.DataFrame:
 
     Columns: rule, grid (of allowed q: continuous, tenths, midpoints (k + .5)/11), clip, threshold.
     """
-    rows = [(r.removeprefix("swap_"), "continuous", 0.0, _root(r)) for r in SWAP]
-    midpoints = (np.arange(11) + 0.5) / 11
-    for rule, grid, q, clip in (
-        ("swap_log1", "tenths", TENTHS, 0.01),
-        ("swap_log1", "tenths", TENTHS, 0.001),
-        ("swap_log1", "midpoints", midpoints, 0.0),
-        ("swap_log_k", "tenths", TENTHS, 0.01),
-        ("swap_brier2", "tenths", TENTHS, 0.0),
-        ("swap_rlcr", "tenths", TENTHS, 0.0),
+    rows = [(rule.removeprefix("swap_"), "continuous", 0.0, last_loss(rule)) for rule in SWAP]
+    grids, p = {"tenths": TENTHS, "midpoints": (np.arange(11) + 0.5) / 11}, np.arange(100_001) / 100_000
+    for rule, grid, clip in (
+        *(("log1", "tenths", 0.01), ("log1", "tenths", 0.001), ("log1", "midpoints", 0.0)),
+        *(("log_k", "tenths", 0.01), ("brier2", "tenths", 0.0), ("rlcr", "tenths", 0.0)),
     ):
-        p = np.arange(100_001) / 100_000
-        giving_up = payoff(rule, q[:1], clip)[1][0]
-        worse = p[best(rule, p, q, clip)[1] < giving_up - 1e-12]
-        rows.append((rule.removeprefix("swap_"), grid, clip, worse.max() + 1e-5 if worse.size else 0.0))
+        name, q = f"swap_{rule}", grids[grid]
+        worse = p[best(name, p, q, clip)[1] < payoff(name, q[:1], clip)[1][0] - 1e-12]
+        rows.append((rule, grid, clip, worse.max() + 1e-5 if worse.size else 0.0))
     return pd.DataFrame(rows, columns=["rule", "grid", "clip", "threshold"])
 
 
-def _root(rule: str) -> float:
-    """The last zero of V(p) - g(0), q continuous and not clipped, to 30 digits; 1 if trying never pays."""
-    import mpmath
-    import sympy as sp
+def last_loss(rule: str) -> float:
+    """The last zero of V(p) - g(0), q continuous and not clipped; 0 if trying always pays, 1 if it never does."""
 
-    p = sp.Symbol("p", positive=True)
-    right, wrong = _symbolic(rule, p)
-    advantage = sp.lambdify(p, p * right + (1 - p) * wrong - wrong.subs(p, 0), "mpmath")
-    with mpmath.workdps(30):
-        grid = [mpmath.mpf(k) / 2000 for k in range(1, 2000)]
-        losing = [x for x in grid if advantage(x) < 0]
-        if not losing:
-            return 0.0
-        if losing[-1] == grid[-1]:
-            return 1.0
-        return float(mpmath.findroot(advantage, (losing[-1], losing[-1] + mpmath.mpf(1) / 2000), solver="anderson"))
+    def advantage(p):
+        with np.errstate(divide="ignore"):  # of a right answer at q = 0, which nobody takes
+            right, wrong = payoff(rule, np.append(p, 0.0), clip=0.0)
+        return p * right[:-1] + (1 - p) * wrong[:-1] - wrong[-1]
+
+    p = np.arange(1, 2000) / 2000
+    losing = p[advantage(p) < 0]
+    if losing.size == 0 or losing[-1] == p[-1]:
+        return float(losing.size > 0)
+    return brentq(lambda p: advantage(p)[0], losing[-1], losing[-1] + 1 / 2000, xtol=1e-15)
 
 
 def safe_weights() -> pd.DataFrame:
@@ -474,19 +383,16 @@ def as_coded() -> pd.DataFrame:
 GROUP = 8
 
 
-def group_scaling(
-    steps: int = 200, step_size: float = 6.0, probabilities: tuple[float, ...] = (0.1, 0.3, 0.4, 0.6, 0.7, 0.9)
-) -> pd.DataFrame:
+def group_scaling(steps: int = 200, step_size: float = 6.0) -> pd.DataFrame:
     """Exact GRPO on the stated confidence of one certain answer, groups of 8 that share the outcome.
 
     The expectation runs over every group that eleven confidences can form. Columns: scaling (none, group),
     p (probability of being right), confidence (mean at the end), concentration (largest probability).
     """
-    from scipy.special import gammaln, softmax
-
     combinations = np.array(list(itertools.combinations_with_replacement(range(11), GROUP)))
     counts = np.stack([(combinations == k).sum(1) for k in range(11)], 1).astype(float)
     log_ways = gammaln(GROUP + 1) - gammaln(counts + 1).sum(1)
+    probabilities = (0.1, 0.3, 0.4, 0.6, 0.7, 0.9)
     p = np.array(probabilities)[:, None]
 
     def gradients(c: int, scaling: str) -> np.ndarray:
@@ -517,16 +423,12 @@ def tabular(posterior: np.ndarray, steps: int = 300, step_size: float = 3.0) -> 
     `posterior` [questions, suspects]. Columns: arm, bin_low, bin_high, n, give_up_rate, optimal,
     accuracy_sampled (of all questions).
     """
-    from scipy.special import softmax
-
     n = len(posterior)
     chance = np.concatenate([posterior, np.zeros((n, 1))], 1)[:, :, None]  # the last answer, NONE, is never right
     given = np.concatenate([shared.stated(posterior), np.broadcast_to(TENTHS == 0, (n, 1, 11))], 1)
     answers = np.concatenate([0.95 * posterior, np.full((n, 1), 0.05)], 1)
-    peak = posterior.max(1)
-    edges = POSTERIOR_EDGES
-    which = np.clip(np.digitize(peak, edges) - 1, 0, len(edges) - 2)
-    rows = []
+    peak, frames = posterior.max(1), []
+    which = evaluation.posterior_bin(peak)
     for rule in SWAP:
         right, wrong = payoff(rule, TENTHS)
         reward = chance * right + (1 - chance) * wrong
@@ -538,13 +440,11 @@ def tabular(posterior: np.ndarray, steps: int = 300, step_size: float = 3.0) -> 
             q_logits += step_size * a[:, :, None] * q * (reward - value[:, :, None])
         a = softmax(a_logits, 1)
         gives_up = best(rule, peak, TENTHS)[1] < wrong[0] - 1e-12
-        accuracy = (a * chance[:, :, 0]).sum(1).mean()
-        for k in range(len(edges) - 1):
-            inside = which == k
-            rate, optimal = a[inside, -1].mean(), gives_up[inside].mean()
-            rows.append((rule, edges[k], edges[k + 1], inside.sum(), rate, optimal, accuracy))
+        bins = pd.DataFrame({"give_up_rate": a[:, -1], "optimal": gives_up}).groupby(which)
+        means = bins.mean().assign(arm=rule, n=bins.size(), accuracy_sampled=(a * chance[:, :, 0]).sum(1).mean())
+        frames.append(means.assign(bin_low=POSTERIOR_EDGES[means.index], bin_high=POSTERIOR_EDGES[means.index + 1]))
     columns = ["arm", "bin_low", "bin_high", "n", "give_up_rate", "optimal", "accuracy_sampled"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.concat(frames, ignore_index=True)[columns]
 
 
 def voting_reference(questions: int = 50_000) -> pd.DataFrame:
@@ -574,70 +474,34 @@ def shift_reference(questions: int = 100_000) -> pd.DataFrame:
     for shift, variant in world_of_witnesses.SHIFTS.items():
         asked = world_of_witnesses.sample_questions(questions, np.random.default_rng(5), variant)
         exact = world_of_witnesses.posterior(asked, variant.reliability)
-        ideal = world_of_witnesses.posterior(asked)
-        right = ideal.argmax(1) == asked.guilty
-        q = ideal.max(1)
-        rows.append(
-            {
-                "shift": shift,
-                "n": questions,
-                "bayes_accuracy": (exact.argmax(1) == asked.guilty).mean(),
-                "mean_posterior": exact.max(1).mean(),
-                "ideal_accuracy": right.mean(),
-                "ideal_brier": brier(q, right),
-                "ideal_ece": ece(q, right),
-            }
-        )
+        bayes = {"bayes_accuracy": (exact.argmax(1) == asked.guilty).mean(), "mean_posterior": exact.max(1).mean()}
+        ideal = evaluation.ideal_measures(world_of_witnesses.posterior(asked), asked.guilty)
+        rows.append({"shift": shift, "n": questions} | bayes | ideal)
     return pd.DataFrame(rows)
 
 
 # --- The world ------------------------------------------------------------------------------------
 
-TRAINING = ["reward", "frac_reward_zero_std", "entropy", "clipped_ratio", "mean_length"]
-TRAJECTORY = [
-    "accuracy_greedy",
-    "accuracy_sampled",
-    "answer_ece",
-    "q_mean_mean",
-    "q_mean_ece",
-    "q_mean_brier",
+COURSE = (
+    *("accuracy_greedy", "accuracy_sampled", "answer_ece", "q_mean_mean", "q_mean_ece", "q_mean_brier"),
     "q_mean_abs_posterior",
-]
+)
 DRAWN = {
-    "expert": ("base", "rlvr", "rlcr", "rlcr_group_std", "rlcr_batch_std", "linear", "rlvr_classifier"),
-    "overconfident": ("base", "rlvr", "rlcr"),
-    "naive": ("base", "rlvr", "rlcr"),
+    "expert": (*THREE, "rlcr_group_std", "rlcr_batch_std", "linear", "rlvr_classifier"),
+    **{"overconfident": THREE, "naive": THREE},
 }
-VOTED = {"expert": ("base", "rlvr", "rlcr")}
-SHIFTED = {
-    "expert": (
-        *("base", "rlvr", "rlcr", "rlvr_classifier"),
-        *("rlvr_short", "rlcr_short", "rlvr_short_classifier"),
-    ),
-    "twelve": ("base", "rlvr", "rlcr"),
-}
+SHORT = ("rlvr_short", "rlcr_short", "rlvr_short_classifier")
+SHIFTED = {"expert": (*THREE, "rlvr_classifier", *SHORT), "twelve": THREE}
 
 
 def world(results) -> dict[str, pd.DataFrame]:
     """What the trained models did, from the evaluation steps; a table without a finished step is left out."""
-    keys = ["setting", "arm", "kind"]
-    tables = {
-        "summary": shared.collect(results, "summary", ARMS, VARIANTS, results.own("brier_fix")),
-        "reliability": shared.pool(
-            shared.collect(results, "reliability", DRAWN),
-            [*keys, "bin_low", "bin_high"],
-            ["mean_confidence", "accuracy", "floor_low", "floor_high"],
-        ),
-        "density": shared.total(shared.collect(results, "density", DRAWN), [*keys, "posterior_bin", "value_bin"]),
-        "posterior_bins": shared.collect(results, "posterior_bins", ARMS),
-        "trajectory": shared.collect(results, "trajectory", {"expert": ("rlvr", "rlcr")}),
-        "shift": shared.collect(results, "shift", SHIFTED),
-        "voting": shared.collect(results, "voting", VOTED),
-        "training": shared.training(results, TRAINING, ARMS, VARIANTS, results.own("brier_fix")),
-    }
-    if len(tables["trajectory"]):
-        tables["trajectory"] = tables["trajectory"][["setting", "arm", "seed", "step", *TRAJECTORY]]
-    return {name: table for name, table in tables.items() if len(table)}
+    groups = (ARMS, VARIANTS, results.own("brier_fix"))
+    return shared.world_tables(results, groups, DRAWN, {"expert": ("rlvr", "rlcr")}, COURSE) | shared.present(
+        posterior_bins=shared.collect(results, "posterior_bins", ARMS),
+        shift=shared.collect(results, "shift", SHIFTED),
+        voting=shared.collect(results, "voting", {"expert": THREE}),
+    )
 
 
 def released() -> dict[str, pd.DataFrame]:

@@ -25,45 +25,38 @@ PLATEAU = 0.02  # of the reward: the house's tolerance for step counts
 
 @dataclass(frozen=True)
 class Effect:
-    """`scale` x (measure of `arm` minus that of `other`) on the same seed; without `other`, minus `zero`."""
+    """Measure of `arm` minus that of `other`, an arm on the same seed or a number; shares in points, where they are."""
 
     id: str
     claim: int
-    sentence: str
-    world: str
     measure: str
     arm: str
-    other: str | None = None
-    zero: float = 0.0
-    scale: float = 1.0
+    other: str | float
     unit: str = ""
-    label: str = ""
+
+    @property
+    def world(self) -> str:
+        return "arithmetic" if self.claim == 6 else "witnesses"
 
     def at(self, tables: Tables, size: str) -> pd.Series:
         """The effect at a size, by seed. Raises: `NotRun` where it was not run."""
         rows = Rows(self.world, number=False, size=size)
         one = rows.where(arm=self.arm).column(self.measure)
-        other = rows.where(arm=self.other).column(self.measure) if self.other else self.zero
-        return (self.scale * (one - other))(tables).dropna()
+        other = rows.where(arm=self.other).column(self.measure) if isinstance(self.other, str) else self.other
+        return ((100 if self.unit == "points" else 1) * (one - other))(tables).dropna()
 
     def values(self, tables: Tables) -> pd.DataFrame:
-        """A row a size and seed: size, parameters, seed, effect."""
+        """A row a size and seed: size, seed, effect, parameters."""
         parameters = select(tables, self.world).groupby("size")["parameters"].first()
-        frames = []
-        for size in sizes.WIDTHS:
-            if size in parameters:
-                found = self.at(tables, size)
-                frames.append(pd.DataFrame({"size": size, "seed": found.index, "effect": found.to_numpy()}))
-        table = pd.concat(frames, ignore_index=True)
+        found = {size: self.at(tables, size) for size in sizes.WIDTHS if size in parameters}
+        table = pd.concat(found, names=["size", "seed"]).rename("effect").reset_index()
         return table.assign(parameters=table["size"].map(parameters))
 
     def slope(self, tables: Tables) -> pd.Series:
         """Change of the effect a fourfold size, by seed: least squares on log4 of the parameters."""
-        found = {}
-        for seed, rows in self.values(tables).groupby("seed"):
-            if len(rows) >= FEWEST_SIZES:
-                found[seed] = np.polyfit(np.log(rows["parameters"]) / np.log(4), rows["effect"], 1)[0]
-        return pd.Series(found, dtype=float)
+        seeds = self.values(tables).groupby("seed").filter(lambda rows: len(rows) >= FEWEST_SIZES).groupby("seed")
+        slopes = {seed: np.polyfit(np.log(r["parameters"]) / np.log(4), r["effect"], 1)[0] for seed, r in seeds}
+        return pd.Series(slopes, dtype=float)
 
     def largest(self, tables: Tables) -> pd.Series:
         """The effect at the largest size that several seeds were run at, by seed."""
@@ -74,75 +67,44 @@ class Effect:
         """ "grows", "shrinks" or "shows no trend", and where the effect is there."""
         low, high = _interval(self.slope(tables))
         word = "grows" if low > 0 else "shrinks" if high < 0 else "shows no trend"
-        ends = {size: _interval(rows["effect"])[0] for size, rows in self.values(tables).groupby("size", sort=False)}
-        several = {size: low for size, low in ends.items() if np.isfinite(low)}
-        there = sum(low > 0 for low in several.values())
-        return f"{word} with size; above 0 at {there} of {len(several)} sizes with several seeds"
+        several = self.values(tables).groupby("size")["effect"].agg(lambda values: _interval(values)[0]).dropna()
+        return f"{word} with size; above 0 at {(several > 0).sum()} of {len(several)} sizes with several seeds"
 
 
 def _interval(values: pd.Series) -> tuple[float, float]:
     return t_interval(values) if len(values) > 1 else (np.nan, np.nan)
 
 
+SENTENCES = {
+    "S1": "a binary reward sharpens answer probabilities past the truth",
+    "S2": "a binary reward takes the stated confidence away from the truth",
+    "S3": "a Brier term keeps the stated confidence nearer to the truth",
+    "S4": "it improves calibration over the base",
+    "S5": "it costs no accuracy",
+    "S6": "a model's confidence ranks traces of one prompt",
+    "S7": "training on that ranking raises accuracy",
+    "S8": "because of the ranking",
+    "S9": "it repairs the probabilities themselves",
+}
 EFFECTS = (
-    Effect(
-        *("S1", 1, "a binary reward sharpens answer probabilities past the truth", "witnesses", "answer_ece"),
-        *("rlvr", "shuffled_correct"),
-        label="ECE of answer probability,\nRLVR minus shuffled",
-    ),
-    Effect(
-        *("S2", 1, "a binary reward takes the stated confidence away from the truth", "witnesses"),
-        *("q_mean_abs_posterior", "rlvr", "base"),
-        label="distance to posterior,\nRLVR minus base",
-    ),
-    Effect(
-        *("S3", 5, "a Brier term keeps the stated confidence nearer to the truth", "witnesses"),
-        *("q_mean_abs_posterior", "rlvr", "rlcr"),
-        label="distance to posterior,\nRLVR minus RLCR",
-    ),
-    Effect(
-        *("S4", 5, "it improves calibration over the base", "witnesses", "q_draw_brier", "base", "rlcr"),
-        label="Brier of drawn confidence,\nbase minus RLCR",
-    ),
-    Effect(
-        *("S5", 5, "it costs no accuracy", "witnesses", "accuracy_greedy", "rlcr", "rlvr"),
-        scale=100,
-        unit="points",
-        label="greedy accuracy (points),\nRLCR minus RLVR",
-    ),
-    Effect(
-        *("S6", 6, "a model's confidence ranks traces of one prompt", "arithmetic", "within_auroc", "fluency"),
-        zero=0.5,
-        label="within-prompt AUROC,\nfluency, minus .5",
-    ),
-    Effect(
-        *("S7", 6, "training on that ranking raises accuracy", "arithmetic", "sampled_accuracy"),
-        *("rlsf_fluency", "fluency"),
-        scale=100,
-        unit="points",
-        label="sampled accuracy (points),\nRLSF minus fluency",
-    ),
-    Effect(
-        *("S8", 6, "because of the ranking", "arithmetic", "sampled_accuracy", "rlsf_fluency", "fluency_shuffled"),
-        scale=100,
-        unit="points",
-        label="sampled accuracy (points),\nRLSF minus shuffled",
-    ),
-    Effect(
-        *("S9", 6, "it repairs the probabilities themselves", "arithmetic", "fixed_ece", "fluency", "rlsf_fluency"),
-        scale=100,
-        unit="points",
-        label="ECE on fixed traces (points),\nfluency minus RLSF",
-    ),
+    Effect("S1", 1, "answer_ece", "rlvr", "shuffled_correct"),
+    Effect("S2", 1, "q_mean_abs_posterior", "rlvr", "base"),
+    Effect("S3", 5, "q_mean_abs_posterior", "rlvr", "rlcr"),
+    Effect("S4", 5, "q_draw_brier", "base", "rlcr"),
+    Effect("S5", 5, "accuracy_greedy", "rlcr", "rlvr", "points"),
+    Effect("S6", 6, "within_auroc", "fluency", 0.5),
+    Effect("S7", 6, "sampled_accuracy", "rlsf_fluency", "fluency", "points"),
+    Effect("S8", 6, "sampled_accuracy", "rlsf_fluency", "fluency_shuffled", "points"),
+    Effect("S9", 6, "fixed_ece", "fluency", "rlsf_fluency", "points"),
 )
 
 
 def _criterion(effect: Effect) -> Criterion:
-    against = f" minus {effect.other}" if effect.other else f" minus {effect.zero:g}"
+    against = effect.other if isinstance(effect.other, str) else f"{effect.other:g}"
     return criterion(
         effect.id,
-        f"claim {effect.claim}: {effect.sentence}",
-        f"{effect.measure}, {effect.arm}{against}: change a fourfold size; the effect at the largest size",
+        f"claim {effect.claim}: {SENTENCES[effect.id]}",
+        f"{effect.measure}, {effect.arm} minus {against}: change a fourfold size; the effect at the largest size",
         Measure(effect.slope, "change a fourfold size", effect.unit).reported,
         Measure(effect.largest, "largest size with several seeds", effect.unit).reported,
         note=effect.trend,

@@ -15,6 +15,17 @@ from candor.measure.intervals import t_interval
 
 FIGURES = Figures()
 
+_LABELS = {
+    "S1": "ECE of answer probability,\nRLVR minus shuffled",
+    "S2": "distance to posterior,\nRLVR minus base",
+    "S3": "distance to posterior,\nRLVR minus RLCR",
+    "S4": "Brier of drawn confidence,\nbase minus RLCR",
+    "S5": "greedy accuracy (points),\nRLCR minus RLVR",
+    "S6": "within-prompt AUROC,\nfluency, minus .5",
+    "S7": "sampled accuracy (points),\nRLSF minus fluency",
+    "S8": "sampled accuracy (points),\nRLSF minus shuffled",
+    "S9": "ECE on fixed traces (points),\nfluency minus RLSF",
+}
 _COLORS = {1: f.VERMILION, 5: f.BLUE, 6: f.GREEN}
 
 
@@ -55,7 +66,7 @@ def effects(tables: Tables) -> Figure:
         reach = 0.6 * max(np.ptp([*values["effect"], 0.0]), 1e-9)
         ax.set_ylim(min(values["effect"].min(), 0) - reach, max(values["effect"].max(), 0) + reach)
         ax.set_title(f"{effect.id} · claim {effect.claim}", color=_COLORS[effect.claim], loc="left", fontsize=8)
-        ax.set_ylabel(effect.label, fontsize=7.5)
+        ax.set_ylabel(_LABELS[effect.id], fontsize=7.5)
     for ax in axes[-1]:
         ax.set_xlabel("parameters")
     return figure

@@ -21,34 +21,22 @@ from candor.core.settings import Config
 from candor.core.step import Context, Step
 from candor.witnesses import run as witnesses
 
-HOUSE = "size_130k"
-HOUSE_WIDTH = 64
-WIDTHS = {
-    "size_30k": 32,
-    HOUSE: HOUSE_WIDTH,
-    "size_500k": 128,
-    "size_2m": 256,
-    "size_8m": 512,
-    "size_30m": 1024,
-    "size_130m": 2048,
-}
+HOUSE, HOUSE_WIDTH = "size_130k", 64
+_SIZES = ("size_30k", HOUSE, "size_500k", "size_2m", "size_8m", "size_30m", "size_130m")
+WIDTHS = {size: HOUSE_WIDTH * 2**k // 2 for k, size in enumerate(_SIZES)}
 HOMES = {"witnesses": "expert", "arithmetic": "standard"}  # settings whose steps are made in other sizes
-ARMS = {
-    "witnesses": ("base", "rlvr", "rlcr", "shuffled_correct"),
-    "arithmetic": ("base", "fluency", "labels_fluency", "judge_fluency", "rlsf_fluency", "fluency_shuffled"),
-}
 EVALUATED = {
     "witnesses": ("base", "rlvr", "rlcr", "shuffled_correct"),
     "arithmetic": ("base", "fluency", "rlsf_fluency", "fluency_shuffled"),
 }
+ARMS = {
+    "witnesses": EVALUATED["witnesses"],
+    "arithmetic": ("base", "fluency", "labels_fluency", "judge_fluency", "rlsf_fluency", "fluency_shuffled"),
+}
 # What the homes' steps show beside the measures that are compared here, and the setting that it takes.
 _BESIDE = {
-    "voting": "voting_questions",
-    "shift": "shift_questions",
-    "trajectory": "trajectory_questions",
-    "snapshots": None,
-    "decoding": None,
-    "traces": None,
+    **{"voting": "voting_questions", "shift": "shift_questions", "trajectory": "trajectory_questions"},
+    **dict.fromkeys(("snapshots", "decoding", "traces")),
 }
 _LARGEST_HEAD = 64
 _FIRST_WEIGHTS = "initializer_range"
@@ -67,12 +55,11 @@ def sized(context: Context) -> Context:
     world, size, name = context.step.key.split("/")
     width = WIDTHS[size]
     given = context.settings.to_dict()
-    shape = {"hidden_size": width, "heads": max(given.get("heads", 0), width // _LARGEST_HEAD)}
-    shape["mlp"] = given.get("mlp", 0) * width // HOUSE_WIDTH
-    settings = {key: shape.get(key, value) for key, value in given.items()}
-    settings |= {key: given[key] * HOUSE_WIDTH / width for key in given if key.endswith("_lr")}
-    if _FIRST_WEIGHTS in given:
-        settings[_FIRST_WEIGHTS] = given[_FIRST_WEIGHTS] * (HOUSE_WIDTH / width) ** 0.5
+    other = {"hidden_size": width, "heads": max(given.get("heads", 0), width // _LARGEST_HEAD)}
+    other["mlp"] = given.get("mlp", 0) * width // HOUSE_WIDTH
+    other |= {key: given[key] * HOUSE_WIDTH / width for key in given if key.endswith("_lr")}
+    other[_FIRST_WEIGHTS] = given.get(_FIRST_WEIGHTS, 0) * (HOUSE_WIDTH / width) ** 0.5
+    settings = given | {key: value for key, value in other.items() if key in given}
     step = replace(context.step, key=f"{world}/{HOMES[world]}/{name}")
     return replace(context, step=step, settings=Config(settings))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from candor.claims.model_size import run as sizes
+from candor.claims.shared import present, stack
 
 NEEDS = [
     f"{world}/{sizes.setting(world, size)}/{name}"
@@ -18,24 +19,12 @@ DECISIVE: tuple[str, ...] = ()
 
 MEASURES = {
     "witnesses": (
-        "accuracy_greedy",
-        "accuracy_sampled",
-        "answer_ece",
-        "q_mean_gap",
-        "q_mean_ece",
-        "q_mean_abs_posterior",
-        "q_draw_brier",
-        "malformed",
+        *("accuracy_greedy", "accuracy_sampled", "answer_ece", "q_mean_gap", "q_mean_ece", "q_mean_abs_posterior"),
+        *("q_draw_brier", "malformed"),
     ),
     "arithmetic": (
-        "greedy_accuracy",
-        "sampled_accuracy",
-        "greedy_ece",
-        "sampled_ece",
-        "fixed_ece",
-        "within_auroc",
-        "share_full",
-        "kl",
+        *("greedy_accuracy", "sampled_accuracy", "greedy_ece", "sampled_ece", "fixed_ece", "within_auroc"),
+        *("share_full", "kl"),
     ),
 }
 REWARDED = {"witnesses": ("rlvr", "rlcr"), "arithmetic": ("rlsf_fluency",)}
@@ -60,30 +49,22 @@ def world(results) -> dict[str, pd.DataFrame]:
     `training`, a row a rewarded arm: world, size, parameters, arm, seed, `before` and `end`, the mean training reward
     of the last quarter of the steps and of the quarter before it.
     """
-    tables = {name: _stacked(_measured(results, name, size) for size in sizes.WIDTHS) for name in sizes.HOMES}
-    tables["training"] = _stacked(_training(results, name, size) for name in sizes.HOMES for size in sizes.WIDTHS)
-    return {name: table for name, table in tables.items() if len(table)}
-
-
-def _stacked(frames) -> pd.DataFrame:
-    kept = [frame for frame in frames if len(frame)]
-    return pd.concat(kept, ignore_index=True) if kept else pd.DataFrame()
+    places = [(name, size) for name in sizes.HOMES for size in sizes.WIDTHS]
+    measured = {name: stack(_measured(results, name, size) for size in sizes.WIDTHS) for name in sizes.HOMES}
+    return present(**measured, training=stack(_training(results, *place) for place in places))
 
 
 def _described(frame: pd.DataFrame, world_: str, size: str, results) -> pd.DataFrame:
+    """The frame with what is to be said of its size in front."""
+    about = {"size": size, "width": sizes.WIDTHS[size], "parameters": sizes.parameters(world_, size, results.config)}
     frame = frame.drop(columns="setting")
-    frame.insert(0, "size", size)
-    frame.insert(1, "width", sizes.WIDTHS[size])
-    frame.insert(2, "parameters", sizes.parameters(world_, size, results.config))
-    return frame
+    return pd.DataFrame(about, index=frame.index).join(frame)
 
 
 def _measured(results, world_: str, size: str) -> pd.DataFrame:
     found = results.collect(sizes.setting(world_, size), sizes.EVALUATED[world_], "summary", world_)
-    if found.empty:
-        return found
     kept = ["setting", "arm", "seed", *(name for name in MEASURES[world_] if name in found)]
-    return _described(found[kept], world_, size, results)
+    return _described(found[kept], world_, size, results) if len(found) else found
 
 
 def _training(results, world_: str, size: str) -> pd.DataFrame:
@@ -91,9 +72,9 @@ def _training(results, world_: str, size: str) -> pd.DataFrame:
     if log.empty:
         return log
     share = log["step"] / log.groupby(["arm", "seed"])["step"].transform("max")
-    halves = {"before": (share > 0.5) & (share <= 0.75), "end": share > 0.75}
+    quarters = {"before": (share > 0.5) & (share <= 0.75), "end": share > 0.75}
     keys = ["setting", "arm", "seed"]
-    means = {name: log[rows].groupby(keys)["reward"].mean() for name, rows in halves.items()}
-    found = _described(pd.DataFrame(means).reset_index(), world_, size, results)
+    means = pd.DataFrame({name: log[rows].groupby(keys)["reward"].mean() for name, rows in quarters.items()})
+    found = _described(means.reset_index(), world_, size, results)
     found.insert(0, "world", world_)
     return found
