@@ -7,11 +7,11 @@ import guards
 import numpy as np
 import pandas as pd
 import pytest
-from candor.claims.shared import rows
 from candor.claims.sophistry import run as steps
 from candor.claims.sophistry import stories, story_models
 from candor.claims.sophistry import tables as t
-from candor.claims.sophistry.criteria import CLAIM, size_word
+from candor.claims.sophistry.criteria import CLAIM
+from candor.claims.sophistry.estimators import size_word
 from candor.claims.sophistry.figures import FIGURES
 from candor.declare import figures, ledger
 from candor.run import evidence
@@ -39,38 +39,56 @@ def judge(scale="laptop", **changed):
 # --- Published numbers: every number that the text relies on ----------------------------------------
 
 
-def at(table, **where):
-    return rows(published()[table], **where).iloc[0]
+SETTINGS = [t.TASK, t.GENERAL, t.APPS]
+
+
+def check(table, keys, columns, wanted, within=0.051):
+    """Columns of the table, a list for each of the rows (the values of `keys`) in `wanted`."""
+    found = published()[table].set_index(keys)[columns]
+    for row, values in wanted.items():
+        assert found.loc[row].tolist() == pytest.approx(values, abs=within, nan_ok=True), row
 
 
 def test_the_three_settings_as_printed():
-    main = published()["main"].set_index(["setting", "metric"])
-    changes = {(t.TASK, "fpr_both"): 24.1, (t.GENERAL, "fpr_both"): 23.5, (t.APPS, "fpr_both"): 18.3}
-    changes |= {(t.TASK, "error"): 15.6, (t.GENERAL, "error"): 7.4, (t.APPS, "error"): 14.4}
-    changes |= {(t.TASK, "approval"): 6.0, (t.GENERAL, "approval"): 9.4, (t.APPS, "approval"): 14.3}
-    changes |= {(t.GENERAL, "correctness"): -1.8}
-    for key, value in changes.items():
-        assert main.change[key] == pytest.approx(value, abs=1e-6), key
-    assert main.change[[(t.TASK, "correctness"), (t.APPS, "correctness")]].isna().all(), "only drawn in the paper"
-    assert (main.before[(t.GENERAL, "approval")], main.after[(t.GENERAL, "correctness")]) == (55.3, 50.2)
+    main = published()["main"]
+    changes = main.pivot(index="metric", columns="setting", values="change")[SETTINGS]
+    rows = {"fpr_both": [24.1, 23.5, 18.3], "error": [15.6, 7.4, 14.4], "approval": [6.0, 9.4, 14.3]}
+    rows["correctness"] = [np.nan, -1.8, np.nan]  # only drawn in the paper
+    for metric, wanted in rows.items():
+        assert changes.loc[metric].tolist() == pytest.approx(wanted, abs=1e-6, nan_ok=True)
+    general = main[main["setting"] == t.GENERAL].set_index("metric")
+    assert (general.before["approval"], general.after["correctness"]) == (55.3, 50.2)
 
 
 def test_discrimination_is_lost_and_leniency_is_not_it():
-    before, after = (at("decomposition", setting=t.GENERAL, arm=arm) for arm in ("init", "rlhf"))
-    assert (before.tpr, after.tpr) == pytest.approx((63.9, 66.4), abs=0.05)
-    assert (before.fpr, after.fpr) == pytest.approx((45.9, 62.95), abs=0.05)
-    assert (before.discrimination, after.discrimination) == pytest.approx((18.0, 3.5), abs=0.05)
-    before, after = (at("decomposition", setting=t.APPS, arm=arm) for arm in ("init", "rlhf"))
-    assert (before.tpr, after.tpr, before.fpr, after.fpr) == pytest.approx((65.5, 65.4, 29.6, 51.7), abs=0.05)
-    masses = published()["mass_changes"].set_index("setting")
-    assert masses.false_share[t.GENERAL] == pytest.approx(99, abs=0.5)
-    assert (masses.false_positives[t.TASK], masses.false_negatives[t.TASK]) == pytest.approx((10.8, 4.8))
-    ranges = masses.loc[t.APPS, ["fpr", "fpr_low", "fpr_high"]].tolist()
-    assert ranges == pytest.approx([22.1, 19.1, 25.6], abs=0.05)
-    assert masses.loc[t.TASK, ["tpr", "tpr_low", "tpr_high"]].tolist() == pytest.approx([-9.6, -12.9, -6.9], abs=0.05)
+    rates = {(t.GENERAL, "init"): [63.9, 45.9, 18.0], (t.GENERAL, "rlhf"): [66.4, 62.95, 3.5]}
+    rates |= {(t.APPS, "init"): [65.5, 29.6, 35.9], (t.APPS, "rlhf"): [65.4, 51.7, 13.7]}
+    check("decomposition", ["setting", "arm"], ["tpr", "fpr", "discrimination"], rates)
+    masses = ["false_positives", "false_negatives", "false_share"]
+    check("mass_changes", "setting", masses, {t.TASK: [10.8, 4.8, 180], t.GENERAL: [9.3, -1.9, 99]}, 0.1)
+    ranges = {t.APPS: [22.1, 19.1, 25.6], t.TASK: [21.6, 17.8, 26.2]}
+    check("mass_changes", "setting", ["fpr", "fpr_low", "fpr_high"], ranges)
+    check("mass_changes", "setting", ["tpr", "tpr_low", "tpr_high"], {t.TASK: [-9.6, -12.9, -6.9]})
+    stamps = {(t.GENERAL, "init"): [11.2], (t.GENERAL, "rlhf"): [2.0]}
+    check("rubber_stamp", ["setting", "arm"], ["over_rejecting"], stamps)
+    stamps = {(t.APPS, "init"): [3.7], (t.APPS, "rlhf"): [-10.7], (t.TASK, "rlhf"): [-8.5]}
+    check("rubber_stamp", ["setting", "arm"], ["advantage"], stamps)
     lenient = t.leniency()
-    same = np.interp(0.647, lenient.approval, lenient.discrimination)
-    assert same > 0.16 and np.interp(0.647, lenient.approval, lenient.error) < 0.412
+    assert np.interp(0.647, lenient.approval, lenient.discrimination) > 0.16
+    assert np.interp(0.647, lenient.approval, lenient.error) < 0.412
+
+
+def test_intervals_that_the_paper_does_not_print():
+    limits = {(t.TASK, 100): [10.7, 37.5], (t.GENERAL, 100): [10.2, 36.8], (t.APPS, 100): [5.0, 31.6]}
+    limits |= {(t.APPS, 71): [2.6, 34.0], (t.TASK, 83): [9.4, 38.8], (t.GENERAL, 225): [14.7, 32.3]}
+    check("fpr_intervals", ["setting", "n"], ["low", "high"], limits)
+    check("fpr_intervals", ["setting", "n"], ["p"], {(t.APPS, 100): [7.9e-3]}, 1e-4)
+    limits = {(t.GENERAL, "labels"): [-1.3, 16.1], (t.TASK, "evaluators"): [5.7, 25.5]}
+    limits |= {(t.GENERAL, "evaluators"): [2.7, 12.1], (t.APPS, "evaluators"): [0.1, 28.7]}
+    wanted = {(setting, how, "error"): ends for (setting, how), ends in limits.items()}
+    check("error_intervals", ["setting", "how", "metric"], ["low", "high"], wanted)
+    check("sign_tests", "setting", ["p"], {t.TASK: [0.0167], t.GENERAL: [0.0029], t.APPS: [0.0215]}, 5e-5)
+    check("leaky_oracle", "dataset", ["wrong", "low", "high"], {"APPS": [60, 46.2, 72.4]})
 
 
 def test_reanalysis_agrees_with_the_derived_rows_beside_the_numbers():
@@ -78,44 +96,21 @@ def test_reanalysis_agrees_with_the_derived_rows_beside_the_numbers():
     names = {"true_positive_rate": "tpr", "false_positive_rate_all_wrong": "fpr", "precision_of_approval": "precision"}
     names |= {"discrimination_tpr_minus_fpr": "discrimination", "approval": "approval"}
     names |= {"false_positive_mass": "false_positive_mass", "true_positive_mass": "true_positive_mass"}
-    compared = [row for row in printed.itertuples() if row.metric in names and row.arm in ("init", "rlhf")]
-    assert len(compared) >= 16
-    for row in compared:
-        ours = at("decomposition", setting=row.setting, arm=row.arm)[names[row.metric]]
-        assert ours == pytest.approx(row.value, abs=0.051), (row.setting, row.metric)
-
-
-def test_rubber_stamps():
-    stamps = published()["rubber_stamp"].set_index(["setting", "arm"])
-    assert stamps.over_rejecting[t.GENERAL].tolist() == pytest.approx([11.2, 2.0])
-    assert stamps.advantage[t.APPS].tolist() == pytest.approx([3.7, -10.7])
-    assert stamps.advantage[(t.TASK, "rlhf")] == pytest.approx(-8.5)
-
-
-def test_intervals_that_the_paper_does_not_print():
-    fpr = published()["fpr_intervals"].set_index(["setting", "n"])
-    wanted = {(t.TASK, 100): (10.7, 37.5), (t.GENERAL, 100): (10.2, 36.8), (t.APPS, 100): (5.0, 31.6)}
-    wanted |= {(t.APPS, 71): (2.6, 34.0), (t.TASK, 83): (9.4, 38.8), (t.GENERAL, 225): (14.7, 32.3)}
-    for key, interval in wanted.items():
-        assert fpr.loc[key, ["low", "high"]].tolist() == pytest.approx(interval, abs=0.05), key
-    assert fpr.p[(t.APPS, 100)] == pytest.approx(7.9e-3, abs=1e-4)
-    error = published()["error_intervals"].set_index(["setting", "metric", "how"])
-    assert error.loc[(t.GENERAL, "error", "labels"), ["low", "high"]].tolist() == pytest.approx([-1.3, 16.1], abs=0.05)
-    for setting, interval in {t.TASK: (5.7, 25.5), t.GENERAL: (2.7, 12.1), t.APPS: (0.1, 28.7)}.items():
-        found = error.loc[(setting, "error", "evaluators"), ["low", "high"]].tolist()
-        assert found == pytest.approx(interval, abs=0.05), setting
-    signs = published()["sign_tests"].set_index("setting").p
-    assert signs[[t.TASK, t.GENERAL, t.APPS]].tolist() == pytest.approx([0.0167, 0.0029, 0.0215], abs=5e-5)
+    compared = printed[printed["metric"].isin(names) & printed["arm"].isin(["init", "rlhf"])]
+    ours = published()["decomposition"].set_index(["setting", "arm"])
+    found = [ours.loc[(row.setting, row.arm), names[row.metric]] for row in compared.itertuples()]
+    assert len(found) >= 16 and found == pytest.approx(compared["value"].tolist(), abs=0.051)
 
 
 def test_which_percentages_can_be_printed():
     labels = published()["granularity"].set_index("setting")
     assert labels.smallest[[t.TASK, t.GENERAL, t.APPS]].tolist() == [83, 225, 71] and not labels.fits.any()
     assert labels.sizes[t.TASK] == "83 166 195 212 229 249 261 278 295"
-    assert labels.sizes[t.APPS] == "71 142 169 213 240 257 267 280 284"
     people = published()["granularity_people"].set_index("percent")
     assert people.fits[[71, 90]].all() and not people.fits[76] and people.sizes[76].endswith("33 34")
     assert t.attainable(50, 2) and not t.attainable(41.0, 100 - 1) and t.attainable(100, 7)
+    changes = published()["near_misses"].change
+    assert (changes < 0).sum() == (changes > 0).sum() == 2
 
 
 def test_the_critiques_gain_is_finishing():
@@ -123,19 +118,11 @@ def test_the_critiques_gain_is_finishing():
     assert v.value[["points", "first_all", "last_all"]].tolist() == pytest.approx([27, 0.36, 0.70], abs=0.003)
     assert v.value[["first", "last", "mean"]].tolist() == pytest.approx([0.72, 0.71, 0.70], abs=0.0055)
     assert v.loc["trend", ["value", "low", "high"]].tolist() == pytest.approx([0.013, -0.013, 0.039], abs=5e-4)
-    assert v.value["misread"] <= 0.0051
     curves = published()["critique_curves"]
-    computed = curves.accuracy_all / curves.finished
-    np.testing.assert_allclose(computed, curves.accuracy_finished, atol=5e-3)
+    assert v.value["misread"] <= 0.0051
+    np.testing.assert_allclose(curves.accuracy_all / curves.finished, curves.accuracy_finished, atol=5e-3)
     bars = published()["critique_bars"]
     assert bars.after.tolist() == [50.0, 72.0, 54.6] and bars.before.tolist() == [52.0, 49.3, 49.3]
-
-
-def test_near_misses_and_a_leaky_oracle():
-    cases = published()["near_misses"]
-    assert (cases.change < 0).sum() == (cases.change > 0).sum() == 2
-    apps = at("leaky_oracle", dataset="APPS")
-    assert (apps.wrong, apps.low, apps.high) == (60, 46.2, 72.4)
 
 
 # --- Criteria -------------------------------------------------------------------------------------
@@ -276,14 +263,10 @@ def test_a_slip_is_an_error_and_what_was_not_run_is_not_attempted():
     guards.check(CLAIM, {**reference(), **pretrained(), **cells((0, 6, 6, 12), (7, 6, 6, 2))})
 
 
-def test_needs_are_declared_unique_and_trained_before_evaluated():
-    assert len(set(t.NEEDS)) == len(t.NEEDS) and set(t.NEEDS) == set(steps.STEPS)
-    assert set(t.DECISIVE) < set(t.NEEDS)
-    place = {key: k for k, key in enumerate(t.NEEDS)}
-    for key in t.NEEDS:
-        for need in steps.STEPS[key].needs:
-            assert place[need] < place[key], (need, key)
-            assert key not in t.DECISIVE or need in t.DECISIVE
+def test_every_step_is_needed_and_the_decisive_ones_stand_alone():
+    assert sorted(t.NEEDS) == sorted(steps.STEPS)
+    for keys in (t.NEEDS, t.DECISIVE):
+        assert all(set(steps.STEPS[key].needs) <= set(keys[:k]) for k, key in enumerate(keys))
 
 
 # --- Figures --------------------------------------------------------------------------------------

@@ -10,13 +10,7 @@ from candor.train import reward_model
 from wired import EVAL_SEED, GRPO, KNOWN, REWARD_MODEL, SEED, G, check_null, check_recipe, evaluations, name_of, total
 
 SMALL = {
-    **{
-        "eval_problems": 40,
-        "fit_problems": 60,
-        "selection_problems": 6,
-        "selection_samples": 8,
-        "sft_problems": 50,
-    },
+    **{"eval_problems": 40, "fit_problems": 60, "selection_problems": 6, "selection_samples": 8, "sft_problems": 50},
     **{"base_steps": 3, "base_batch": 8, "base_lr": 0.0042, "base_weight_decay": 0.052, "rl_problems": 30},
     **{"samples": 6, "grpo_steps": 2, "grpo_lr": 0.0032, "prompts_per_step": 3, "num_generations": G},
     **{"kl_weight": 0.053, "snapshot_every": 2, "rm_steps": 3, "rm_batch": 4, "rm_lr": 0.0012, "rm_heldout": 10},
