@@ -80,7 +80,9 @@ def test_measures_are_those_of_each_act():
     human, model = rng.dirichlet([1, 1, 1, 5], (2, 500))[:, :, :3]
     row = reference_game.measures(human, model)
     for a, act in enumerate(world.ACTS):
-        assert row[f"{act}_kappa"] == agreement.kappa(human[:, a], model[:, a])
+        assert row[f"{act}_kappa"] == pytest.approx(agreement.kappa(human[:, a], model[:, a]))
+        assert row[f"{act}_recall"] == pytest.approx(agreement.recall(human[:, a], model[:, a]))
+        assert row[f"{act}_precision"] == pytest.approx(agreement.precision(human[:, a], model[:, a]))
         assert row[f"{act}_rate"] == pytest.approx(model[:, a].mean())
     assert row["rate"] == pytest.approx(model.sum() / 500)
 

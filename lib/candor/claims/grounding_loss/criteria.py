@@ -315,14 +315,10 @@ def part(id: str, evidence: str, statement: str, *criteria: str, **how: str) -> 
     return Part(id, evidence, statement, criteria, ledger.attempted(*criteria, **how))
 
 
+_ALL = "published, world and models"
 PARTS = (
     Part("77.5 %", "published", "LLMs generate 77.5 % fewer grounding acts than humans", ("P1", "P2"), headline),
-    part(
-        "(i)",
-        "published and models",
-        "models use fewer acts than humans at the same turns",
-        *("P1", "P2", "M6"),
-    ),
+    part("(i)", "published and models", "models use fewer acts than humans at the same turns", "P1", "P2", "M6"),
     part(
         "(ii)",
         "published",
@@ -332,18 +328,8 @@ PARTS = (
         because="sign only: a contrast with 1, not an established one with humans",
     ),
     part("(iii)", "published and world", "steps of supervised fine-tuning do not change agreement", "P6", "W6"),
-    part(
-        "(iv)",
-        "published, world and models",
-        "preference optimisation lowers agreement",
-        *("P4", "P6", "W2", "W4", "W5", "M3", "M4"),
-    ),
-    part(
-        "(v)",
-        "published, world and models",
-        "preference optimisation lowers the rate of acts",
-        *("P5", "W3", "M3", "M4", "M5"),
-    ),
+    part("(iv)", _ALL, "preference optimisation lowers agreement", "P4", "P6", "W2", "W4", "W5", "M3", "M4"),
+    part("(v)", _ALL, "preference optimisation lowers the rate of acts", "P5", "W3", "M3", "M4", "M5"),
     part(
         "(vi)",
         "world and models",

@@ -17,8 +17,8 @@ import pandas as pd
 from candor.claims.grounding_loss import raters, world
 from candor.core.errors import CandorError
 from candor.core.step import Context, Step
-from candor.measure import agreement
-from candor.measure.intervals import percentiles, wilson
+from candor.measure import clustered
+from candor.measure.intervals import wilson
 
 RESAMPLES = 400
 SHOWN = 50  # dialogues of an evaluation that are kept as text
@@ -232,21 +232,17 @@ def measures(human: np.ndarray, model: np.ndarray) -> dict[str, float]:
     """Rate, kappa, kappa_max, recall and precision of each act, from P(act) at the same turns [n, 3]."""
     row = {}
     for act, h, m in zip(world.ACTS, human.T, model.T):
-        row |= {f"{act}_rate": m.mean(), f"{act}_kappa_max": agreement.kappa_max(h.mean(), m.mean())}
-        row |= {f"{act}_{f.__name__}": f(h, m) for f in (agreement.kappa, agreement.recall, agreement.precision)}
+        found = clustered.act_measures(clustered.act_sums(h, m, np.zeros(len(h))).sum(0))
+        row |= {f"{act}_{name}": float(found[name]) for name in ("rate", "kappa", "kappa_max", "recall", "precision")}
     return row | {"rate": model.sum(1).mean()}
 
 
 def kappa_intervals(human: np.ndarray, model: np.ndarray, dialogue: np.ndarray) -> dict[str, float]:
     """95 % intervals of each kappa over whole dialogues: percentile bootstrap of the sums of a dialogue."""
-    dialogues = np.unique(dialogue, return_inverse=True)[1]
-    n = dialogues.max() + 1
-    times = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
-    row = {}
+    times, row = clustered.weights(len(np.unique(dialogue)), RESAMPLES), {}
     for act, h, m in zip(world.ACTS, human.T, model.T):
-        sums = [times @ np.bincount(dialogues, part, n) for part in (np.ones_like(h), h, m, h * m)]
-        values = agreement.kappa_of(*(part / sums[0] for part in sums[1:]))
-        row[f"{act}_kappa_low"], row[f"{act}_kappa_high"] = percentiles(values)
+        kappas = clustered.act_measures(times @ clustered.act_sums(h, m, dialogue))["kappa"]
+        row[f"{act}_kappa_low"], row[f"{act}_kappa_high"] = clustered.interval(kappas)
     return row
 
 
