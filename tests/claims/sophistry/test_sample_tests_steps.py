@@ -282,8 +282,7 @@ def test_filters_show_what_they_pick(outputs):
     rewards = {"r_train": done.passed(panel.tests[:24]).reshape(6, 4), "r_star": done.correct.reshape(6, 4)}
     table = evaluation.filtered(done, approved, rewards, np.arange(6) < 3).set_index("rule")
     votes, wrong = approved.mean(0).reshape(6, 4), ~rewards["r_star"]
-    for rule, reward in {"best_of_4": "r_train", "best_of_4_r_star": "r_star"}.items():
-        weights = evaluation.picked(rewards[reward], 4)
+    for rule, weights in {"base": np.full((6, 4), 0.25), "best_of_4": evaluation.picked(rewards["r_train"], 4)}.items():
         pairs = np.einsum("pi,pj->pij", weights * wrong, wrong / 4)
         wanted = [pairs.sum(), (pairs * votes[:, :, None]).sum() / pairs.sum()]
         wanted += [(pairs * votes[:, None]).sum() / pairs.sum(), (weights * rewards["r_train"]).sum() / 6]
