@@ -111,14 +111,6 @@ def test_the_human_weighs_what_an_act_would_bring():
         assert world.READ[cell] == pytest.approx(q / m)
 
 
-def test_exact_values_are_those_of_the_specification():
-    rates = [EXACT[f"{act}_rate"] for act in world.ACTS]
-    assert rates == pytest.approx([0.279, 0.130, 0.035], abs=0.002)
-    assert [EXACT[f"{act}_kappa"] for act in world.ACTS] == pytest.approx([0.81, 0.86, 0.62], abs=0.01)
-    assert EXACT["turns"] == pytest.approx(1.80, abs=0.01)
-    assert EXACT["success"] == pytest.approx(0.922, abs=0.002)
-
-
 def test_exact_values_are_what_happens(dialogues):
     turns, said = dialogues
     rng = np.random.default_rng(2)

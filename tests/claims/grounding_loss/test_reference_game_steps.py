@@ -149,15 +149,10 @@ def test_the_summary_has_every_measure(results):
 
 def test_the_course_starts_at_the_base(results):
     made, _ = results
-    base = made["eval_base"].table("summary").iloc[0]
     for name, followed in (("charity_6", True), ("more_sft", False)):
         course = made[f"eval_{name}"].table("trajectory")
-        assert course["step"].tolist() == [0, 2, 4]
-        assert course["success"].notna().all() == followed
-        assert course["followup_rate"].iloc[0] == pytest.approx(base["followup_rate"], abs=0.1)
-        assert course["followup_rate"].nunique() == 3
-    final = made["eval_charity_6"].table("summary").iloc[0]
-    assert final["followup_rate"] != base["followup_rate"]
+        assert course["step"].tolist() == [0, 2, 4] and course["followup_rate"].nunique() == 3
+        assert course["success"].notna().all() == followed == course["turns"].notna().all()
 
 
 def test_candidates_are_shared_and_whole(results):

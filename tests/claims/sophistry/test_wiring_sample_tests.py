@@ -141,6 +141,7 @@ def test_the_reward_model_learns_what_evaluators_approve(made):
     assert chosen.valid.all() and not rejected.valid.all(), "what is no program is never approved"
     assert chosen.correct.mean() > rejected.correct.mean()
     assert row["heldout_pairs"] == SMALL["rm_heldout"] and row["pairs"] == len(trainer.train_dataset)
+    assert 0 <= row["pair_accuracy"] <= 1 and {"score_line", "score_right", "score_wrong"} <= set(row.index)
 
 
 @pytest.mark.parametrize("key", evaluations("sample_tests"))
@@ -155,6 +156,12 @@ def test_an_evaluation_of_programs_holds_its_arm_against_its_base(made, key):
     assert {call.args[3] for call in run.called("sample")} == ({EVAL_SEED, EVAL_SEED + 1} if own != base else set())
     assert run.streams() == {(split, EVAL_SEED) for split in ("eval", "pool_10", "pool_35")}
     assert row["correctness_before"] < 1 and (row["correctness"] == 1) == (own != base), "trained ones write right"
+    assert (row["kl"] == 0) == (own == base) and {"worse_10", "worse_35", "second_fpr_both_before"} <= set(row.index)
+    tables = {name: run.result.table(name) for name in run.result.run["tables"]}
+    assert ("trajectory" in tables) == bool(course) and len(tables["evaluators"]) == 45 and len(tables["bins"]) == 6
+    if course:
+        steps = tables["trajectory"]
+        assert steps["step"].tolist() == [0, 2] and steps["correctness"][0] == row["correctness_before"]
 
 
 def test_selection_is_among_samples_of_the_base(made):
