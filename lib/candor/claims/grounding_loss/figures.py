@@ -45,7 +45,7 @@ def headline(tables: Tables) -> Figure:
     cells, means = tables["headline"], tables["headline_means"].set_index("name")["value"]
     figure, ax = f.canvas(width=7.0, height=3.9)
     heights = [*(np.arange(len(cells)) + 0.45 * pd.factorize(cells["dataset"])[0])]
-    for y, row in zip(heights, cells.itertuples()):
+    for y, (_, row) in zip(heights, cells.iterrows()):
         look, open_end = ACT_LOOKS[row.act], np.isnan(row.reduction_low)
         if not open_end:
             ax.hlines(y, row.reduction_low, row.reduction_high, color=look.color, linewidth=1.8)
@@ -67,7 +67,7 @@ def headline(tables: Tables) -> Figure:
         note = f.point_label(ax, (means[name], -0.75), f"{text} {means[name]:.1f}", ink, dx=dx)
         note.set_path_effects(f.HALO)
     ax.axhline(y - 0.72, color=f.FAINT, linewidth=0.8)
-    names = [f"{row.dataset}  {row.human:.3g} → {row.model:.3g} %" for row in cells.itertuples()]
+    names = [f"{row.dataset}  {row.human:.3g} → {row.model:.3g} %" for _, row in cells.iterrows()]
     ax.set_yticks([*heights, y], [*names, "quoted in the text"])
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)

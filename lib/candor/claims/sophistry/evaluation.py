@@ -254,8 +254,8 @@ def filtered(done: world.Outcomes, approved: np.ndarray, rewards: dict[str, np.n
     return table
 
 
-def _ratio(a: float, b: float) -> float:
-    return float(a / b) if b > 0 else np.nan
+def _ratio(part, whole) -> float:
+    return float(part / whole) if whole > 0 else np.nan
 
 
 def slopes(done: world.Outcomes, approved: np.ndarray, rewards: dict[str, np.ndarray], problem) -> pd.DataFrame:

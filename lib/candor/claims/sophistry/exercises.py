@@ -68,19 +68,19 @@ def printed(main: pd.DataFrame, *metrics: str) -> np.ndarray:
 def of_general(main: pd.DataFrame) -> list[Blank]:
     numbers = printed(main, "approval", "error", "correctness")
     found = approval.from_three_numbers(*numbers)[1], printed(main, "fpr_both")[0], masses(*numbers)[1]
-    fpr, both, mass = (points(100 * np.diff(values).item(), 0.15) for values in found)
+    fpr, both, mass = (100 * np.diff(values).item() for values in found)
     changes = {
         "That is the printed change on the questions that *both* policies answer wrongly. The identity gives the rate "
-        "over all wrong outputs; the two are different populations.": both,
-        "That is the change of the false-positive mass, in points of all outputs. Divide first.": mass,
-        "The sign is reversed: after minus before.": points(-fpr.example, 0.15),
+        "over all wrong outputs; the two are different populations.": points(both, 0.15),
+        "That is the change of the false-positive mass, in points of all outputs. Divide first.": points(mass, 0.15),
+        "The sign is reversed: after minus before.": points(-fpr, 0.15),
     }
     put = "Put the printed numbers of the general reward model into your own function, after minus before."
     count = "Count the answers strictly above 50 %, and divide by all ten."
     probes = [*map(tuple, numbers.T), (0.5, 0.2, 0.6)]
     return [
         Blank(approval.from_three_numbers, RATES, DERIVE, array, probes, tolerance=2e-3),
-        Blank(fpr, changes, put),
+        Blank(points(fpr, 0.15), changes, put),
         Blank(YES, APPROVED, count, share, tolerance=1e-3),
     ]
 
@@ -340,16 +340,18 @@ def along(curves: pd.DataFrame) -> np.ndarray:
 
 def of_curves(curves: pd.DataFrame) -> list[Blank]:
     accuracy, finished, target = along(curves)
-    climb, reached, gain = (points(100 * (curve[-1] - curve[0]), 0.5) for curve in along(curves))
+    climb, reached, gain = (100 * (curve[-1] - curve[0]) for curve in along(curves))
     gains = {
-        "That is the climb over all outputs, which holds both: whether an answer comes, and if it is right.": climb,
-        "That is how much the share finished rose. Ask how much the finished answers improved.": reached,
+        "That is the climb over all outputs, which holds both: whether an answer comes, and if it is right.": (
+            points(climb, 0.5)
+        ),
+        "That is how much the share finished rose. Ask how much the finished answers improved.": points(reached, 0.5),
     }
     asked = "Of all outputs, a share is finished, and `accuracy` of all are right. How many of the finished?"
     last = "Take the last value of your own curve minus its first, in points."
     return [
         Blank(of_finished, FINISHED, asked, array, [(accuracy, finished)], tolerance=1e-3),
-        Blank(points(gain.example, 0.3), gains, last),
+        Blank(points(gain, 0.3), gains, last),
         choice(
             "b",
             a=f"{accuracy[0]:.2f} to {accuracy[-1]:.2f} looks like better reading. But of the answers that were given, "
