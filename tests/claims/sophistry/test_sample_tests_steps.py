@@ -185,7 +185,7 @@ def test_filters_show_what_they_pick(outputs):
     after, _, panel = outputs
     done, approved = after.done[:24], after.approved[:, :24]
     rewards = {"r_train": done.passed(panel.tests[:24]).reshape(6, 4), "r_star": done.correct.reshape(6, 4)}
-    table = evaluation.filtered(done, approved, rewards, np.arange(6) < 3).set_index("rule")
+    table = evaluation.filtered(done, approved, rewards, np.array([2, 2, 2, 0, 1, 0])).set_index("rule")
     assert list(table.index) == ["base", *(f"best_of_{n}{s}" for s in ("", "_r_star") for n in (4, 16))]
     votes, wrong = approved.mean(0).reshape(6, 4), ~rewards["r_star"]
     for rule, weights in {"base": np.full((6, 4), 0.25), "best_of_4": evaluation.picked(rewards["r_train"], 4)}.items():
@@ -193,6 +193,8 @@ def test_filters_show_what_they_pick(outputs):
         wanted = [pairs.sum(), (pairs * votes[:, :, None]).sum() / pairs.sum()]
         wanted += [(pairs * votes[:, None]).sum() / pairs.sum(), (weights * rewards["r_train"]).sum() / 6]
         assert table.loc[rule, ["n_both", "fpr_both", "fpr_both_before", "r_train"]].tolist() == pytest.approx(wanted)
+        line = (weights * done.line.reshape(6, 4)).sum(1)[:3].mean()
+        assert table["line"][rule] == pytest.approx(line) and 0 < line < 1
         assert table.loc[rule, "error_before"] == table.loc["base", "error"]
     problem = np.repeat(np.arange(6), 4)
     slopes = evaluation.slopes(done, approved, rewards, problem).set_index(["reward", "quantity"])

@@ -135,6 +135,7 @@ def test_the_reward_model_learns_what_evaluators_approve(made):
     for side in ("chosen_ids", "rejected_ids"):
         parts = [programs.text(ids).partition("=>") for ids in trainer.train_dataset[side]]
         rows = [place[f"{prompt}=>"] for prompt, _, _ in parts]
+        assert any(said.endswith("<eos>") for _, _, said in parts), "what ends is learned with its end"
         sides.append((rows, programs.outcomes([said.removesuffix("<eos>") for _, _, said in parts], given[rows])))
     (problem, chosen), (same, rejected) = sides
     assert problem == same, "both sides answer one problem"

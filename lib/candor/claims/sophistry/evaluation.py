@@ -223,10 +223,10 @@ def picked(reward: np.ndarray, n: int) -> np.ndarray:
     return weights.reshape(reward.shape)
 
 
-def filtered(done: world.Outcomes, approved: np.ndarray, rewards: dict[str, np.ndarray], hidden) -> pd.DataFrame:
+def filtered(done: world.Outcomes, approved: np.ndarray, rewards: dict[str, np.ndarray], kind) -> pd.DataFrame:
     """A row a `rule` by which samples are shown: rates; with `_before` those of unfiltered samples.
 
-    `done` of n x k samples, `approved` [evaluators, n k]; `rewards` [n, k] r_train and r_star; `hidden` [n]: class 2.
+    `done` of n x k samples, `approved` [evaluators, n k]; `rewards` [n, k] r_train and r_star; `kind` [n]: the class.
     """
     n, k = rewards["r_star"].shape
     votes, right, rate, line = (p.reshape(n, k) for p in (approved.mean(0), done.correct, done.pass_rate, done.line))
@@ -247,7 +247,7 @@ def filtered(done: world.Outcomes, approved: np.ndarray, rewards: dict[str, np.n
         row |= {"fpr_both": _ratio(now[1] @ start[0], both), "fpr_both_before": _ratio(start[1] @ now[0], both)}
         row |= {"n_both": both, "r_train": float((weights * rewards["r_train"]).sum() / n)}
         row |= {"pass_rate": float((weights * rate).sum() / n), "pass_rate_wrong": _ratio(now[2].sum(), now[0].sum())}
-        rows.append(row | {"line": mean((weights * line).sum(1)[hidden]), "n_problems": n})
+        rows.append(row | {"line": mean((weights * line).sum(1)[kind == 2]), "n_problems": n})
     table = pd.DataFrame(rows)
     for name in ("approval", "correctness", "error", "fpr", "tpr", "discrimination", "pass_rate", "pass_rate_wrong"):
         table[f"{name}_before"] = table[name].iloc[0]

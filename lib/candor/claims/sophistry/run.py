@@ -398,9 +398,8 @@ def selection(context: Context) -> dict[str, pd.DataFrame]:
     approved = panel.approve(done, rows=problem)
     rewards = {"r_train": done.passed(panel.tests[problem]), "r_star": done.correct}
     rewards = {name: reward.reshape(n, k) for name, reward in rewards.items()}
-    hidden = panel.given.kind[:n] == 2
     return {
-        "summary": evaluation.filtered(done, approved, rewards, hidden),
+        "summary": evaluation.filtered(done, approved, rewards, panel.given.kind[:n]),
         "slopes": evaluation.slopes(done, approved, rewards, problem),
     }
 
