@@ -117,17 +117,8 @@ def test_candidates_are_the_bases_at_turns_of_their_own(made):
 
 def check_tables(result, row, followed):
     """What the criteria, figures and notebook read of an evaluation; `followed`: "turns", "rollouts" or not at all."""
-    of_acts = (
-        "rate",
-        "kappa",
-        "kappa_low",
-        "kappa_high",
-        "kappa_max",
-        "recall",
-        "precision",
-        "human_rate",
-        "human_kappa",
-    )
+    kappas = ("kappa", "kappa_low", "kappa_high", "kappa_max", "human_kappa")
+    of_acts = (*kappas, "rate", "recall", "precision", "human_rate")
     wanted = {f"{act}_{measure}" for act in dialogues.ACTS for measure in of_acts}
     wanted |= {"rate", "success", "success_low", "success_high", "turns", "malformed", "win_rate", "ties"}
     assert wanted | {"win_rate_untied"} <= set(row.index) and row.drop(["turns", "n_turns", "n_rollouts"]).max() <= 1
