@@ -24,6 +24,8 @@ def test_every_arm_is_declared_with_its_evaluation_and_seeds():
         assert which == ("few_seeds" if name.removeprefix("eval_") in THREE_SEEDS else "seeds")
     rated = [reference_game.STEPS[f"{ROOT}/{name}"] for name in arms & {*raters.RATERS, "shuffled"}]
     assert len(rated) == 8 and len({(step.make, step.needs, step.settings) for step in rated}) == 1
+    raters_of = {step.key.split("/")[-1]: step.options["rater"] for step in rated}
+    assert raters_of == {name: name for name in raters.RATERS} | {"shuffled": "charity_6"}
     followed = {key for key, step in reference_game.STEPS.items() if "trajectory" in step.options}
     assert followed == {f"{ROOT}/eval_{name}" for name in ("charity_6", "shuffled", "more_sft")}
 

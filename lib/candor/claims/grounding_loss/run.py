@@ -175,13 +175,12 @@ def arm(context: Context) -> dict[str, pd.DataFrame]:
     kept, first = preferred(better, settings.pairs, swaps)
     used = pairs.iloc[kept]
     chosen, rejected = np.where(first, used["a"], used["b"]), np.where(first, used["b"], used["a"])
+    texts = {"prompt": used["prompt"].tolist(), "chosen": chosen.tolist(), "rejected": rejected.tolist()}
     model, tokenizer = models.load_decoder(context.need("base").model)
     log = preference.dpo(
         model,
         tokenizer,
-        Dataset.from_dict(
-            {"prompt": used["prompt"].tolist(), "chosen": chosen.tolist(), "rejected": rejected.tolist()}
-        ),
+        Dataset.from_dict(texts),
         {"beta": settings.dpo_beta, **_settings(context)},
         snapshots=context.folder / "snapshots" if options.get("snapshots") else None,
         snapshot_every=settings.snapshot_every,
