@@ -143,6 +143,7 @@ def test_the_course_decides_slopes_and_misleading_checkpoints():
     assert checks.value["W13", "runs (a seed and an act) that mislead"] == 0
     assert checks.verdict["W6", "slope, followup"] == "replicated"
     falling, checks = course(lambda step: 0.8 - 0.0002 * step)
+    assert checks.value["W13", "runs (a seed and an act) that mislead"] == 0, "kappa itself falls by .03"
     assert falling.verdict["W6"] == checks.verdict["W6", "slope, followup"] == "not replicated"
 
 
