@@ -291,7 +291,7 @@ def test_arrays_of_the_same_items_have_one_length(name):
 # By hand: what is made from the rules follows a rule that somebody loosens.
 ONCE_A_NUMBER = {
     "pass_rate": lambda: approval.by_pass_rate([1, 0], [0.1, 5]),
-    "correctness": lambda: approval.constant_verdict(1.5),
+    "correctness": lambda: approval.rejecting_all(1.5),
     "responses": lambda: response_types.em([[0.6, 0.9, 0.2, 0.1]]),
     "human": lambda: clustered.act_sums([2, 5], [1, 1], [0, 1]),
     "weights": lambda: agreement.kappa([1, 0, 1], [1, 0, 1], weights=[1, -1, 1]),

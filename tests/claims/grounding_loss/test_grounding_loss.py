@@ -1,10 +1,10 @@
 """Claim 3: published numbers, theory, criteria, figures."""
 
+import io
 from functools import cache
 from pathlib import Path
 
 import guards
-import numpy as np
 import pandas as pd
 import pytest
 from candor.claims.grounding_loss import run as steps
@@ -14,7 +14,6 @@ from candor.claims.grounding_loss.criteria import CLAIM
 from candor.claims.grounding_loss.figures import FIGURES
 from candor.claims.shared import rows
 from candor.declare import figures, ledger
-from candor.measure.agreement import kappa
 from candor.run import evidence
 from candor.run import plan as graph
 
@@ -28,163 +27,73 @@ def published():
 
 
 @cache
-def theory():
-    return t.theory()
-
-
-@cache
 def reference():
     """The committed tables; a caller must not change them."""
     return evidence.read_tables(graph.REFERENCE / "grounding_loss")
 
 
-def judge(scale="laptop", tables=None, without=()):
-    """Verdicts of the reference, or of `tables`, without the rows of some arms."""
-    tables = dict(tables or reference())
-    for name, table in tables.items():
-        if {"seed", "arm"} <= set(table):
-            tables[name] = table[~table["arm"].isin(without)]
-    rows, checks, verdicts = ledger.judge(CLAIM, tables, scale)
-    return rows.set_index("criterion"), checks.set_index(["criterion", "check"]), verdicts.set_index("part")
+def judge(scale="laptop", **changed):
+    found, checks, verdicts = ledger.judge(CLAIM, {**reference(), **changed}, scale)
+    return found.set_index("criterion"), checks.set_index(["criterion", "check"]), verdicts.set_index("part")
 
 
-# --- Published numbers: every number that the text relies on ----------------------------------------
+# --- Published numbers and closed forms -------------------------------------------------------------
 
 
-def test_the_headline_does_not_follow_from_the_table():
-    means = published()["headline_means"].set_index("name")
-    wanted = {
-        "printed": 77.5,
-        "quoted_mean": 77.5,
-        "cells_mean": 73.1,
-        "cells_median": 79.7,
-        "pooled": 63.5,
-        "followup": 48.3,
-        "acknowledgement": 76.1,
-        "clarification": 95.0,
-        "ESConv": 84.4,
-        "TSCC": 51.5,
-        "Persuasion for Good": 83.4,
-    }
-    for name, value in wanted.items():
-        assert means.value[name] == pytest.approx(value, abs=0.051), name
-    assert (means.low["cells_mean"], means.high["cells_mean"]) == pytest.approx((68.4, 76.8), abs=0.15)
-    cells = published()["headline"].set_index(["dataset", "act"])
-    assert set(cells.index[~cells.beyond]) == {("TSCC", "followup"), ("Persuasion for Good", "clarification")}
-    row = cells.loc[("TSCC", "followup")]
-    assert (row.reduction, row.reduction_low, row.reduction_high) == pytest.approx((4.0, -23, 25), abs=0.7)
+def test_every_number_is_the_committed_one():
+    """Every table and column that needs no run, as it was promoted: a slip in any of them is seen here."""
+    for name, table in {**published(), **t.theory()}.items():
+        kept = pd.read_csv(graph.REFERENCE / CLAIM.name / f"{name}.csv")
+        made = pd.read_csv(io.StringIO(table.to_csv(index=False)))
+        pd.testing.assert_frame_equal(made, kept, check_dtype=False, rtol=1e-6, atol=1e-9, obj=name)
 
 
 def test_reanalysis_agrees_with_the_derived_rows_beside_the_numbers():
     printed = pd.read_csv(PUBLISHED / "grounding_rates.csv")
     derived = printed[printed.location.isin(["Table 3", "Appendix Table 3"])]
     ours = published()["rates"].set_index(["model", "arm", "act"])
-    for metric, column in {"kappa_max": "kappa_max", "kappa_over_kappa_max": "share"}.items():
-        for row in derived[derived.metric == metric].itertuples():
-            assert ours[column][(row.model, row.arm, row.setting)] == pytest.approx(row.value, abs=1e-3)
-    for metric in ("recall", "precision"):
-        for row in derived[derived.metric == metric].itertuples():
-            assert ours[metric][(row.model, row.arm, row.setting)] == pytest.approx(row.value, abs=0.01)
+    names = {"kappa_max": "kappa_max", "kappa_over_kappa_max": "share", "recall": "recall", "precision": "precision"}
+    for metric, column in names.items():
+        part = derived[derived.metric == metric]
+        found = ours.loc[[*zip(part.model, part.arm, part.setting)], column].tolist()
+        within = 1e-3 if metric.startswith("kappa") else 0.01
+        assert len(found) > 5 and found == pytest.approx(part.value.tolist(), abs=within), metric
 
 
-def test_agreement_falls_and_rates_do_not_consistently():
+def test_what_the_text_rests_on():
+    means = published()["headline_means"].set_index("name").value
+    assert means[["printed", "quoted_mean", "cells_mean", "pooled"]].tolist() == pytest.approx(
+        [77.5, 77.5, 73.1, 63.5], abs=0.051
+    )
     changes = published()["changes"]
     assert (changes.kappa_change < 0).sum() == len(changes) == 9 and (changes.rate_change < 0).sum() == 6
-    followups = rows(changes, act="followup")
-    np.testing.assert_allclose(followups.rate_relative, (-0.20, -0.26, -0.20), atol=6e-3)
-    mistral = rows(changes, model="Mistral-7B").set_index("act").loc[list(ACTS)]
-    np.testing.assert_allclose(mistral.kappa_z, (-0.6, -1.2, -0.2), atol=0.06)
-    np.testing.assert_allclose(mistral.rate_z[:2], (-1.9, 2.6), atol=0.06)
-    np.testing.assert_allclose(mistral.share_before["followup"], 0.235, atol=1e-3)
-    np.testing.assert_allclose(followups.precision_after, (44.5, 45.6, 46.0), atol=0.06)
-    sums = published()["rate_sums"].set_index(["model", "arm"])
-    assert sums.rate["Mistral-7B"][["sft", "sft_dpo"]].to_numpy() == pytest.approx([32.6, 36.0], abs=0.05)
-    quoted = published()["quoted_changes"].set_index(["method", "measure"]).recomputed
-    assert quoted[("dpo", "kappa")] == pytest.approx(-45.6, abs=0.05)
-    assert quoted[("ppo", "rate")] == pytest.approx(-7.1, abs=0.06)
-    prompt = published()["prompting"].set_index("act")
-    assert prompt.kappa_z[["followup", "acknowledgement"]].to_numpy() == pytest.approx([3.0, 0.5], abs=0.05)
-
-
-def test_checkpoints_of_one_run():
-    table = published()["correlations"]
-    r = table.set_index(["method", "act", "points"])
-    np.testing.assert_allclose(r.r["dpo"].unstack()[10][list(ACTS)], (-0.70, -0.89, -0.78), atol=5e-3)
-    assert (r.r[("dpo", "followup", 9)], r.p[("dpo", "followup", 9)]) == pytest.approx((-0.59, 0.098), abs=6e-3)
-    assert (rows(table, method="sft", points=10).p > 0.05).all()
-    np.testing.assert_allclose(published()["first_checkpoint"].share, (0.67, 0.33, 0.60), atol=6e-3)
+    r = published()["correlations"].set_index(["method", "act", "points"]).r
+    assert [r["dpo", act, 10] for act in ACTS] == pytest.approx([-0.70, -0.89, -0.78], abs=5e-3)
     flat = published()["flat_runs"].set_index("process")
-    assert (flat.below_70["random_walk"], flat.below_89["random_walk"]) == pytest.approx((0.24, 0.09), abs=0.01)
-    assert (flat.below_70["lag_7"], flat.below_89["lag_7"]) == pytest.approx((0.12, 0.02), abs=6e-3)
-    assert flat.mean_r["best_of_ten"] == pytest.approx(-0.24, abs=0.01)
-    assert flat.detected["independent"] == pytest.approx(0.05, abs=5e-3)
-    start = published()["start"].set_index("step")
-    assert start.acknowledgement.idxmax() == start.followup.idxmin() == 500 and start["mean"].idxmax() == 300
-    envelope = rows(published()["flat_envelope"], process="best_of_ten", act="followup").set_index("step")
-    points = rows(published()["dpo_curve"], method="dpo", act="followup").set_index("step").kappa
-    assert points.between(envelope.low, envelope.high).all() and len(published()["dpo_curve"]) == 60
-
-
-def test_small_counts():
-    ceiling = published()["human_ceiling"].set_index("act").loc[list(ACTS)]
+    assert (flat.below_70["random_walk"], flat.detected["independent"]) == pytest.approx((0.24, 0.05), abs=0.01)
+    ceiling = published()["human_ceiling"]
     assert ceiling[["both", "first", "second"]].to_numpy().tolist() == [[9, 7, 7], [2, 5, 2], [1, 2, 0]]
-    assert (ceiling.tables == 1).all() and not ceiling.excluded.any()
-    np.testing.assert_allclose(ceiling.low, (7, -9, 0), atol=0.6)
-    np.testing.assert_allclose(ceiling.high, (62, 66, 100), atol=1.1)
-    counts = published()["clarification_counts"]
-    named = rows(counts, source="Table 3").set_index(["model", "arm"])
-    hits = {("Mistral-7B", "sft"): (2, 4), ("Mistral-7B", "sft_dpo"): (2, 8), ("GPT-4", "off_the_shelf"): (0, 3)}
-    hits |= {("GPT-3.5-turbo", "mitigation_prompt"): (0, 10)}
-    for key, wanted in hits.items():
-        assert tuple(named.loc[key, ["coincident", "emitted"]]) == wanted
-    dpo = rows(counts, source="Figure 2b")
-    assert (dpo.coincident == 2).all() and dpo.emitted.iloc[-1] > dpo.emitted.iloc[0]
     assert t.kappa_of_counts(50, 9, 7, 7) == pytest.approx(0.3566, abs=1e-4)
-
-
-def test_labels_preferences_and_power():
-    noise = rows(published()["label_noise"], dataset="ESConv").set_index("act").kappa[list(ACTS)]
-    np.testing.assert_allclose(noise, (0.82, 0.78, 0.55), atol=6e-3)
-    humans = published()["noisy_humans"].set_index("act").loc[list(ACTS)]
-    np.testing.assert_allclose(humans.noisy_kappa, (0.66, 0.67, 0.34), atol=0.012)
-    asked = published()["questions"].set_index("name").value
-    assert (asked.pairs_low, asked.pairs_high) == pytest.approx((61_949, 62_493), abs=1)
-    assert (asked.chi2_current, asked.question_win_rate) == pytest.approx((475.6, 41.5), abs=0.06)
-    assert asked.question_win_logit == pytest.approx(-0.34, abs=5e-3)
-    odds = published()["odds_multipliers"].set_index("beta").multiplier
-    assert (odds[0.1], odds[0.3]) == pytest.approx((0.033, 0.32), abs=1e-3)
-    assert published()["changes"].odds_multiplier[0] == pytest.approx(0.76, abs=1e-3)
+    named = rows(published()["clarification_counts"], source="Table 3", model="Mistral-7B").set_index("arm")
+    assert named[["coincident", "emitted"]].loc[["sft", "sft_dpo"]].to_numpy().tolist() == [[2, 4], [2, 8]]
     power = published()["power"].set_index("name").value
-    assert (power.se_low, power.se_high) == pytest.approx((3.3, 4.1), abs=0.05)
-    assert power.turns_two_se == pytest.approx(11_000, rel=0.05) and power.turns_80 == pytest.approx(22_000, rel=0.06)
-
-
-# --- Theory ---------------------------------------------------------------------------------------
+    assert (power.turns_two_se, power.turns_80) == pytest.approx((11_000, 22_000), rel=0.06)
 
 
 def test_what_the_raters_rule_predicts():
-    found = theory()["predicted"].set_index(["arm", "act"])
-    for arm, kappas, success in (
-        ("charity_6", (0.455, 0.634, 0.483), 0.706),
-        ("charity_3", (0.678, 0.853, 0.640), 0.843),
-        ("charity_0", (0.828, 0.885, 0.677), 0.937),
+    """As it was computed before any arm was trained."""
+    found = t.theory()["predicted"].set_index(["arm", "act"])
+    for arm, *kappas, success in (
+        ("charity_6", 0.455, 0.634, 0.483, 0.706),
+        ("charity_3", 0.678, 0.853, 0.640, 0.843),
+        ("charity_0", 0.828, 0.885, 0.677, 0.937),
     ):
-        np.testing.assert_allclose(found.kappa[arm][list(ACTS)], kappas, atol=6e-3)
+        assert found.kappa[arm][list(ACTS)].tolist() == pytest.approx(kappas, abs=6e-3)
         assert found.success[arm].iloc[0] == pytest.approx(success, abs=6e-3)
-    np.testing.assert_allclose(found.kappa_max["charity_6"][list(ACTS)], (0.49, 0.67, 0.63), atol=0.012)
-    assert len(theory()["predicted_cells"]) == 33
-    crossing = theory()["crossing"].set_index("alpha")
-    assert crossing.p[0.3] == pytest.approx(0.2857, abs=1e-4)
-    assert (crossing.act_win_rate[0], crossing.act_win_rate[0.6]) == pytest.approx((0.476, 0.19), abs=2e-3)
-    assert crossing.index[-1] == pytest.approx(0.13, abs=5e-3)
+    crossing = t.theory()["crossing"]
     won = published()["questions"].set_index("name").value["question_win_rate"]
     assert crossing.act_win_rate.iloc[-1] == pytest.approx(won / 100, abs=1e-5)
-    asks = theory()["ask_anyway"].set_index(["d", "act"])
-    assert asks.kappa[(0.1, "clarification")] == pytest.approx(0.32, abs=0.01)
-    assert asks.kappa[(0.1, "followup")] == pytest.approx(0.77, abs=0.01)
-    human = theory()["human"].set_index("act").loc[list(ACTS)]
-    np.testing.assert_allclose(human.kappa, [kappa(h, h, game.VISITS) for h in game.HUMAN.T])
-    np.testing.assert_allclose(human.rate, (0.279, 0.130, 0.0355), atol=1e-3)
+    assert published()["human_ceiling"].tables.eq(1).all()
 
 
 # --- Criteria -------------------------------------------------------------------------------------
@@ -211,7 +120,7 @@ WORLD = [f"W{k}" for k in range(1, 14)]
 def test_failures_are_seen(criterion, arm, column, shift):
     summary = reference()["summary"].copy()
     summary.loc[summary["arm"] == arm, column] += shift
-    found, _, verdicts = judge(tables=reference() | {"summary": summary})
+    found, _, verdicts = judge(summary=summary)
     assert found.verdict[criterion] == "not replicated"
     if criterion in ("W2", "W4", "W5"):
         assert verdicts.verdict["overall"] == "not replicated"
@@ -225,7 +134,7 @@ def course(kappa):
     for act in ACTS:
         mine = table["arm"].isin(["shuffled", "more_sft"])
         table.loc[mine, f"{act}_kappa"] = kappa(table.loc[mine, "step"])
-    return judge(tables=reference() | {"trajectory": table})[:2]
+    return judge(trajectory=table)[:2]
 
 
 def test_the_course_decides_slopes_and_misleading_checkpoints():
@@ -234,6 +143,7 @@ def test_the_course_decides_slopes_and_misleading_checkpoints():
     assert checks.value["W13", "runs (a seed and an act) that mislead"] == 0
     assert checks.verdict["W6", "slope, followup"] == "replicated"
     falling, checks = course(lambda step: 0.8 - 0.0002 * step)
+    assert checks.value["W13", "runs (a seed and an act) that mislead"] == 0, "kappa itself falls by .03"
     assert falling.verdict["W6"] == checks.verdict["W6", "slope, followup"] == "not replicated"
 
 
@@ -249,7 +159,9 @@ def test_the_parts_and_their_rules():
 
 
 def test_a_missing_arm_and_smoke():
-    found, _, verdicts = judge(without=("charity_3", "more_sft"))
+    gone = ("charity_3", "more_sft")
+    less = {n: frame[~frame["arm"].isin(gone)] for n, frame in reference().items() if {"seed", "arm"} <= set(frame)}
+    found, _, verdicts = judge(**less)
     assert found.verdict["W9"] == found.verdict["W6"] == "not attempted" != found.verdict["W2"]
     assert verdicts.verdict["overall"] == "not attempted" and "W6" in verdicts.note["overall"]
     found, _, verdicts = judge("smoke")
@@ -290,14 +202,14 @@ EDGES = {"": 0.0, "_low": -0.1, "_high": 0.1}
 
 
 def test_pretrained_models_pass_and_fail():
-    found, _, verdicts = judge(tables=reference() | pretrained())
+    found, _, verdicts = judge(**pretrained())
     assert (found.verdict[["M1", "M2", "M3", "M4", "M6"]] == "replicated").all()
     assert found.verdict["M5"] == "partly"  # three seeds
     assert "not attempted" not in verdicts.note["(iv)"]
     unsure = pretrained()
     unsure["models_rates"]["kappa_change_high"] = 0.01
-    assert judge(tables=reference() | unsure)[0].verdict["M3"] == "not replicated", "an interval contains 0"
-    found, _, _ = judge(tables=reference() | pretrained(sign=1))
+    assert judge(**unsure)[0].verdict["M3"] == "not replicated", "an interval contains 0"
+    found, _, _ = judge(**pretrained(sign=1))
     assert (found.verdict[["M1", "M3", "M4", "M5"]] == "not replicated").all()
 
 
@@ -305,14 +217,10 @@ def test_a_slip_is_an_error_and_what_was_not_run_is_not_attempted():
     guards.check(CLAIM, reference() | pretrained())
 
 
-def test_needs_are_declared_unique_and_trained_before_evaluated():
-    assert len(set(t.NEEDS)) == len(t.NEEDS) and set(t.NEEDS) == set(steps.STEPS)
-    assert set(t.DECISIVE) < set(t.NEEDS)
-    place = {key: k for k, key in enumerate(t.NEEDS)}
-    for key in t.NEEDS:
-        for need in steps.STEPS[key].needs:
-            assert place[need] < place[key], (need, key)
-            assert key not in t.DECISIVE or need in t.DECISIVE
+def test_every_step_is_needed_and_the_decisive_ones_stand_alone():
+    assert sorted(t.NEEDS) == sorted(steps.STEPS)
+    for keys in (t.NEEDS, t.DECISIVE):
+        assert all(set(steps.STEPS[key].needs) <= set(keys[:k]) for k, key in enumerate(keys))
 
 
 def test_figures_stand_missing_arms():
@@ -323,5 +231,5 @@ def test_figures_stand_missing_arms():
 
 
 def test_every_arm_has_its_own_look():
-    arms = {arm for group in (t.ARMS, t.VARIANTS) for arm in group["standard"]}
+    arms = {*t.ARMS, *t.VARIANTS}
     assert arms <= set(figures.LOOKS) and len({figures.look(arm)[1:] for arm in arms}) == len(arms)

@@ -1,18 +1,12 @@
 """Raters: what they see, how they score, what the closed form makes of it, held against the pilot's values."""
 
-import ast
 import doctest
-import inspect
-import re
-import textwrap
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from candor.claims.grounding_loss import raters, world
 
-# (alpha): kappa of follow-up, acknowledgement, clarification, and success, as predicted before any arm was trained
-PREDICTED = {0.0: (0.828, 0.885, 0.677, 0.937), 0.3: (0.678, 0.853, 0.640, 0.843), 0.6: (0.455, 0.634, 0.483, 0.706)}
 WINS = {
     **{"charity_6": 0.194, "lookahead_6": 0.194, "reaction_6": 0.478, "charity_0": 0.478, "charity_3": 0.336},
     **{"average_6": 0.02, "lookahead_average_6": 0.616},
@@ -33,18 +27,6 @@ def pairs():
 
 
 # --- What a rater sees ------------------------------------------------------------------------------
-
-
-def test_the_source_of_a_rating_knows_no_act():
-    """Neither by name nor by the tokens of a response: only what was delivered reaches the ratings."""
-    telling = {*world.ACTS, "acts", "act", "act_ids", "act_responses", "which", "mm", "tokens", "responses"}
-    for part in (raters.rate, raters.readings, raters.intend, raters.Ratings.score):
-        code = ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(part))).body[0].body[1:])
-        assert not telling & set(re.findall(r"\w+", code.lower())), part.__name__
-    everywhere = inspect.getsource(raters)
-    assert not [
-        name for name in ("ACTS", "ACT_IDS", "ACT_RESPONSES", "FOLLOWUP", "CLARIFICATION") if name in everywhere
-    ]
 
 
 def test_one_act_is_worth_as_much_as_another_now(pairs):
@@ -126,13 +108,6 @@ def test_scores_put_the_parts_together():
 # --- The closed form --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("alpha", PREDICTED)
-def test_the_optimum_is_the_one_predicted(alpha):
-    found = world.exact(raters.optimum(alpha))
-    values = [found[f"{act}_kappa"] for act in world.ACTS] + [found["success"]]
-    assert values == pytest.approx(PREDICTED[alpha], abs=0.005)
-
-
 def test_the_optimum_multiplies_the_odds():
     policy, human = raters.optimum(0.3, beta=0.5), world.HUMAN
     odds = [part / (1 - part.sum(1, keepdims=True)) for part in (policy, human)]
@@ -157,17 +132,6 @@ def test_acts_win_as_often_as_predicted(pairs, name):
     acts = [world.read(part)[0] >= 0 for part in said]
     against = (acts[0] != acts[1]) & (difference != 0)
     assert ((difference > 0) == acts[0])[against].mean() == pytest.approx(WINS[name], abs=0.03)
-
-
-def test_a_discounted_future_never_overturns_a_delivery(pairs):
-    _, said, _, rated, coins = pairs
-    acts = [world.read(part)[0] >= 0 for part in said]
-    against = acts[0] != acts[1]
-    now, ahead = (
-        np.subtract(*(part.score(coins, raters.RATERS[name]) for part in rated))[against] > 0
-        for name in ("charity_6", "lookahead_6")
-    )
-    assert (now == ahead).all()
 
 
 def test_the_examples_are_right():

@@ -115,6 +115,21 @@ def test_candidates_are_the_bases_at_turns_of_their_own(made):
     assert run.streams() == {(split, SEED) for split in ("contexts", "samples", "ratings")}
 
 
+def check_tables(result, row, followed):
+    """What the criteria, figures and notebook read of an evaluation; `followed`: "turns", "rollouts" or not at all."""
+    kappas = ("kappa", "kappa_low", "kappa_high", "kappa_max", "human_kappa")
+    of_acts = (*kappas, "rate", "recall", "precision", "human_rate")
+    wanted = {f"{act}_{measure}" for act in dialogues.ACTS for measure in of_acts}
+    wanted |= {"rate", "success", "success_low", "success_high", "turns", "malformed", "win_rate", "ties"}
+    assert wanted | {"win_rate_untied"} <= set(row.index) and row.drop(["turns", "n_turns", "n_rollouts"]).max() <= 1
+    assert len(result.table("cells")) == 11 and result.table("dialogues")["text"].str.contains(" A ").all()
+    assert ("trajectory" in result.run["tables"]) == bool(followed)
+    if followed:
+        course = result.table("trajectory")
+        assert course["step"].tolist() == [0, 2] and course["success"].notna().all() == (followed == "rollouts")
+        assert course["win_rate"][0] == 0.5, "it starts at the base"
+
+
 @pytest.mark.parametrize("key", evaluations("reference_game"))
 def test_an_evaluation_of_the_reference_game_asks_its_arm_against_its_base(made, key):
     run, own, base = made(key), key.replace("/eval_", "/"), "reference_game/standard/base"
@@ -124,6 +139,7 @@ def test_an_evaluation_of_the_reference_game_asks_its_arm_against_its_base(made,
     assert run.asked("speaker") == {own, base} | course
     assert row["win_rate"] == 0.5 if own == base else row["win_rate"] > 0.9, "the base writes nothing that can be read"
     assert (row["success"] > 0) == (own != base) and (row["n_turns"], row["n_rollouts"]) == (40, 10)
+    check_tables(run.result, row, KNOWN[key].options.get("trajectory"))
     splits = ("eval", "ratings", "base_samples", "samples", "rollouts")
     assert run.streams() == {(split, EVAL_SEED) for split in splits}
     same = made("reference_game/standard/eval_base").called("act_probabilities")[0]

@@ -53,13 +53,6 @@ def test_problems_are_drawn_as_declared(variant, shares, square, stays, keeps, l
     assert given.as_line[points].all() == (variant != "no_line")
 
 
-def test_an_ideal_policy_solves_what_the_corner_allows():
-    given = drawn(12_000, "standard")
-    modal = (given.threshold == given.said_threshold) & (given.k == given.said_k)
-    assert modal[given.kind == 1].mean() == pytest.approx(0.65 * 0.65, abs=0.01)
-    assert modal[given.kind == 2].mean() == pytest.approx(0.32 * 0.30, abs=0.01)
-
-
 def test_prompts_say_what_the_class_allows():
     given = drawn(1000)
     prompts = given.prompts()
@@ -156,7 +149,7 @@ def random_program(rng, depth):
 def test_programs_mean_what_a_naive_interpreter_says():
     rng = np.random.default_rng(0)
     valid = 0
-    programs = [random_program(rng, 3) for _ in range(400)]
+    programs = [random_program(rng, 3) for _ in range(400)] + [["mul", "x"] * 7 + ["x"], ["sub", "1"] * 11 + ["x"]]
     for words, outputs in zip(programs, world.run([" ".join(words) for words in programs])):
         try:
             expected = [naive(words, int(x))[0] for x in world.GRID]
@@ -181,13 +174,6 @@ def test_what_is_no_program_is_invalid_everywhere(text):
     assert (world.run([text]) == world.INVALID).all()
 
 
-def test_products_are_clipped_and_the_longest_program_runs():
-    text = " ".join(["mul x"] * 7 + ["x"])
-    assert world.run([text])[0, -1] == 10**9 and world.run([text])[0, 0] == 10**9
-    assert (world.run([" ".join(["sub 1"] * 11 + ["x"])])[0] != world.INVALID).all()
-    assert len(" ".join(["sub 1"] * 11 + ["x"]).split()) == 23
-
-
 def test_programs_are_read_up_to_the_first_end():
     eos, x = world.EOS, world.TOKEN["x"]
     assert world.read([[x, eos, world.PAD], [x, x, x], [eos, x, eos]]) == [(x,), None, ()]
@@ -203,16 +189,12 @@ def test_programs_are_read_up_to_the_first_end():
 def test_the_oracle_has_its_34_tests():
     given = drawn(1000)
     inputs = world.GRID[given.oracle_tests]
-    assert inputs.shape == (1000, 34)
-    assert (inputs[:, :10] == np.arange(10)).all()
-    for part, low, high in ((inputs[:, 10:18], 10, 40), (inputs[:, 18:22], 41, 120)):
-        assert part.min() == low and part.max() == high
-        assert all(len(set(row)) == len(row) for row in part)
-    assert (inputs[:, 22:28] == [200, 500, 999, -1, -5, -20]).all()
+    first, middle, high, far, last = np.split(inputs, [10, 18, 22, 28], axis=1)
+    assert (first == np.arange(10)).all() and (far == [200, 500, 999, -1, -5, -20]).all()
     corner = given.kind > 0
-    assert (inputs[corner, 28:] - given.threshold[corner, None] == [-1, 0, 1, 2, 3, 5]).all()
-    easy = inputs[~corner, 28:]
-    assert easy.min() >= 5 and easy.max() <= 34 and all(len(set(row)) == 6 for row in easy)
+    assert (last[corner] - given.threshold[corner, None] == [-1, 0, 1, 2, 3, 5]).all()
+    for part, *ends in ((middle, 10, 40), (high, 41, 120), (last[~corner], 5, 34)):
+        assert [part.min(), part.max()] == ends and (np.diff(np.sort(part, 1)) > 0).all()
 
 
 def test_the_rule_alone_is_not_enough():

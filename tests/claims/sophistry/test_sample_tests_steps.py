@@ -1,14 +1,11 @@
 """The steps of the world of programs: what is declared, rewards and pairs, one small run end to end."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from candor.claims.sophistry import approval, evaluators, world
+from candor.claims.sophistry import approval, evaluation, world
 from candor.claims.sophistry import run as sample_tests
 from candor.core import settings as config
-from candor.core import step as steps
-from candor.run import steps as experiments
 from candor.train import models
 
 ROOT = "sample_tests/standard"
@@ -17,16 +14,13 @@ THREE_SEEDS = {"reward_model", "learned_rm", "r_train_kl000", "r_train_kl020", "
 
 
 def test_every_arm_is_declared_with_its_evaluation_and_seeds():
-    seeds = {key.removeprefix("sample_tests/"): step.seeds for key, step in sample_tests.STEPS.items()}
-    wanted = {f"standard/{name}": "seeds" for name in FIVE_SEEDS}
-    wanted |= {f"standard/{name}": "few_seeds" for name in THREE_SEEDS}
-    for setting in ("soft", "no_line"):
-        wanted |= {f"{setting}/{name}": "few_seeds" for name in ("base", "setup", "r_train")}
-    for key, value in list(wanted.items()):
-        setting, name = key.split("/")
-        if name not in ("setup", "selection", "reward_model"):
-            wanted[f"{setting}/eval_{name}"] = value
-    assert seeds == wanted
+    for key, step in sample_tests.STEPS.items():
+        _, setting, name = key.split("/")
+        assert (step.seeds == "seeds") == (setting == "standard" and name.removeprefix("eval_") in FIVE_SEEDS), key
+    for setting in ("standard", "soft", "no_line"):
+        names = FIVE_SEEDS | THREE_SEEDS if setting == "standard" else {"base", "setup", "r_train"}
+        wanted = names | {f"eval_{name}" for name in names - {"setup", "selection", "reward_model"}}
+        assert wanted == {key.split("/")[2] for key in sample_tests.STEPS if f"/{setting}/" in key}
     followed = {key for key, step in sample_tests.STEPS.items() if step.options.get("trajectory")}
     assert followed == {f"{ROOT}/eval_{name}" for name in ("r_train", "r_star", "shuffled", "learned_rm")}
 
@@ -34,40 +28,16 @@ def test_every_arm_is_declared_with_its_evaluation_and_seeds():
 def test_the_laptop_scale_is_the_specification():
     settings = config.load("laptop")["world"]["sample_tests"]
     wanted = {
-        **{"eval_problems": 2000, "eval_seed": 7001, "fit_problems": 1500},
-        **{"selection_problems": 1000, "selection_samples": 16, "samples": 8},
-        **{"hidden_size": 64, "layers": 2, "heads": 4, "mlp": 256},
+        **{"eval_problems": 2000, "eval_seed": 7001, "fit_problems": 1500, "samples": 8, "rl_problems": 2000},
+        **{"selection_problems": 1000, "selection_samples": 16, "hidden_size": 64, "layers": 2, "heads": 4, "mlp": 256},
         **{"sft_problems": 3000, "base_steps": 1000, "base_batch": 64, "base_lr": 4e-3, "base_weight_decay": 0.05},
-        **{"rl_problems": 2000, "grpo_steps": 80, "prompts_per_step": 32, "num_generations": 8},
-        **{"grpo_lr": 2e-4, "kl_weight": 0.05, "snapshot_every": 20},
-        **{"rm_lr": 1e-3, "rm_batch": 64, "rm_heldout": 400},
+        **{"grpo_steps": 80, "prompts_per_step": 32, "num_generations": 8, "grpo_lr": 2e-4, "kl_weight": 0.05},
+        **{"snapshot_every": 20, "rm_lr": 1e-3, "rm_batch": 64, "rm_heldout": 400},
     }
     assert {name: settings[name] for name in wanted} == wanted
 
 
-def test_the_decoder_has_the_specification_s_size():
-    model = models.new_decoder(len(world.VOCABULARY), 0, 1, hidden_size=64, layers=2, heads=4, mlp=256)
-    assert sum(p.numel() for p in model.parameters()) == 136_064
-
-
 # --- Rewards, pairs, selection ----------------------------------------------------------------------
-
-
-def test_a_reward_looks_problems_up_and_reads_to_the_end():
-    given = world.problems(50, "standard", np.random.default_rng(0))
-    programs = given.references()
-    tests = given.oracle_tests[:, :2]
-    reward = sample_tests.passing(given, tests, "r_train")
-    order = np.random.default_rng(1).permutation(50)
-    ids = [[*world.tokens_of(programs[i]), world.EOS] for i in order]
-    assert reward(completion_ids=ids, problem=order.tolist()) == [1.0] * 50
-    assert reward(completion_ids=[row[:-1] for row in ids], problem=order.tolist()) == [0.0] * 50, "none ends"
-    others = np.roll(order, 1)
-    expected = [
-        bool((world.run([programs[i]])[0] == given[[j]].truth[0])[tests[j]].all()) for i, j in zip(order, others)
-    ]
-    assert reward(completion_ids=ids, problem=others.tolist()) == [float(e) for e in expected]
-    assert 0 < sum(expected) < 50
 
 
 def test_pairs_are_approved_against_rejected_of_one_prompt():
@@ -87,14 +57,14 @@ def test_pairs_are_approved_against_rejected_of_one_prompt():
 
 def test_the_best_of_n_is_what_passes_if_anything_does():
     reward = np.array([[1, 0, 0, 1, 0, 0, 0, 0], [0] * 8]).astype(bool)
-    by_four = sample_tests.picked(reward, 4)
+    by_four = evaluation.picked(reward, 4)
     assert by_four[0].tolist() == [0.25, 0, 0, 0.25, 0.125, 0.125, 0.125, 0.125]
     assert by_four[1].tolist() == [0.125] * 8
-    assert sample_tests.picked(reward, 8)[0].tolist() == [0.5, 0, 0, 0.5, 0, 0, 0, 0]
+    assert evaluation.picked(reward, 8)[0].tolist() == [0.5, 0, 0, 0.5, 0, 0, 0, 0]
     rng = np.random.default_rng(0)
     many = rng.random((3000, 4)) < 0.2
     expected = 1 - 0.8**4
-    assert (sample_tests.picked(many, 4) * many).sum(1).mean() == pytest.approx(expected, abs=0.03)
+    assert (evaluation.picked(many, 4) * many).sum(1).mean() == pytest.approx(expected, abs=0.03)
 
 
 # --- Programs of a model ----------------------------------------------------------------------------
@@ -133,151 +103,100 @@ def test_divergence_is_the_sum_of_exact_token_divergences():
     assert sample_tests.divergence(model, model, given, programs) == 0
 
 
-# --- A small run ------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    """Base, setup, selection, three arms and evaluations at smoke scale, the base trained for half as long."""
-    names = ("base", "setup", "eval_base", "selection", "r_train", "eval_r_train", "reward_model", "learned_rm")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CANDOR_RESULTS", str(tmp_path_factory.mktemp("results")))
-        half = {"world": {"sample_tests": {"base_steps": 250, "sft_problems": 800}}}
-        known, scale = experiments.steps(), config.load("smoke", overrides=half)
-        made = {name: steps.run(f"{ROOT}/{name}", 11, known, scale)[0] for name in names}
-        yield made, experiments.Results(scale).collect("standard", ["base", "r_train"], "summary", "sample_tests")
-
+# --- Measures ---------------------------------------------------------------------------------------
 
 PAIRED = (
     *("approval", "correctness", "error", "fpr", "tpr", "discrimination", "fpr_both", "pass_rate_both"),
     *("fallible_approval", "fallible_error", "fallible_tpr", "fallible_fpr", "fallible_discrimination"),
-    *("second_approval", "second_correctness", "second_error", "second_fpr", "second_fpr_both"),
 )
-SINGLE = (
-    *("n_both", "fpr_equal", "r_train", "pass_rate", "pass_rate_wrong", "kl", "valid", "length", "truncated", "line"),
-    *("worse_10", "worse_35", "n_problems"),
-)
+SINGLE = ("n_both", "fpr_equal", "r_train", "pass_rate", "pass_rate_wrong", "valid", "length", "truncated", "line")
 
 
-def test_the_summary_has_every_measure(results):
-    _, collected = results
-    assert collected["arm"].tolist() == ["base", "r_train"]
-    assert {*PAIRED, *(f"{name}_before" for name in PAIRED), *SINGLE} <= set(collected.columns)
-    base, arm = (collected.iloc[i] for i in range(2))
-    for name in PAIRED:
-        assert base[name] == pytest.approx(base[f"{name}_before"], nan_ok=True)
-    for name in ("approval", "correctness", "error", "tpr", "fallible_tpr"):
-        assert arm[f"{name}_before"] == pytest.approx(base[name], nan_ok=True), "the same base, the same chances"
-    assert base["kl"] == 0 and arm["kl"] > 0 and base["worse_10"] == 0
-    assert base["valid"] > 0.5, "the base writes programs"
-
-
-def test_other_tables_of_an_evaluation(results):
-    made, _ = results
-    result = made["eval_r_train"]
-    row = result.table("summary").iloc[0]
-    classes = result.table("classes")
-    assert classes["class"].tolist() == [0, 1, 2] and classes["n"].sum() == 120
-    for name in ("approval", "correctness", "pass_rate"):
-        assert (classes[name] * classes["n"]).sum() / 120 == pytest.approx(row[name])
-    bins = result.table("bins")
-    assert bins["pass_low"].tolist() == [0, *approval.PASS_RATES] and bins["n"].sum() == row["n_both"]
-    assert np.nansum(bins["fpr"] * bins["n"]) / row["n_both"] == pytest.approx(row["fpr_both"])
-    minutes = result.table("minutes")
-    assert all(tuple(rows["multiple"]) == evaluators.MULTIPLES for _, rows in minutes.groupby("reading"))
-    assert minutes["gap"].to_numpy() == pytest.approx((minutes["fpr"] - minutes["fpr_before"]).to_numpy())
-    each = result.table("evaluators")
-    assert each.groupby("pool").size().to_dict() == {10: 10, 35: 35}
-    assert each.loc[each["pool"] == 10, "error"].mean() == pytest.approx(row["error"])
-    course = result.table("trajectory")
-    assert course["step"].tolist() == [0, 2] and course["kl"].iloc[0] == 0 < course["kl"].iloc[1]
-    assert course["approval"].iloc[0] == pytest.approx(row["approval_before"])
-    assert {"reward", "error", "fpr", "fpr_both", "tpr", "pass_rate_wrong", "correctness"} <= set(course.columns)
-
-
-def test_programs_are_shown_with_what_each_audience_ran(results):
-    made, _ = results
-    table = made["eval_r_train"].table("programs")
-    assert set(table["audience"]) == {"reward", "evaluator", "oracle"}
-    per = table.groupby(["problem", "audience"]).size().unstack()
-    assert (per["reward"] == 2).all() and (per["oracle"] == 34).all() and per["evaluator"].between(1, 4).all()
-    assert (table["passed"] == (table["output"] == table["expected"])).all()
-    oracle = table[table["audience"] == "oracle"].groupby("problem")
-    assert oracle["passed"].mean().to_numpy() == pytest.approx(oracle["pass_rate"].first().to_numpy())
-    own = table[table["audience"] != "oracle"].groupby("problem")
-    for _, rows in own:
-        assert not set(rows.loc[rows["audience"] == "reward", "x"]) & set(
-            rows.loc[rows["audience"] == "evaluator", "x"]
-        )
-    for _, row in table[table["audience"] == "reward"].head(20).iterrows():
-        assert (world.run([row["program"]])[0, world.index(row["x"])] == row["expected"]) == row["passed"]
-
-
-def test_the_setup_names_the_tests_that_the_base_passes_most(results):
-    made, _ = results
-    fit = made["setup"].table("fit").iloc[0]
-    assert fit["overlap"] == 0 and 0 < fit["kappa"] <= 1
-    tests = made["setup"].table("tests")
-    assert tests.groupby("split").size().to_dict() == {"eval": 120, "fit": 100, "rl": 100}
-    samples = made["setup"].table("rl_programs")
-    given = world.problems(100, "standard", world.stream("rl", 11), "rl")
-    several = given[samples["problem"].to_numpy()]
-    done = world.outcomes([p or "" if isinstance(p, str) else None for p in samples["program"]], several)
-    easy, hard = (sample_tests.reward_tests(tests, "rl", kind) for kind in ("easy", "hard"))
-
-    def share(which):
-        return done.passes[np.arange(400)[:, None], np.repeat(which, 4, axis=0)].mean()
-
-    assert share(easy) > share(given.oracle_tests) and share(easy) >= share(hard)
-    assert (easy[:, 0] != easy[:, 1]).all() and (hard[:, 0] != hard[:, 1]).all()
-    assert set(made["setup"].table("eval_programs")["draw"]) == {0, 1}
-
-
-def test_training_starts_at_its_anchor(results):
-    made, _ = results
-    log = made["r_train"].table("log")
-    assert log["step"].iloc[0] == 1 and log["kl"].iloc[0] == pytest.approx(0, abs=1e-5)
-    assert "r_train" in log and log["reward"].between(0, 1).all()
-    assert not (made["r_train"].folder / "trainer").exists()
-
-
-def test_the_reward_model_is_described(results):
-    made, _ = results
-    row = made["reward_model"].table("summary").iloc[0]
-    assert 0 <= row["pair_accuracy"] <= 1 and row["pairs"] >= row["heldout_pairs"] and row["score_sd"] > 0
-    assert {"score_line", "score_right", "score_wrong"} <= set(row.index)
-    assert np.isfinite(made["learned_rm"].table("log")["reward"]).all()
-
-
-def test_selection_moves_what_it_selects(results):
-    made, _ = results
-    table = made["selection"].table("summary").set_index("rule")
-    assert list(table.index) == ["base", *(f"best_of_{n}{s}" for s in ("", "_r_star") for n in (4, 16))]
-    assert table["r_train"].loc[["base", "best_of_4", "best_of_16"]].is_monotonic_increasing
-    assert table["correctness"].loc[["base", "best_of_4_r_star", "best_of_16_r_star"]].is_monotonic_increasing
-    assert (table["approval_before"] == table.loc["base", "approval"]).all()
-    assert table.loc["base", "fpr_both"] == pytest.approx(table.loc["base", "fpr_both_before"])
-    slopes = made["selection"].table("slopes")
-    assert all(tuple(rows["quantity"]) == approval.QUANTITIES for _, rows in slopes.groupby("reward"))
-    star = slopes[(slopes["reward"] == "r_star") & (slopes["quantity"] == "correctness")]
-    assert star["slope"].item() >= 0, "the variance of the oracle"
-
-
-def test_the_measures_follow_the_outcomes():
-    """Programs whose fate is known: the base writes the rule alone, the arm the reference."""
-    given = world.problems(200, "standard", np.random.default_rng(0))
+@pytest.fixture(scope="module")
+def outputs():
+    """Programs whose fate is known: the base writes the rule alone, the arm one in three by the reference."""
+    given = world.problems(300, "standard", np.random.default_rng(0))
     knobs = {"tests": 2.0, "kappa": 0.7, "skill": 0.2, "kappa_fallible": 0.8}
-    panel = sample_tests.Panel(knobs, given, given.oracle_tests[:, :2], 1)
-    rules = [program.split(" ", 7)[-1] if kind else program for program, kind in zip(given.references(), given.kind)]
-    before, after = (
-        sample_tests._output([world.tokens_of(text) for text in texts], panel) for texts in (rules, given.references())
-    )
-    row = sample_tests.summary(after, before, panel)
-    assert row["correctness"] == 1 and row["n_both"] == 0 and np.isnan(row["fpr"]) and np.isnan(row["fpr_both"])
-    assert row["correctness_before"] == pytest.approx((given.kind == 0).mean(), abs=0.02)
-    assert row["r_train"] == row["r_train_before"] == 1 and row["truncated"] == 0
-    same = sample_tests.summary(before, before, panel)
-    assert same["fpr_equal"] == 0 and same["fpr_both"] == pytest.approx(same["fpr"])
-    table = sample_tests.by_evaluator(before, before, panel)
-    assert (table["error"] == table["error_before"]).all()
-    assert isinstance(sample_tests.bins(before, before), pd.DataFrame)
+    panel = evaluation.Panel(knobs, given, given.oracle_tests[:, :2], 1)
+    right = given.references()
+    rules = [program.split(" ", 7)[-1] if kind else program for program, kind in zip(right, given.kind)]
+    mixed = [[text, rule, "line 1 2 3 4"][i % 3] for i, (text, rule) in enumerate(zip(right, rules))]
+    return *(evaluation.output([world.tokens_of(text) for text in texts], panel) for texts in (mixed, rules)), panel
+
+
+def test_the_measures_follow_the_outcomes(outputs):
+    after, before, panel = outputs
+    row, both = evaluation.summary(after, before, panel), ~after.done.correct & ~before.done.correct
+    assert {*PAIRED, *(f"{name}_before" for name in PAIRED), *SINGLE} <= set(row)
+    assert 0 < both.sum() < (~before.done.correct).sum() and row["n_both"] == both.sum()
+    for end, side in (("", after), ("_before", before)):
+        done, wrong = side.done, ~side.done.correct
+        fallible = panel.approve(done, fallible=True)
+        wanted = {"fpr_both": side.approved[:, both].mean(), "pass_rate_both": done.pass_rate[both].mean()}
+        wanted |= {"correctness": done.correct.mean(), "pass_rate_wrong": done.pass_rate[wrong].mean()}
+        wanted |= {"fallible_fpr": fallible[:, wrong].mean(), "fallible_tpr": fallible[:, ~wrong].mean()}
+        wanted |= {"r_train": done.passed(panel.tests).mean(), "line": done.line[panel.given.kind == 2].mean()}
+        assert {name: row[name + end] for name in wanted} == pytest.approx(wanted)
+    both_sides = [(side.approved[:, both], side.done.pass_rate[both]) for side in (before, after)]
+    assert row["fpr_equal"] == pytest.approx(approval.equal_pass_rate(*both_sides[0], *both_sides[1]))
+    same = evaluation.summary(before, before, panel)
+    assert same["fpr_equal"] == 0 and all(same[name] == same[f"{name}_before"] for name in PAIRED)
+
+
+def test_the_tables_follow_the_outcomes(outputs):
+    after, before, panel = outputs
+    both = ~after.done.correct & ~before.done.correct
+    classes, bins = evaluation.classes(*outputs).set_index("class"), evaluation.bins(after, before)
+    minutes = evaluation.minutes(*outputs).set_index(["reading", "multiple"])
+    each = evaluation.by_evaluator(*outputs).set_index(["pool", "evaluator"])
+    for end, side in (("", after), ("_before", before)):
+        done = side.done
+        for kind in range(3):
+            here = panel.given.kind == kind
+            wanted = {"main_right": done.rule_right[here].mean(), "pass_rate": done.pass_rate[here].mean()}
+            wanted |= {"approval": side.approved[:, here].mean(), "line": done.line[here].mean()}
+            assert {name: classes[name + end][kind] for name in wanted} == pytest.approx(wanted)
+        for k, n in enumerate(bins[f"n{end}"]):
+            here = both & (np.digitize(done.pass_rate + 1e-9, approval.PASS_RATES) == k)
+            assert n == here.sum() and (n == 0 or bins[f"fpr{end}"][k] == pytest.approx(side.approved[:, here].mean()))
+        for reading in (True, False):
+            wanted = panel.with_time(done, 4, reading)[:, both].mean()
+            assert minutes[f"fpr{end}"][reading, 4] == pytest.approx(wanted)
+        votes = panel.approve(done, 35)[7]
+        wanted = [votes[~done.correct].mean(), votes[done.correct].mean()]
+        assert each.loc[(35, 7), [f"fpr{end}", f"tpr{end}"]].tolist() == pytest.approx(wanted)
+    assert (minutes["gap"] == minutes["fpr"] - minutes["fpr_before"]).all()
+    shown = evaluation.shown(*outputs)
+    for _, rows in shown.groupby("problem"):
+        reward, own, oracle = (
+            list(rows.loc[rows["audience"] == who, "x"]) for who in ("reward", "evaluator", "oracle")
+        )
+        assert (len(reward), len(oracle)) == (2, 34) and 1 <= len(own) <= 4 and not {*reward} & {*own}
+    assert (shown["passed"] == (shown["output"] == shown["expected"])).all()
+    for row in shown[shown["audience"] == "oracle"].itertuples():
+        i, test = row.problem, world.index(row.x)
+        assert row.expected == panel.given.truth[i, test]
+        assert (row.passed, row.passed_before) == (after.done.passes[i, test], before.done.passes[i, test])
+    assert evaluation.on_the_way(after, before, panel)["fpr_both"] == pytest.approx(after.approved[:, both].mean())
+
+
+def test_filters_show_what_they_pick(outputs):
+    """Six problems with four samples each, and the chances of pairs of the shown and an unfiltered sample."""
+    after, _, panel = outputs
+    done, approved = after.done[:24], after.approved[:, :24]
+    rewards = {"r_train": done.passed(panel.tests[:24]).reshape(6, 4), "r_star": done.correct.reshape(6, 4)}
+    table = evaluation.filtered(done, approved, rewards, np.array([2, 2, 2, 0, 1, 0])).set_index("rule")
+    assert list(table.index) == ["base", *(f"best_of_{n}{s}" for s in ("", "_r_star") for n in (4, 16))]
+    votes, wrong = approved.mean(0).reshape(6, 4), ~rewards["r_star"]
+    for rule, weights in {"base": np.full((6, 4), 0.25), "best_of_4": evaluation.picked(rewards["r_train"], 4)}.items():
+        pairs = np.einsum("pi,pj->pij", weights * wrong, wrong / 4)
+        wanted = [pairs.sum(), (pairs * votes[:, :, None]).sum() / pairs.sum()]
+        wanted += [(pairs * votes[:, None]).sum() / pairs.sum(), (weights * rewards["r_train"]).sum() / 6]
+        assert table.loc[rule, ["n_both", "fpr_both", "fpr_both_before", "r_train"]].tolist() == pytest.approx(wanted)
+        line = (weights * done.line.reshape(6, 4)).sum(1)[:3].mean()
+        assert table["line"][rule] == pytest.approx(line) and 0 < line < 1
+        assert table.loc[rule, "error_before"] == table.loc["base", "error"]
+    problem = np.repeat(np.arange(6), 4)
+    slopes = evaluation.slopes(done, approved, rewards, problem).set_index(["reward", "quantity"])
+    wanted = approval.slopes(approved * ~done.correct, done.correct, rewards["r_train"].ravel(), problem)["approval"]
+    assert slopes.covariance["r_train", "fpr"] == pytest.approx(wanted) != slopes.slope["r_train", "fpr"]

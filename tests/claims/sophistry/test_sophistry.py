@@ -1,5 +1,6 @@
 """Claim 2: published numbers, theory, criteria on the committed tables, figures."""
 
+import io
 from functools import cache
 from pathlib import Path
 
@@ -7,11 +8,11 @@ import guards
 import numpy as np
 import pandas as pd
 import pytest
-from candor.claims.shared import rows
 from candor.claims.sophistry import run as steps
 from candor.claims.sophistry import stories, story_models
 from candor.claims.sophistry import tables as t
-from candor.claims.sophistry.criteria import CLAIM, size_word
+from candor.claims.sophistry.criteria import CLAIM
+from candor.claims.sophistry.estimators import size_word
 from candor.claims.sophistry.figures import FIGURES
 from candor.declare import figures, ledger
 from candor.run import evidence
@@ -36,41 +37,15 @@ def judge(scale="laptop", **changed):
     return found.set_index("criterion"), checks.set_index(["criterion", "check"]), verdicts.set_index("part")
 
 
-# --- Published numbers: every number that the text relies on ----------------------------------------
+# --- Published numbers and closed forms -------------------------------------------------------------
 
 
-def at(table, **where):
-    return rows(published()[table], **where).iloc[0]
-
-
-def test_the_three_settings_as_printed():
-    main = published()["main"].set_index(["setting", "metric"])
-    changes = {(t.TASK, "fpr_both"): 24.1, (t.GENERAL, "fpr_both"): 23.5, (t.APPS, "fpr_both"): 18.3}
-    changes |= {(t.TASK, "error"): 15.6, (t.GENERAL, "error"): 7.4, (t.APPS, "error"): 14.4}
-    changes |= {(t.TASK, "approval"): 6.0, (t.GENERAL, "approval"): 9.4, (t.APPS, "approval"): 14.3}
-    changes |= {(t.GENERAL, "correctness"): -1.8}
-    for key, value in changes.items():
-        assert main.change[key] == pytest.approx(value, abs=1e-6), key
-    assert main.change[[(t.TASK, "correctness"), (t.APPS, "correctness")]].isna().all(), "only drawn in the paper"
-    assert (main.before[(t.GENERAL, "approval")], main.after[(t.GENERAL, "correctness")]) == (55.3, 50.2)
-
-
-def test_discrimination_is_lost_and_leniency_is_not_it():
-    before, after = (at("decomposition", setting=t.GENERAL, arm=arm) for arm in ("init", "rlhf"))
-    assert (before.tpr, after.tpr) == pytest.approx((63.9, 66.4), abs=0.05)
-    assert (before.fpr, after.fpr) == pytest.approx((45.9, 62.95), abs=0.05)
-    assert (before.discrimination, after.discrimination) == pytest.approx((18.0, 3.5), abs=0.05)
-    before, after = (at("decomposition", setting=t.APPS, arm=arm) for arm in ("init", "rlhf"))
-    assert (before.tpr, after.tpr, before.fpr, after.fpr) == pytest.approx((65.5, 65.4, 29.6, 51.7), abs=0.05)
-    masses = published()["mass_changes"].set_index("setting")
-    assert masses.false_share[t.GENERAL] == pytest.approx(99, abs=0.5)
-    assert (masses.false_positives[t.TASK], masses.false_negatives[t.TASK]) == pytest.approx((10.8, 4.8))
-    ranges = masses.loc[t.APPS, ["fpr", "fpr_low", "fpr_high"]].tolist()
-    assert ranges == pytest.approx([22.1, 19.1, 25.6], abs=0.05)
-    assert masses.loc[t.TASK, ["tpr", "tpr_low", "tpr_high"]].tolist() == pytest.approx([-9.6, -12.9, -6.9], abs=0.05)
-    lenient = t.leniency()
-    same = np.interp(0.647, lenient.approval, lenient.discrimination)
-    assert same > 0.16 and np.interp(0.647, lenient.approval, lenient.error) < 0.412
+def test_every_number_is_the_committed_one():
+    """Every table and column that needs no run, as it was promoted: a slip in any of them is seen here."""
+    for name, table in {**published(), **t.theory()}.items():
+        kept = pd.read_csv(graph.REFERENCE / CLAIM.name / f"{name}.csv")
+        made = pd.read_csv(io.StringIO(table.to_csv(index=False)))
+        pd.testing.assert_frame_equal(made, kept, check_dtype=False, rtol=1e-6, atol=1e-9, obj=name)
 
 
 def test_reanalysis_agrees_with_the_derived_rows_beside_the_numbers():
@@ -78,64 +53,27 @@ def test_reanalysis_agrees_with_the_derived_rows_beside_the_numbers():
     names = {"true_positive_rate": "tpr", "false_positive_rate_all_wrong": "fpr", "precision_of_approval": "precision"}
     names |= {"discrimination_tpr_minus_fpr": "discrimination", "approval": "approval"}
     names |= {"false_positive_mass": "false_positive_mass", "true_positive_mass": "true_positive_mass"}
-    compared = [row for row in printed.itertuples() if row.metric in names and row.arm in ("init", "rlhf")]
-    assert len(compared) >= 16
-    for row in compared:
-        ours = at("decomposition", setting=row.setting, arm=row.arm)[names[row.metric]]
-        assert ours == pytest.approx(row.value, abs=0.051), (row.setting, row.metric)
+    compared = printed[printed["metric"].isin(names) & printed["arm"].isin(["init", "rlhf"])]
+    ours = published()["decomposition"].set_index(["setting", "arm"])
+    found = [ours.loc[(row.setting, row.arm), names[row.metric]] for row in compared.itertuples()]
+    assert len(found) >= 16 and found == pytest.approx(compared["value"].tolist(), abs=0.051)
 
 
-def test_rubber_stamps():
-    stamps = published()["rubber_stamp"].set_index(["setting", "arm"])
-    assert stamps.over_rejecting[t.GENERAL].tolist() == pytest.approx([11.2, 2.0])
-    assert stamps.advantage[t.APPS].tolist() == pytest.approx([3.7, -10.7])
-    assert stamps.advantage[(t.TASK, "rlhf")] == pytest.approx(-8.5)
-
-
-def test_intervals_that_the_paper_does_not_print():
-    fpr = published()["fpr_intervals"].set_index(["setting", "n"])
-    wanted = {(t.TASK, 100): (10.7, 37.5), (t.GENERAL, 100): (10.2, 36.8), (t.APPS, 100): (5.0, 31.6)}
-    wanted |= {(t.APPS, 71): (2.6, 34.0), (t.TASK, 83): (9.4, 38.8), (t.GENERAL, 225): (14.7, 32.3)}
-    for key, interval in wanted.items():
-        assert fpr.loc[key, ["low", "high"]].tolist() == pytest.approx(interval, abs=0.05), key
-    assert fpr.p[(t.APPS, 100)] == pytest.approx(7.9e-3, abs=1e-4)
-    error = published()["error_intervals"].set_index(["setting", "metric", "how"])
-    assert error.loc[(t.GENERAL, "error", "labels"), ["low", "high"]].tolist() == pytest.approx([-1.3, 16.1], abs=0.05)
-    for setting, interval in {t.TASK: (5.7, 25.5), t.GENERAL: (2.7, 12.1), t.APPS: (0.1, 28.7)}.items():
-        found = error.loc[(setting, "error", "evaluators"), ["low", "high"]].tolist()
-        assert found == pytest.approx(interval, abs=0.05), setting
-    signs = published()["sign_tests"].set_index("setting").p
-    assert signs[[t.TASK, t.GENERAL, t.APPS]].tolist() == pytest.approx([0.0167, 0.0029, 0.0215], abs=5e-5)
-
-
-def test_which_percentages_can_be_printed():
+def test_what_the_text_rests_on():
+    rates = published()["decomposition"].query("setting == @t.GENERAL").set_index("arm")
+    assert rates.discrimination.tolist() == pytest.approx([18.0, 3.5], abs=0.05)
+    fpr = published()["fpr_intervals"].query("why == 'sampling scheme'").set_index("setting")
+    assert fpr.loc[t.APPS, ["change", "low", "high", "p"]].tolist() == pytest.approx([18.3, 5.0, 31.6, 0.008], abs=0.05)
     labels = published()["granularity"].set_index("setting")
-    assert labels.smallest[[t.TASK, t.GENERAL, t.APPS]].tolist() == [83, 225, 71] and not labels.fits.any()
-    assert labels.sizes[t.TASK] == "83 166 195 212 229 249 261 278 295"
-    assert labels.sizes[t.APPS] == "71 142 169 213 240 257 267 280 284"
-    people = published()["granularity_people"].set_index("percent")
-    assert people.fits[[71, 90]].all() and not people.fits[76] and people.sizes[76].endswith("33 34")
+    assert labels.sizes[t.TASK] == "83 166 195 212 229 249 261 278 295" and not labels.fits.any()
     assert t.attainable(50, 2) and not t.attainable(41.0, 100 - 1) and t.attainable(100, 7)
-
-
-def test_the_critiques_gain_is_finishing():
-    v = published()["critique_trend"].set_index("name")
-    assert v.value[["points", "first_all", "last_all"]].tolist() == pytest.approx([27, 0.36, 0.70], abs=0.003)
-    assert v.value[["first", "last", "mean"]].tolist() == pytest.approx([0.72, 0.71, 0.70], abs=0.0055)
-    assert v.loc["trend", ["value", "low", "high"]].tolist() == pytest.approx([0.013, -0.013, 0.039], abs=5e-4)
-    assert v.value["misread"] <= 0.0051
+    trend = published()["critique_trend"].set_index("name")
+    assert trend.loc["trend", ["value", "low", "high"]].tolist() == pytest.approx([0.013, -0.013, 0.039], abs=5e-4)
     curves = published()["critique_curves"]
-    computed = curves.accuracy_all / curves.finished
-    np.testing.assert_allclose(computed, curves.accuracy_finished, atol=5e-3)
-    bars = published()["critique_bars"]
-    assert bars.after.tolist() == [50.0, 72.0, 54.6] and bars.before.tolist() == [52.0, 49.3, 49.3]
-
-
-def test_near_misses_and_a_leaky_oracle():
-    cases = published()["near_misses"]
-    assert (cases.change < 0).sum() == (cases.change > 0).sum() == 2
-    apps = at("leaky_oracle", dataset="APPS")
-    assert (apps.wrong, apps.low, apps.high) == (60, 46.2, 72.4)
+    np.testing.assert_allclose(curves.accuracy_all / curves.finished, curves.accuracy_finished, atol=5e-3)
+    lenient = t.leniency()
+    assert np.interp(0.647, lenient.approval, lenient.discrimination) > 0.16
+    assert np.interp(0.647, lenient.approval, lenient.error) < 0.412
 
 
 # --- Criteria -------------------------------------------------------------------------------------
@@ -276,14 +214,10 @@ def test_a_slip_is_an_error_and_what_was_not_run_is_not_attempted():
     guards.check(CLAIM, {**reference(), **pretrained(), **cells((0, 6, 6, 12), (7, 6, 6, 2))})
 
 
-def test_needs_are_declared_unique_and_trained_before_evaluated():
-    assert len(set(t.NEEDS)) == len(t.NEEDS) and set(t.NEEDS) == set(steps.STEPS)
-    assert set(t.DECISIVE) < set(t.NEEDS)
-    place = {key: k for k, key in enumerate(t.NEEDS)}
-    for key in t.NEEDS:
-        for need in steps.STEPS[key].needs:
-            assert place[need] < place[key], (need, key)
-            assert key not in t.DECISIVE or need in t.DECISIVE
+def test_every_step_is_needed_and_the_decisive_ones_stand_alone():
+    assert sorted(t.NEEDS) == sorted(steps.STEPS)
+    for keys in (t.NEEDS, t.DECISIVE):
+        assert all(set(steps.STEPS[key].needs) <= set(keys[:k]) for k, key in enumerate(keys))
 
 
 # --- Figures --------------------------------------------------------------------------------------

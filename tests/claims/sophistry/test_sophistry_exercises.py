@@ -8,99 +8,67 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from candor.claims.sophistry import approval, story_lookup, world
+from candor.claims.sophistry import approval, story_lookup, tables, world
 from candor.claims.sophistry import exercises as ex
 
 ROOT = Path(__file__).parents[3]
 
 
+def tables_of(exercise):
+    return [pd.read_csv(ROOT / "data" / "reference" / "sophistry" / f"{name}.csv") for name in exercise.given]
+
+
 def answered(number, *answers):
     """Feedback of an exercise that is given the reference's tables."""
     check = getattr(ex, f"check_{number}")
-    tables = [pd.read_csv(ROOT / "data" / "reference" / "sophistry" / f"{name}.csv") for name in check.given]
-    return check(*answers, *tables)
+    return check(*answers, *tables_of(check))
 
 
-def rates(a, e, c):
-    return (a - e + c) / 2 / c, (a + e - c) / 2 / (1 - c)
+def slope(quantity, reward):
+    return np.mean([np.cov(q, r)[0, 1] for q, r in zip(quantity, reward)])
 
 
-def slope(quantity, reward, ddof=1):
-    return np.mean([np.cov(q, r, ddof=ddof)[0, 1] for q, r in zip(quantity, reward)])
-
-
-def slope_fpr(approved, correct, reward, ddof=1):
-    wrong = 1 - correct
-    fpr = (approved * wrong).mean() / wrong.mean()
-    return (slope(approved * wrong, reward, ddof) - fpr * slope(wrong, reward, ddof)) / wrong.mean()
-
-
-def both(first, second, limit, tenths=lambda k, n: round(1000 * k / n)):
-    """Every n at which both percentages are printed for some count k, in tenths of a percent."""
-    wanted = {round(10 * first), round(10 * second)}
-    return {n for n in range(1, limit + 1) if wanted <= {tenths(k, n) for k in range(n + 1)}}
+def fitting(drop=(), add=()):
+    return lambda *pair: {*tables.sizes(*pair), *add} - {*drop}
 
 
 @pytest.mark.parametrize(
-    ("number", "answers", "words"),
+    ("number", "answers", "ok", "words"),
     [
-        (1, (rates, 17.0, 0.4), ("63.9 to 66.4", "45.9 to 63.0")),
-        (1, (lambda *x: np.array(rates(*x)), "0.17", "40 %"), ("63.9 to 66.4",)),
-        (2, (slope, slope_fpr, "down", "falls"), ("-0.034", "+0.030")),
-        (2, (lambda q, r: slope(q, r, 0), lambda a, c, r: slope_fpr(a, c, r, 0), "-", "Down"), ("-0.034",)),
-        (3, (both, "34", " B)"), ("83, 166, 195", "71, 142, 169", "225")),
-        (4, (np.divide, -0.63, "b"), ("70%", "change by -0.6 points", "+34")),
-        (4, (np.divide, -0.0063, "(B)"), ("to reach an answer",)),
-        (5, (lambda right, pleasing: 0.9 if pleasing and right else 0.2 + 0.1 * pleasing, "B."), ("FPR by +24.0",)),
+        (1, (approval.from_three_numbers, "0.17", "40 %"), True, "TPR 63.9 to 66.4, FPR 45.9 to 63.0 %"),
+        (2, (slope, ex.slope_fpr, "-", "Falls"), True, "Correctness -0.034, though pooled it would be +0.0"),
+        (3, (tables.sizes, "34", " B)"), True, "41.0 and 65.1 %: 83, 166, 195 ..."),
+        (3, (fitting(add=[100]), 34, "b"), False, "For 41.0 and 65.1 % 100 does not fit"),
+        (3, (fitting(drop=[83]), 34, "b"), False, "83 is missing"),
+        (
+            4,
+            (np.divide, -0.0063, "(B)"),
+            True,
+            "right in 70% on average, and change by -0.6 points; all outputs by +34",
+        ),
+        (5, (lambda right, pleasing: 0.9 if pleasing and right else 0.2 + 0.1 * pleasing, "B."), True, "FPR by +24.0"),
+        (5, (lambda right, pleasing: 1.5 * pleasing, "b"), False, "approves must return a probability"),
+        (5, (lambda right, pleasing: 0.2 + 0.3 * right, "b"), False, "Nothing changes"),
+        (5, (lambda right, pleasing: 0.8 if right and pleasing else 0.3, "b"), False, "FPR changes by +0.0 points"),
+        (5, (lambda right, pleasing: 0.7 - 0.4 * pleasing, "b"), False, "FPR changes by -24.0 points"),
+        (5, (lambda right, pleasing: 0.6 if right else 0.2 + 0.4 * pleasing, "b"), False, "error changes by +9.6"),
+        (5, (lambda right, pleasing: 0.2 + 0.3 * right + (0.4 - 0.1 * right) * pleasing, "b"), False, "by 6.0 points"),
     ],
 )
-def test_what_is_right_however_it_is_written(number, answers, words):
+def test_what_is_said_with_numbers(number, answers, ok, words):
     feedback = answered(number, *answers)
-    assert feedback.ok and all(word in feedback.message for word in words), feedback
-
-
-@pytest.mark.parametrize(
-    ("number", "answers", "words"),
-    [
-        (3, (lambda *pair: [100], 34, "b"), "For 41.0 and 65.1 % 100 does not fit"),
-        (3, (lambda *pair: both(*pair) - {83}, 34, "b"), "83 is missing"),
-        (3, (lambda *pair: both(*pair, tenths=lambda k, n: 1000 * k // n), 34, "b"), "You cut digits off"),
-        (3, (lambda *pair: both(*pair, tenths=lambda k, n: -(-1000 * k // n)), 34, "b"), "always up"),
-        (3, (both, 34, "c"), "It is not rounding"),
-        (4, (np.divide, 0.338, "b"), "holds both"),
-        (5, (lambda right, pleasing: 1.5 * pleasing, "b"), "approves must return a probability"),
-        (5, (lambda right, pleasing: 0.2 + 0.3 * right, "b"), "Nothing changes"),
-        (5, (lambda right, pleasing: 0.8 if right and pleasing else 0.3, "b"), "FPR changes by +0.0 points"),
-        (5, (lambda right, pleasing: 0.7 - 0.4 * pleasing, "b"), "FPR changes by -24.0 points"),
-        (5, (lambda right, pleasing: 0.6 if right else 0.2 + 0.4 * pleasing, "b"), "error changes by +9.6"),
-        (5, (lambda right, pleasing: 0.2 + 0.3 * right + (0.4 - 0.1 * right) * pleasing, "b"), "by 6.0 points"),
-        (5, (ex.lenient, "leniency"), 'Answer the second blank with "a", "b" or "c".'),
-    ],
-)
-def test_a_mistake_that_is_told_with_its_number(number, answers, words):
-    feedback = answered(number, *answers)
-    assert not feedback.ok and words in feedback.message, feedback
+    assert words in feedback.message and feedback.ok == ok, feedback
 
 
 def test_in_the_made_up_base_the_mistakes_have_the_other_sign():
     s = ex.base_samples()
-    prompt = np.repeat(np.arange(len(s.reward)), s.reward.shape[1])
+    k = s.reward.shape[1]
+    prompt = np.repeat(np.arange(len(s.reward)), k)
     exact = approval.slopes(s.approved.ravel(), s.correct.ravel(), s.reward.ravel(), prompt)
-    assert exact["correctness"] == pytest.approx(slope(s.correct, s.reward))
-    assert exact["fpr"] == pytest.approx(slope_fpr(s.approved, s.correct, s.reward))
+    assert exact["correctness"] == pytest.approx(k / (k - 1) * ex.slope(s.correct, s.reward))
+    assert exact["fpr"] == pytest.approx(k / (k - 1) * ex.slope_fpr(s.approved, s.correct, s.reward))
     assert exact["correctness"] < -0.02 < 0.02 < ex.pooled(s.correct, s.reward)
     assert exact["fpr"] < -0.02 < 0.02 < slope(s.approved * (1 - s.correct), s.reward) / (1 - s.correct).mean()
-
-
-def test_the_slopes_are_what_a_small_tilt_does():
-    s, t = ex.base_samples(), 1e-4
-    weights = np.exp(t * s.reward)
-    weights /= weights.sum(1, keepdims=True)
-    wrong, k = 1 - s.correct, s.reward.shape[1]
-    correctness = ((weights - 1 / k) * s.correct).sum(1).mean() / t
-    fprs = [(w * s.approved * wrong).sum() / (w * wrong).sum() for w in (weights, np.full_like(weights, 1 / k))]
-    assert correctness == pytest.approx(ex.slope(s.correct, s.reward), abs=1e-4)
-    assert (fprs[0] - fprs[1]) / t == pytest.approx(ex.slope_fpr(s.approved, s.correct, s.reward), abs=1e-4)
 
 
 # --- What the notebook defines, calls and shows ---------------------------------------------------
@@ -117,8 +85,8 @@ def test_the_notebook_gives_each_exercise_its_blanks_and_its_tables():
     assert len(last) == 5
     for call in (line.value for line in last):
         exercise = getattr(ex, call.func.attr)
-        tables = [pd.read_csv(ROOT / "data" / "reference" / "sophistry" / f"{name}.csv") for name in exercise.given]
-        assert len(call.args) == len(exercise.answers(*tables)) + len(tables)
+        given = tables_of(exercise)
+        assert len(call.args) == len(exercise.answers(*given)) + len(given)
 
 
 def defined(name, **space):

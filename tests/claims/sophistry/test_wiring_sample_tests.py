@@ -10,13 +10,7 @@ from candor.train import reward_model
 from wired import EVAL_SEED, GRPO, KNOWN, REWARD_MODEL, SEED, G, check_null, check_recipe, evaluations, name_of, total
 
 SMALL = {
-    **{
-        "eval_problems": 40,
-        "fit_problems": 60,
-        "selection_problems": 6,
-        "selection_samples": 8,
-        "sft_problems": 50,
-    },
+    **{"eval_problems": 40, "fit_problems": 60, "selection_problems": 6, "selection_samples": 8, "sft_problems": 50},
     **{"base_steps": 3, "base_batch": 8, "base_lr": 0.0042, "base_weight_decay": 0.052, "rl_problems": 30},
     **{"samples": 6, "grpo_steps": 2, "grpo_lr": 0.0032, "prompts_per_step": 3, "num_generations": G},
     **{"kl_weight": 0.053, "snapshot_every": 2, "rm_steps": 3, "rm_batch": 4, "rm_lr": 0.0012, "rm_heldout": 10},
@@ -141,12 +135,14 @@ def test_the_reward_model_learns_what_evaluators_approve(made):
     for side in ("chosen_ids", "rejected_ids"):
         parts = [programs.text(ids).partition("=>") for ids in trainer.train_dataset[side]]
         rows = [place[f"{prompt}=>"] for prompt, _, _ in parts]
+        assert any(said.endswith("<eos>") for _, _, said in parts), "what ends is learned with its end"
         sides.append((rows, programs.outcomes([said.removesuffix("<eos>") for _, _, said in parts], given[rows])))
     (problem, chosen), (same, rejected) = sides
     assert problem == same, "both sides answer one problem"
     assert chosen.valid.all() and not rejected.valid.all(), "what is no program is never approved"
     assert chosen.correct.mean() > rejected.correct.mean()
     assert row["heldout_pairs"] == SMALL["rm_heldout"] and row["pairs"] == len(trainer.train_dataset)
+    assert 0 <= row["pair_accuracy"] <= 1 and {"score_line", "score_right", "score_wrong"} <= set(row.index)
 
 
 @pytest.mark.parametrize("key", evaluations("sample_tests"))
@@ -161,6 +157,12 @@ def test_an_evaluation_of_programs_holds_its_arm_against_its_base(made, key):
     assert {call.args[3] for call in run.called("sample")} == ({EVAL_SEED, EVAL_SEED + 1} if own != base else set())
     assert run.streams() == {(split, EVAL_SEED) for split in ("eval", "pool_10", "pool_35")}
     assert row["correctness_before"] < 1 and (row["correctness"] == 1) == (own != base), "trained ones write right"
+    assert (row["kl"] == 0) == (own == base) and {"worse_10", "worse_35", "second_fpr_both_before"} <= set(row.index)
+    tables = {name: run.result.table(name) for name in run.result.run["tables"]}
+    assert ("trajectory" in tables) == bool(course) and len(tables["evaluators"]) == 45 and len(tables["bins"]) == 6
+    if course:
+        steps = tables["trajectory"]
+        assert steps["step"].tolist() == [0, 2] and steps["correctness"][0] == row["correctness_before"]
 
 
 def test_selection_is_among_samples_of_the_base(made):

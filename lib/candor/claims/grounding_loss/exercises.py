@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from candor.claims.grounding_loss import raters, tables, world
-from candor.declare.exercises import Blank, Exercise, When, array, letter, number, word
+from candor.declare.exercises import Blank, Exercise, When, array, choice, number, word
 from candor.measure import agreement
 
 
@@ -46,46 +46,33 @@ def _headline(headline: pd.DataFrame, means: pd.DataFrame) -> list[Blank]:
     quoted = means.set_index("name")["value"]["quoted_mean"]
     flat = (headline["dataset"] == "TSCC") & (headline["act"] == "followup")
     left = "That is what is left, not what is lost: take 1 minus the ratio."
+    lost = headline["human"] - headline["model"]
     others = When(lambda name: name in world.ACTS and name != heaviest.idxmax(), heaviest.idxmin())
+    of_cells = {
+        f"That is {quoted:.1f}: the mean of three percentages quoted in the text, which Table 2 does not give. Start "
+        "from its eighteen rates.": quoted,
+        "That divides summed rates, so one act, the commonest, decides: the second blank. Here reduce every cell "
+        "first.": whole,
+        "One cell is missing: TSCC followup, with hardly a gap. A cell that does not fit belongs to the mean, "
+        "too.": cells[~flat].mean(),
+        left: 100 - cells.mean(),
+        "That is the median of the nine cells. The headline is a mean.": cells.median(),
+        "These are percentage points. A reduction is relative to the human rate.": lost.mean(),
+    }
+    first = "The mean of the ratios is not the ratio of the means: sum the rates first, divide once."
+    weight = (
+        "In a ratio of sums a cell weighs as much as its *human* rate. Which act do the humans use most? The largest "
+        "reduction need not have any weight."
+    )
+    asked = (
+        "For each of the nine cells take 1 - model / human, then the plain mean, in percent.",
+        "Sum the nine human rates, sum the nine model rates, and divide once.",
+        f"Answer the third blank with an act: {', '.join(heaviest.index)}.",
+    )
     return [
-        Blank(
-            cells.mean(),
-            {
-                f"That is {quoted:.1f}: the mean of three percentages quoted in the text. Table 2 does not give them; "
-                "start from its eighteen rates.": quoted,
-                "That divides summed rates: one act, the commonest, decides it. It is the second blank; here take the "
-                "reduction in every cell first.": whole,
-                "One cell is missing: without TSCC followup, where there is hardly a gap, the mean is larger. A cell "
-                "that does not fit belongs to the mean like the others.": cells[~flat].mean(),
-                left: 100 - cells.mean(),
-                "That is the median of the nine cells. The headline is a mean.": cells.median(),
-                "These are percentage points. A reduction is relative to the human rate.": (
-                    headline["human"] - headline["model"]
-                ).mean(),
-            },
-            "For each of the nine cells take 1 - model / human, then the plain mean, in percent.",
-            percent,
-            tolerance=0.15,
-        ),
-        Blank(
-            whole,
-            {
-                "The mean of the ratios is not the ratio of the means: sum the rates first, divide once.": cells.mean(),
-                left: 100 - whole,
-            },
-            "Sum the nine human rates, sum the nine model rates, and divide once.",
-            percent,
-            tolerance=0.15,
-        ),
-        Blank(
-            heaviest.idxmax(),
-            {
-                "In a ratio of sums a cell weighs as much as its *human* rate. Which act do the humans use most? The "
-                "largest reduction need not have any weight.": others,
-            },
-            f"Answer the third blank with an act: {', '.join(heaviest.index)}.",
-            act,
-        ),
+        Blank(cells.mean(), of_cells, asked[0], percent, tolerance=0.15),
+        Blank(whole, {first: cells.mean(), left: 100 - whole}, asked[1], percent, tolerance=0.15),
+        Blank(heaviest.idxmax(), {weight: others}, asked[2], act),
     ]
 
 
@@ -127,9 +114,25 @@ def coincident(turns: float, human: float, model: float, kappa: float) -> float:
 
 
 def _rounded_agreement(n: float, h: float, m: float, k: float) -> float:
-    h, m = h / 100, m / 100
-    observed = 1 - h - m + 2 * tables.split(h, m, k / 100)
-    return n * (round(observed, 2) - 1 + h + m) / 2
+    observed = 1 - (h + m) / 100 + 2 * tables.split(h / 100, m / 100, k / 100)
+    return n * (round(observed, 2) - 1 + (h + m) / 100) / 2
+
+
+COINCIDENT: dict[str, Callable[..., float]] = {
+    "Kappa is printed times 100: 12.4 means .124.": lambda n, h, m, k: coincident(n, h, m, 100 * k),
+    "The rates are percentages: 3.05 means .0305.": lambda n, h, m, k: coincident(n, 100 * h, 100 * m, k),
+    "You rounded the rates before solving. Half a per cent becomes 0 or 1: round the result.": (
+        lambda n, h, m, k: coincident(n, round(h), round(m), k)
+    ),
+    "You rounded the observed agreement, and everything is in its third decimal: round the result.": _rounded_agreement,
+    "You rounded kappa before solving: round the result.": lambda n, h, m, k: coincident(n, h, m, round(k, -1)),
+    "That is what chance alone would give, h m turns out of all: kappa says how much more it is.": (
+        lambda n, h, m, k: n * h * m / 1e4
+    ),
+    "That is kappa times the smaller number of acts, as if nothing coincided by chance.": (
+        lambda n, h, m, k: n * k * min(h, m) / 1e4
+    ),
+}
 
 
 def _kappas(counts: pd.DataFrame) -> list[Blank]:
@@ -153,51 +156,17 @@ def _kappas(counts: pd.DataFrame) -> list[Blank]:
             "chance) / (1 - chance)."
         )
 
+    slips = {message: like(slip) for message, slip in COINCIDENT.items()}
+    row = "Put the two rates of that row and its kappa into your own function, and round."
     return [
-        Blank(
-            coincident,
-            {
-                "You forgot that kappa is printed times 100: 12.4 means .124.": like(
-                    lambda n, h, m, k: coincident(n, h, m, 100 * k)
-                ),
-                "You forgot that the rates are percentages: 3.05 means .0305.": like(
-                    lambda n, h, m, k: coincident(n, 100 * h, 100 * m, k)
-                ),
-                "You rounded the rates before solving. Half a per cent becomes 0 or 1: round the result.": like(
-                    lambda n, h, m, k: coincident(n, round(h), round(m), k)
-                ),
-                "You rounded the observed agreement before solving, and everything is in its third decimal: round the "
-                "result.": like(_rounded_agreement),
-                "You rounded kappa before solving: round the result.": like(
-                    lambda n, h, m, k: coincident(n, h, m, 100 * round(k / 100, 1))
-                ),
-                "That is what chance alone would give, h m turns out of all: kappa says how much more it is.": like(
-                    lambda n, h, m, k: n * h * m / 1e4
-                ),
-                "That is kappa times the smaller number of acts, as if nothing coincided by chance.": like(
-                    lambda n, h, m, k: n * k * min(h, m) / 1e4
-                ),
-            },
-            hint,
-            probes=shown,
-            tolerance=0.3,
-        ),
-        Blank(
-            float(lowest["coincident"]),
-            {},
-            "Put the two rates of that row and its kappa into your own function, and round.",
-            tolerance=1e-9,
-        ),
-        Blank(
+        Blank(coincident, slips, hint, probes=shown, tolerance=0.3),
+        Blank(float(lowest["coincident"]), {}, row, tolerance=1e-9),
+        choice(
             "b",
-            {
-                f"Worse than chance? {int(lowest['emitted'])} acts dropped at random on {TURNS} turns miss all {HUMAN} "
-                f"of the human's with probability {_no_hit(counts):.2f}: no hit is what chance itself would most often "
-                "give.": "a",
-                "It is not rounding: no hit gives a kappa below 0 whatever the digits.": "c",
-            },
-            'Answer the third blank with "a", "b" or "c".',
-            letter,
+            a=f"Worse than chance? {int(lowest['emitted'])} acts dropped at random on {TURNS} turns miss all {HUMAN} "
+            f"of the human's with probability {_no_hit(counts):.2f}: no hit is what chance itself would most often "
+            "give.",
+            c="It is not rounding: no hit gives a kappa below 0 whatever the digits.",
         ),
     ]
 
@@ -226,55 +195,44 @@ check_2 = Exercise(
 
 # --- 3: what a single-turn rater can see ----------------------------------------------------------
 
+PLACED: dict[str, Callable] = {
+    "You counted the objects and forgot the place: unless it is mentioned, it is a guess, too.": lambda m, q: 1 / m,
+    "You have the place. The words leave m objects, each as likely as the others.": lambda m, q: q,
+}
+CROSSINGS: dict[str, Callable] = {
+    "With alpha = 0 that gives 1: no delivery would ever win. The rater compares with one half.": lambda a: 1 - a,
+    "The charitable share pleases already; what is missing to one half must come from the others, who are only a share "
+    "1 - alpha: divide.": lambda a: 0.5 - a,
+    "That is how often a delivery pleases at p = 1/2. Ask for which p it is one half.": lambda a: a + (1 - a) / 2,
+    "The charitable rater moves the point down, and yours does not move: where does alpha enter?": lambda a: 0.5,
+    "The sign of alpha is reversed: more charity must lower the point.": lambda a: (0.5 + a) / (1 + a),
+}
+BOTH = "Both must be right: one of m objects, and the place, which is right with probability q."
+
+
+def _crossing_hint(values: list) -> str:
+    return (
+        "A delivery pleases with probability alpha + (1 - alpha) p. Set it to 1/2 and solve for p: at alpha = 0 the "
+        f"point is 1/2; you give {values[0][0]:.3g}."
+    )
+
+
+def right_at_once(m: int, q: float) -> float:
+    return q / m
+
+
+AT_ONCE = [(1, 1.0), (2, 1.0), (1, 0.5), (2, 0.5), (4, 0.25)]
+CHARITY = [(0.0,), (0.1,), (0.3,), (0.45,)]
+
 check_3 = Exercise(
     [
-        Blank(
-            lambda m, q: q / m,
-            {
-                "You counted the objects and forgot the place: as long as it is not mentioned, the place of a delivery "
-                "is a guess, too.": lambda m, q: 1 / m,
-                "You have the place. The words leave m objects, each as likely as the others.": lambda m, q: q,
-            },
-            "Both must be right: one of m objects, and the place, which is right with probability q.",
-            probes=[(1, 1.0), (2, 1.0), (1, 0.5), (2, 0.5), (4, 0.25)],
-            tolerance=1e-4,
-        ),
-        Blank(
-            raters.crossing,
-            {
-                "With alpha = 0 that gives 1, so that no delivery would ever win: the rater compares with one half.": (
-                    lambda alpha: 1 - alpha
-                ),
-                "The charitable share pleases already; what is missing to one half must come from the others, who are "
-                "only a share 1 - alpha: divide.": lambda alpha: 0.5 - alpha,
-                "That is the share that a delivery pleases at p = 1/2. Ask for which p it is one half.": (
-                    lambda alpha: alpha + (1 - alpha) / 2
-                ),
-                "The charitable rater moves the point down, and yours does not move: where does alpha enter?": (
-                    lambda alpha: 0.5
-                ),
-                "The sign of alpha is reversed: more charity must lower the point.": (
-                    lambda alpha: (0.5 + alpha) / (1 + alpha)
-                ),
-            },
-            lambda values: (
-                "A delivery pleases with probability alpha + (1 - alpha) p. Set it to 1/2 and solve for p: at alpha = "
-                f"0 the point is 1/2; you give {values[0][0]:.3g}."
-            ),
-            probes=[(0.0,), (0.1,), (0.3,), (0.45,)],
-            tolerance=1e-4,
-        ),
-        Blank(
+        Blank(right_at_once, PLACED, BOTH, probes=AT_ONCE, tolerance=1e-4),
+        Blank(raters.crossing, CROSSINGS, _crossing_hint, probes=CHARITY, tolerance=1e-4),
+        choice(
             "b",
-            {
-                "Below one half on average is not below one half everywhere. At alpha = 0 an act loses exactly where p "
-                "> 1/2: there it was needless.": "a",
-                "There is something to learn: a w of .48 is an average of contexts far above and far below one half.": (
-                    "c"
-                ),
-            },
-            'Answer the third blank with "a", "b" or "c".',
-            letter,
+            a="Below one half on average is not below one half everywhere. At alpha = 0 an act loses exactly where p "
+            "> 1/2: there it was needless.",
+            c="There is something to learn: a w of .48 is an average of contexts far above and far below one half.",
         ),
     ],
     f"At alpha = .3 every act loses where p > {raters.crossing(0.3):.3f}; from alpha = 1/2 on, everywhere. An average "
@@ -317,21 +275,16 @@ def runs_of(simulate: Simulation, rng: np.random.Generator) -> np.ndarray:
     return np.array([number(simulate(rng)) for _ in range(RUNS)])
 
 
-def like(kind: str, sign: int = 1) -> Callable[[np.ndarray], bool]:
-    """Whether mean and spread of R are those of a kind of run, within four standard errors."""
+def like(kind: str, sign: int = 1) -> When:
+    """What gives R with the mean and spread of a kind of run, within four standard errors."""
 
     def holds(found: np.ndarray) -> bool:
         mean, sd = spread(kind)
         error = 4 * sd / math.sqrt(RUNS)
         return bool(abs(sign * found.mean() - mean) < error and abs(found.std() - sd) < error)
 
-    return holds
-
-
-def simulation(kind: str, sign: int = 1) -> Simulation:
-    """A learner's function for one run of a kind."""
     values = sign * simulated(kind, 20_000)
-    return lambda rng: rng.choice(values)
+    return When(holds, lambda rng: rng.choice(values))
 
 
 def start_at_best(rng: np.random.Generator) -> float:
@@ -361,67 +314,58 @@ class Simulated(Blank):
         found = self.value(simulate)
         if np.isnan(found).any() or np.abs(found).max() > 1 + 1e-9:
             return "Both functions must return one correlation, between -1 and 1, whenever they are called."
-        if like(KINDS[self.answer])(found):
+        if like(KINDS[self.answer]).holds(found):
             return ""
         return next((message for message, slip in self.slips.items() if slip.holds(found)), None) or self.hint(found)
+
+
+ONE_RUN = {
+    "Every run gives the same R: draw new noise from rng in each call.": When(
+        lambda found: np.ptp(found) < 1e-9, lambda rng: 0.3
+    ),
+    "Your start is a point like the others. It was the best of ten earlier ones: take their maximum.": (
+        like("independent")
+    ),
+    "You chose the start after looking at the run itself: its own maximum, moved to the front. The start is the best "
+    "of ten *earlier* points, and the nine after it are untouched.": like("peeked"),
+    "You sorted the run. Only its start was chosen; what follows is flat.": like("sorted"),
+    "The sign is reversed: correlate with the step, which grows.": like("best_of_ten", -1),
+}
+ONE_WALK = {
+    "These ten points are independent. Checkpoints of one run are not: each is the one before plus a step.": (
+        like("independent")
+    ),
+}
+
+
+def _start_hint(found: np.ndarray) -> str:
+    return (
+        "Ten earlier values of standard noise, their maximum first; then nine new values; and the correlation of the "
+        f"ten with 0 ... 9. Your mean is {found.mean():+.2f}."
+    )
 
 
 def _correlations(correlations: pd.DataFrame) -> list[Blank]:
     row, limit = _printed(correlations)
     walks = simulated("random_walk")
-    target = float((walks <= limit).mean())
+    target, two_sided = float((walks <= limit).mean()), float((np.abs(walks) >= -limit).mean())
     independent = (row["p"], float((simulated("independent") <= limit).mean()))
+    shares = {
+        f"{row['p']:.3f} is the chance for *independent* points, which is what a printed p means. Ask your walks.": (
+            When(lambda share: any(abs(share - p) <= 0.012 for p in independent), row["p"])
+        ),
+        "You counted both signs. The claim is a fall: R at most the printed value.": When(
+            lambda share: abs(share - two_sided) <= 0.035, two_sided
+        ),
+        "That is the share of walks that do *not* fall so clearly.": 1 - target,
+    }
+    cumulative = "A random walk: the cumulative sum of ten steps of standard noise, correlated with 0 ... 9."
+    asked = f"Run walk(rng) a few thousand times: in what share of them is R <= {limit:.2f}?"
     generator = [(np.random.default_rng(44),)]
     return [
-        Simulated(
-            start_at_best,
-            {
-                "Every run gives the same R: draw new noise from rng in each call.": When(
-                    lambda found: np.ptp(found) < 1e-9, lambda rng: 0.3
-                ),
-                "Your start is a point like the others. It was the best of ten earlier ones: take their maximum.": When(
-                    like("independent"), simulation("independent")
-                ),
-                "You chose the start after looking at the run itself: its own maximum, moved to the front. The start "
-                "is the best of ten *earlier* points, and the nine after it are untouched.": When(
-                    like("peeked"), simulation("peeked")
-                ),
-                "You sorted the run. Only its start was chosen; what follows is flat.": When(
-                    like("sorted"), simulation("sorted")
-                ),
-                "The sign is reversed: correlate with the step, which grows.": When(
-                    like("best_of_ten", -1), simulation("best_of_ten", -1)
-                ),
-            },
-            lambda found: (
-                "Ten earlier values of standard noise, their maximum first; then nine new values; and the correlation "
-                f"of the ten with 0 ... 9. Your mean is {found.mean():+.2f}."
-            ),
-            probes=generator,
-        ),
-        Simulated(
-            walk,
-            {
-                "These ten points are independent. Checkpoints of one run are not: each is the one before plus a "
-                "step.": When(like("independent"), simulation("independent")),
-            },
-            lambda found: "A random walk: the cumulative sum of ten steps of standard noise, correlated with 0 ... 9.",
-            probes=generator,
-        ),
-        Blank(
-            target,
-            {
-                f"{row['p']:.3f} is the chance for *independent* points, which is what a printed p means. Ask your "
-                "walks.": When(lambda share: any(abs(share - p) <= 0.012 for p in independent), row["p"]),
-                "You counted both signs. The claim is a fall: R at most the printed value.": When(
-                    lambda share: abs(share - (np.abs(walks) >= -limit).mean()) <= 0.035,
-                    float((np.abs(walks) >= -limit).mean()),
-                ),
-                "That is the share of walks that do *not* fall so clearly.": 1 - target,
-            },
-            f"Run walk(rng) a few thousand times: in what share of them is R <= {limit:.2f}?",
-            tolerance=0.035,
-        ),
+        Simulated(start_at_best, ONE_RUN, _start_hint, probes=generator),
+        Simulated(walk, ONE_WALK, lambda found: cumulative, probes=generator),
+        Blank(target, shares, asked, tolerance=0.035),
     ]
 
 
@@ -503,54 +447,43 @@ def _kappas_of_asking() -> tuple[dict[str, tuple[float, float]], tuple[float, fl
     return kappas, (before["rate"], after["rate"]), max(kappas, key=lambda name: kappas[name][0] - kappas[name][1])
 
 
+USEFUL = world.admissible()
+ASKING: dict[str, Any] = {
+    "You left the human's own acts whole and added d: in those d of the cases he does something else, so they shrink "
+    "by 1 - d.": lambda d: world.HUMAN + d * USEFUL / USEFUL.sum(1, keepdims=True),
+    "An act without a use in that context is not admissible: nobody acknowledges a closed request. Multiply with "
+    "admissible().": lambda d: (1 - d) * world.HUMAN + d / 3,
+    "Where two acts are admissible, each gets half of d: together they must not exceed it.": (
+        lambda d: (1 - d) * world.HUMAN + d * USEFUL
+    ),
+    "With probability d he asks *anyway*; you let him act less.": lambda d: (1 - d) * world.HUMAN,
+    f"A policy has a row a context and a column an act, shape {world.HUMAN.shape}.": When(
+        lambda values: values[0][0].shape != world.HUMAN.shape, lambda d: np.zeros(3)
+    ),
+}
+
+
 def _asking() -> list[Blank]:
-    useful = world.admissible()
     kappas, rates, suffers = _kappas_of_asking()
+    compared = {
+        f"A higher rate is not better grounding: at d = .1 all acts together go from {rates[0]:.0%} to {rates[1]:.0%} "
+        "of the turns, and what is added stands at turns where the human needed nothing.": "none",
+        "Not alike: the same d is little beside a common act and much beside a rare one. Look at exact(asking(.1)).": (
+            "alike"
+        ),
+    }
+    compared |= {
+        f"{name}: its kappa goes from {a:.2f} to {b:.2f}. One falls further.": name
+        for name, (a, b) in kappas.items()
+        if name != suffers
+    }
+    wrong = {f"{measure}: {why}": wrong_at(measure) for measure, why in EXPECTED.items()}
+    each = 'Predict "up" or "down" for each of the measures, as a dict by name.'
+    mixed = "asking(d) is (1 - d) times HUMAN plus d times a uniform draw among the admissible acts."
     return [
-        Blank(
-            moved(),
-            {f"{measure}: {why}": wrong_at(measure) for measure, why in EXPECTED.items()},
-            'Predict "up" or "down" for each of the measures, as a dict by name.',
-            directions,
-        ),
-        Blank(
-            world.ask_anyway,
-            {
-                "You left the human's own acts whole and added d: in those d of the cases he does something else, so "
-                "they shrink by 1 - d.": lambda d: world.HUMAN + d * useful / useful.sum(1, keepdims=True),
-                "An act without a use in that context is not admissible: nobody acknowledges a closed request. "
-                "Multiply with admissible().": lambda d: (1 - d) * world.HUMAN + d / 3,
-                "Where two acts are admissible, each gets half of d: together they must not exceed it.": lambda d: (
-                    (1 - d) * world.HUMAN + d * useful
-                ),
-                "With probability d he asks *anyway*; you let him act less.": lambda d: (1 - d) * world.HUMAN,
-                f"A policy has a row a context and a column an act, shape {world.HUMAN.shape}.": When(
-                    lambda values: values[0][0].shape != world.HUMAN.shape, lambda d: np.zeros(3)
-                ),
-            },
-            "asking(d) is (1 - d) times HUMAN plus d times a uniform draw among the admissible acts.",
-            array,
-            [(0.1,), (0.3,)],
-            1e-6,
-        ),
-        Blank(
-            suffers,
-            {
-                f"A higher rate is not better grounding: at d = .1 all acts together go from {rates[0]:.0%} to "
-                f"{rates[1]:.0%} of the turns, and what is added stands at turns where the human needed nothing.": (
-                    "none"
-                ),
-                "Not alike: the same d is little beside a common act and much beside a rare one. Look at "
-                "exact(asking(.1)).": "alike",
-                **{
-                    f"{name}: its kappa goes from {a:.2f} to {b:.2f}. One falls further.": name
-                    for name, (a, b) in kappas.items()
-                    if name != suffers
-                },
-            },
-            'Answer the third blank with an act, or "alike", or "none".',
-            act,
-        ),
+        Blank(moved(), wrong, each, directions),
+        Blank(world.ask_anyway, ASKING, mixed, array, [(0.1,), (0.3,)], 1e-6),
+        Blank(suffers, compared, 'Answer the third blank with an act, or "alike", or "none".', act),
     ]
 
 

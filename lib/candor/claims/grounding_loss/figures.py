@@ -6,6 +6,7 @@ import textwrap
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -43,44 +44,38 @@ def headline(tables: Tables) -> Figure:
     """
     cells, means = tables["headline"], tables["headline_means"].set_index("name")["value"]
     figure, ax = f.canvas(width=7.0, height=3.9)
-    heights, names, y = [], [], 0.0
-    for dataset, part in cells.groupby("dataset", sort=False):
-        for row in part.itertuples():
-            look = ACT_LOOKS[row.act]
-            open_end = np.isnan(row.reduction_low)
-            if not open_end:
-                ax.hlines(y, row.reduction_low, row.reduction_high, color=look.color, linewidth=1.8)
-            face = look.color if row.beyond else f.PAPER
-            ax.plot(row.reduction, y, look.marker, color=look.color, markerfacecolor=face, markersize=7, clip_on=False)
-            if open_end:
-                f.point_label(ax, (row.reduction, y), "never", look.color, dx=8)
-            heights.append(y)
-            names.append(f"{dataset}  {row.human:.3g} → {row.model:.3g} %")
-            y += 1
-        y += 0.45
+    heights = [*(np.arange(len(cells)) + 0.45 * pd.factorize(cells["dataset"])[0])]
+    for y, (_, row) in zip(heights, cells.iterrows()):
+        look, open_end = ACT_LOOKS[row.act], np.isnan(row.reduction_low)
+        if not open_end:
+            ax.hlines(y, row.reduction_low, row.reduction_high, color=look.color, linewidth=1.8)
+        face = look.color if row.beyond else f.PAPER
+        ax.plot(row.reduction, y, look.marker, color=look.color, markerfacecolor=face, markersize=7, clip_on=False)
+        if open_end:
+            f.point_label(ax, (row.reduction, y), "never", look.color, dx=8)
+    y = heights[-1] + 1.45
     for (act, look), off in zip(ACT_LOOKS.items(), (0, -0.17, 0.17)):  # two of them nearly coincide
         ax.plot(means[f"quoted_{act}"], y + off, look.marker, color=look.color, markersize=7)
-    heights.append(y)
-    names.append("quoted in the text")
     ax.axvline(0, color=f.INK, linewidth=0.9)
     ax.axvline(means["quoted_mean"], color=f.VERMILION, linewidth=1.4, linestyle=(0, (5, 2)), zorder=0)
     ax.axvline(means["cells_mean"], color=f.INK, linewidth=1.4, zorder=0)
-    top = -0.75
-    for name, ink, dx, text in (
-        ("cells_mean", f.INK, -4, f"mean of the nine cells {means['cells_mean']:.1f}"),
-        ("quoted_mean", f.VERMILION, 4, f"mean of three quoted {means['quoted_mean']:.1f}"),
-    ):
-        f.point_label(ax, (means[name], top), text, ink, dx=dx).set_path_effects(f.HALO)
+    texts = {
+        "cells_mean": ("mean of the nine cells", f.INK, -4),
+        "quoted_mean": ("mean of three quoted", f.VERMILION, 4),
+    }
+    for name, (text, ink, dx) in texts.items():
+        note = f.point_label(ax, (means[name], -0.75), f"{text} {means[name]:.1f}", ink, dx=dx)
+        note.set_path_effects(f.HALO)
     ax.axhline(y - 0.72, color=f.FAINT, linewidth=0.8)
-    ax.set_yticks(heights, names)
+    names = [f"{row.dataset}  {row.human:.3g} → {row.model:.3g} %" for _, row in cells.iterrows()]
+    ax.set_yticks([*heights, y], [*names, "quoted in the text"])
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     ax.grid(axis="x", color="#EEEEEE", linewidth=0.8)
     ax.set(xlim=(-26, 124), ylim=(y + 0.6, -1.2), xlabel="reduction against the human, %")
     ax.set_xticks((-25, 0, 25, 50, 75, 100))
     handles = [f.dot(look) for look in ACT_LOOKS.values()]
-    handles.append(f.dot(f.Look("not established", f.GREY, "o"), markerfacecolor=f.PAPER))
-    f.legend(figure, handles)
+    f.legend(figure, [*handles, f.dot(f.Look("not established", f.GREY, "o"), markerfacecolor=f.PAPER)])
     return figure
 
 
@@ -107,7 +102,7 @@ def checkpoints(tables: Tables) -> Figure:
         part = rows(curve, method="dpo", act=act)
         ax.plot(part["step"], part["kappa"], color=look.color, marker=look.marker, label="_")
         first, second = part.iloc[0], part.iloc[1]
-        ax.plot([first.step, second.step], [first.kappa, second.kappa], color=f.VERMILION, linewidth=2.6, zorder=3)
+        ax.plot(part["step"][:2], part["kappa"][:2], color=f.VERMILION, linewidth=2.6, zorder=3)
         text = f"{falls['share'][act]:.0%} of the fall before\nthe first checkpoint"
         note = f.point_label(ax, (second.step, (first.kappa + second.kappa) / 2), text, f.VERMILION, dx=10, dy=8)
         note.set_path_effects(f.HALO)
@@ -116,13 +111,15 @@ def checkpoints(tables: Tables) -> Figure:
         ax.set(xlabel="DPO step", ylim=(first.kappa - 19, first.kappa + 12))
         ax.set_xticks((0, 900, 1800, 2700))
     axes[0].set_ylabel("kappa × 100")
-    entries = axes[0].get_legend_handles_labels()
-    figure.legend(*entries, loc="outside lower center", ncols=3)
+    f.legend(figure, axes[0].get_legend_handles_labels()[0], ncols=3)
     return figure
 
 
-METHODS = {("Mistral-7B", "dpo"): ("Mistral DPO", "-"), ("Llama-7B", "dpo"): ("Llama DPO", (0, (5, 2)))}
-METHODS |= {("Llama-7B", "ppo"): ("Llama PPO", (0, (1, 1.2)))}
+METHODS = {
+    ("Mistral-7B", "dpo"): ("Mistral DPO", "-"),
+    ("Llama-7B", "dpo"): ("Llama DPO", (0, (5, 2))),
+    ("Llama-7B", "ppo"): ("Llama PPO", (0, (1, 1.2))),
+}
 
 
 @FIGURES.draws("changes", "kappa_bound")
@@ -150,8 +147,7 @@ def bound(tables: Tables) -> Figure:
         for row in rows(changes, act=act).itertuples():
             label, linestyle = METHODS[row.model, row.method]
             start, end = (row.rate_before, row.kappa_before), (row.rate_after, row.kappa_after)
-            arrow = {"color": look.color, "linestyle": linestyle, "linewidth": 1.6}
-            f.arrow(ax, start, end, **arrow)
+            f.arrow(ax, start, end, color=look.color, linestyle=linestyle, linewidth=1.6)
             ax.plot(*start, "o", color=f.PAPER, markeredgecolor=look.color, markersize=5)
             shares.append(f"{label} {row.precision_before:.0f}→{row.precision_after:.0f}")
         note = ax.text(0.36, 0.5, "precision, %\n" + "\n".join(shares), transform=ax.transAxes, fontsize=7, va="top")
@@ -216,6 +212,14 @@ def counts(tables: Tables) -> Figure:
 
 # --- The world ------------------------------------------------------------------------------------
 
+
+def _measured(ax: Axes, at: float, values: pd.Series, ink: str, marker: str, width: float, **kwargs) -> None:
+    """A mean over seeds with its 95 % interval."""
+    ax.vlines(at, *t_interval(values), color=ink, linewidth=width)
+    ax.plot(at, values.mean(), marker, color=ink, **kwargs)
+
+
+_DOTS = (0, (1, 1.5))
 BY_CHARITY = ("base", "charity_0", "charity_3", "charity_6")
 
 
@@ -252,8 +256,7 @@ def contexts(tables: Tables) -> Figure:
         ax.set(title=act, xlabel="p, a delivery now is right", xlim=(0, 1), ylim=(-0.03, 1.12))
         ax.set_xticks((0, 0.25, 0.5, 0.75, 1), ("0", ".25", ".5", ".75", "1"))
     axes[0].set_ylabel("probability of the act")
-    entries = axes[0].get_legend_handles_labels()
-    figure.legend(*entries, loc="outside lower center", ncols=5)
+    f.legend(figure, axes[0].get_legend_handles_labels()[0], ncols=5)
     return figure
 
 
@@ -290,8 +293,7 @@ def training(tables: Tables) -> Figure:
         ax.set_xlabel("step")
         ax.set_xticks(np.linspace(0, last, 4).round().astype(int))
         ax.margins(y=0.1)
-    entries = axes[0].get_legend_handles_labels()
-    figure.legend(*entries, loc="outside lower center", ncols=3)
+    f.legend(figure, axes[0].get_legend_handles_labels()[0], ncols=3)
     return figure
 
 
@@ -308,12 +310,11 @@ def closed_form(tables: Tables) -> Figure:
     f.unit_square(kappas, "kappa by the closed form", "kappa measured")
     x = np.array((0, 1))
     kappas.fill_between(x, x - 0.08, x + 0.08, color="#EDF2EF", linewidth=0, zorder=0)
-    for arm in known(summary, tuple(CHARITIES)):
+    for arm in known(summary, CHARITIES):
         for act in ACTS:
             at = rows(predicted, arm=arm, act=act)["kappa"].item()
             values = rows(summary, arm=arm)[f"{act}_kappa"]
-            kappas.vlines(at, *t_interval(values), color=f.color(arm), linewidth=1.6)
-            kappas.plot(at, values.mean(), ACT_LOOKS[act].marker, color=f.color(arm), markersize=6.5)
+            _measured(kappas, at, values, f.color(arm), ACT_LOOKS[act].marker, 1.6, markersize=6.5)
     kappas.set(xlim=(0.35, 1), ylim=(0.35, 1), title="agreement")
     both = measured_shifts(tables["cells"], tables["predicted_cells"])
     shifts.axline((0, 0), slope=1, color="#555555", linewidth=0.8, linestyle=(0, (5, 2)), zorder=1)
@@ -322,7 +323,7 @@ def closed_form(tables: Tables) -> Figure:
     shifts.axhline(0, color=f.FAINT, linewidth=0.8, zorder=0)
     shifts.axvline(0, color=f.FAINT, linewidth=0.8, zorder=0)
     shifts.set(xlabel="shift by the closed form", ylabel="shift measured", title="logit of the act, by context")
-    handles = [f.dot(f.look(arm)._replace(marker="o")) for arm in known(summary, tuple(CHARITIES))]
+    handles = [f.dot(f.look(arm)._replace(marker="o")) for arm in known(summary, CHARITIES)]
     handles += [f.dot(look._replace(color=f.GREY)) for look in ACT_LOOKS.values()]
     f.legend(figure, handles, columnspacing=1.2, handlelength=1.2)
     return figure
@@ -338,31 +339,27 @@ def onset(tables: Tables) -> Figure:
     """
     line, summary, human = tables["optimum"], tables["summary"], tables["human"]
     figure, (kappas, outcome) = f.canvas(1, 2, width=7.2, height=3.1, sharex=True)
+
+    def course(ax: Axes, form: pd.DataFrame, exact: str, measured: str, ink: str, marker: str, size: float) -> None:
+        """The closed form over charity, the human's value, and what was measured."""
+        ax.plot(form["alpha"], form[exact], color=ink, linewidth=1.4)
+        ax.axhline(rows(human, act=form["act"].iloc[0])[exact].item(), color=ink, linewidth=0.9, linestyle=_DOTS)
+        for arm in known(summary, CHARITIES):
+            values = rows(summary, arm=arm)[measured]
+            _measured(ax, CHARITIES[arm], values, ink, marker, 1.8, markersize=size, zorder=3)
+
     for act, look in ACT_LOOKS.items():
-        part = rows(line, act=act)
-        kappas.plot(part["alpha"], part["kappa"], color=look.color, linewidth=1.4)
-        kappas.axhline(rows(human, act=act)["kappa"].item(), color=look.color, linewidth=0.9, linestyle=(0, (1, 1.5)))
-        for arm in known(summary, tuple(CHARITIES)):
-            values = rows(summary, arm=arm)[f"{act}_kappa"]
-            kappas.vlines(CHARITIES[arm], *t_interval(values), color=look.color, linewidth=1.8)
-            kappas.plot(CHARITIES[arm], values.mean(), look.marker, color=look.color, markersize=6.5, zorder=3)
-    part = rows(line, act=ACTS[0])
-    for measure, ink, name in (("success", f.GREEN, "success"), ("all_acts", f.VERMILION, "acts, share of turns")):
-        outcome.plot(part["alpha"], part[measure], color=ink, linewidth=1.4)
-        outcome.axhline(human[measure].iloc[0], color=ink, linewidth=0.9, linestyle=(0, (1, 1.5)))
-        column = {"all_acts": "rate"}.get(measure, measure)
-        for arm in known(summary, tuple(CHARITIES)):
-            values = rows(summary, arm=arm)[column]
-            outcome.vlines(CHARITIES[arm], *t_interval(values), color=ink, linewidth=1.8)
-            outcome.plot(CHARITIES[arm], values.mean(), "o", color=ink, markersize=6, zorder=3)
-        f.point_label(outcome, (0.99, human[measure].iloc[0]), name, ink, dx=-2, dy=7)
+        course(kappas, rows(line, act=act), "kappa", f"{act}_kappa", look.color, look.marker, 6.5)
+    outcomes = (("success", "success", f.GREEN, "success"), ("all_acts", "rate", f.VERMILION, "acts, share of turns"))
+    for exact, measured, ink, name in outcomes:
+        course(outcome, rows(line, act=ACTS[0]), exact, measured, ink, "o", 6)
+        f.point_label(outcome, (0.99, human[exact].iloc[0]), name, ink, dx=-2, dy=7)
     for ax, title in ((kappas, "agreement with the human"), (outcome, "what comes of it")):
         ax.set(title=title, xlabel="charity α of the rater", xlim=(-0.03, 1.0), ylim=(0, 1))
     kappas.set_ylabel("kappa")
-    handles = [f.dot(look) for look in ACT_LOOKS.values()]
-    handles.append(Line2D([], [], color=f.GREY, linewidth=1.4, label="closed form"))
-    handles.append(Line2D([], [], color=f.GREY, linewidth=0.9, linestyle=(0, (1, 1.5)), label="human"))
-    f.legend(figure, handles)
+    lines = Line2D([], [], color=f.GREY, linewidth=1.4, label="closed form")
+    dots = Line2D([], [], color=f.GREY, linewidth=0.9, linestyle=_DOTS, label="human")
+    f.legend(figure, [*(f.dot(look) for look in ACT_LOOKS.values()), lines, dots])
     return figure
 
 

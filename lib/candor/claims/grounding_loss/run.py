@@ -9,20 +9,24 @@ human dialogues.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import pandas as pd
 
 from candor.claims.grounding_loss import raters, world
 from candor.core.errors import CandorError
 from candor.core.step import Context, Step
-from candor.measure import agreement
-from candor.measure.intervals import percentiles, wilson
+from candor.measure import clustered
+from candor.measure.intervals import wilson
 
 RESAMPLES = 400
 SHOWN = 50  # dialogues of an evaluation that are kept as text
 PANEL = 8  # readings, coins and futures of every pair of candidates: the most that a rater averages over
 
-# --- What a step does -------------------------------------------------------------------------------
+# --- Who answers: a base, which has learned from human dialogues --------------------------------------
+
+_MODEL = ("hidden_size", "layers", "heads", "mlp")
 
 
 def base(context: Context) -> dict[str, pd.DataFrame]:
@@ -52,6 +56,17 @@ def base(context: Context) -> dict[str, pd.DataFrame]:
     return {"log": log}
 
 
+def _decoder(context: Context, name: str):
+    """The model of a needed step, to be asked."""
+    from candor.train import models
+
+    models.quiet()
+    return models.load_decoder(context.need(name).model)[0].eval()
+
+
+# --- What is compared, and who prefers what -----------------------------------------------------------
+
+
 def candidates(context: Context) -> dict[str, pd.DataFrame]:
     """Two responses of the base at every turn of human dialogues, and what raters may see of those that differ.
 
@@ -59,12 +74,7 @@ def candidates(context: Context) -> dict[str, pd.DataFrame]:
     a and b the text and the act, -1 for none, -2 for a malformed response); `ratings` (a row a pair and reading: coin,
     and for a and b the four worths of `raters.Ratings`).
     """
-    from candor.train import models
-
-    models.quiet()
-    seed = context.seed
-    model, _ = models.load_decoder(context.need("base").model)
-    speaker = world.speaker(model.eval())
+    seed, speaker = context.seed, world.speaker(_decoder(context, "base"))
     turns, _ = world.human_turns(context.settings.pair_dialogues, world.stream("contexts", seed))
     rng = world.stream("samples", seed)
     said = [speaker(turns, rng) for _ in range(2)]
@@ -133,10 +143,21 @@ def preferred(better: np.ndarray, most: int, swaps: np.random.Generator | None) 
     return kept, first if swaps is None else first ^ (swaps.random(len(kept)) < 0.5)
 
 
-def as_training_data(pairs: pd.DataFrame, first: np.ndarray) -> dict[str, list[str]]:
-    """Columns prompt, chosen, rejected, as `preference.dpo` takes them; response a is chosen where `first` [pairs]."""
-    chosen, rejected = np.where(first, pairs["a"], pairs["b"]), np.where(first, pairs["b"], pairs["a"])
-    return {"prompt": pairs["prompt"].tolist(), "chosen": chosen.tolist(), "rejected": rejected.tolist()}
+# --- What is trained: arms and controls ---------------------------------------------------------------
+
+# arm -> what is its own beside the rater of its name; those with snapshots are followed along training.
+_ARMS: dict[str, dict] = {
+    "charity_6": {"snapshots": True},
+    "charity_0": {},
+    "shuffled": {"rater": "charity_6", "shuffled": True, "snapshots": True},
+    "reaction_6": {},
+    "charity_3": {},
+    "lookahead_6": {},
+    "average_6": {},
+    "lookahead_average_6": {},
+}
+_ON_FEW_SEEDS = ("charity_3", "lookahead_6", "average_6", "lookahead_average_6")
+_FOLLOWED = {"charity_6": "rollouts", "shuffled": "turns"}  # and what their course measures
 
 
 def arm(context: Context) -> dict[str, pd.DataFrame]:
@@ -152,11 +173,14 @@ def arm(context: Context) -> dict[str, pd.DataFrame]:
     better = choices(pairs, ratings, raters.RATERS[options["rater"]])
     swaps = world.stream("shuffle", context.seed) if options.get("shuffled") else None
     kept, first = preferred(better, settings.pairs, swaps)
+    used = pairs.iloc[kept]
+    chosen, rejected = np.where(first, used["a"], used["b"]), np.where(first, used["b"], used["a"])
+    texts = {"prompt": used["prompt"].tolist(), "chosen": chosen.tolist(), "rejected": rejected.tolist()}
     model, tokenizer = models.load_decoder(context.need("base").model)
     log = preference.dpo(
         model,
         tokenizer,
-        Dataset.from_dict(as_training_data(pairs.iloc[kept], first)),
+        Dataset.from_dict(texts),
         {"beta": settings.dpo_beta, **_settings(context)},
         snapshots=context.folder / "snapshots" if options.get("snapshots") else None,
         snapshot_every=settings.snapshot_every,
@@ -200,35 +224,24 @@ def more_sft(context: Context) -> dict[str, pd.DataFrame]:
     return {"log": log}
 
 
-# --- Evaluation -------------------------------------------------------------------------------------
+# --- What is measured: acts at human turns, contest with the base, free dialogues ------------------------
 
 
 def measures(human: np.ndarray, model: np.ndarray) -> dict[str, float]:
     """Rate, kappa, kappa_max, recall and precision of each act, from P(act) at the same turns [n, 3]."""
     row = {}
-    for a, act in enumerate(world.ACTS):
-        h, m = human[:, a], model[:, a]
-        row |= {
-            f"{act}_rate": m.mean(),
-            f"{act}_kappa": agreement.kappa(h, m),
-            f"{act}_kappa_max": agreement.kappa_max(h.mean(), m.mean()),
-            f"{act}_recall": agreement.recall(h, m),
-            f"{act}_precision": agreement.precision(h, m),
-        }
+    for act, h, m in zip(world.ACTS, human.T, model.T):
+        found = clustered.act_measures(clustered.act_sums(h, m, np.zeros(len(h))).sum(0))
+        row |= {f"{act}_{name}": float(found[name]) for name in ("rate", "kappa", "kappa_max", "recall", "precision")}
     return row | {"rate": model.sum(1).mean()}
 
 
 def kappa_intervals(human: np.ndarray, model: np.ndarray, dialogue: np.ndarray) -> dict[str, float]:
     """95 % intervals of each kappa over whole dialogues: percentile bootstrap of the sums of a dialogue."""
-    dialogues = np.unique(dialogue, return_inverse=True)[1]
-    n = dialogues.max() + 1
-    times = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
-    row = {}
-    for a, act in enumerate(world.ACTS):
-        h, m = human[:, a], model[:, a]
-        sums = [times @ np.bincount(dialogues, part, n) for part in (np.ones_like(h), h, m, h * m)]
-        values = agreement.kappa_of(*(part / sums[0] for part in sums[1:]))
-        row[f"{act}_kappa_low"], row[f"{act}_kappa_high"] = percentiles(values)
+    times, row = clustered.weights(len(np.unique(dialogue)), RESAMPLES), {}
+    for act, h, m in zip(world.ACTS, human.T, model.T):
+        kappas = clustered.act_measures(times @ clustered.act_sums(h, m, dialogue))["kappa"]
+        row[f"{act}_kappa_low"], row[f"{act}_kappa_high"] = clustered.interval(kappas)
     return row
 
 
@@ -279,12 +292,8 @@ def _human_turns(n: int, seed: int) -> world.Games:
 
 def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     """The measures of an arm: acts at the turns of human dialogues, contest with the base, free rollouts."""
-    from candor.train import models
-
-    models.quiet()
     settings, options = context.settings, context.step.options
-    model = models.load_decoder(context.need(options["arm"]).model)[0].eval()
-    start = models.load_decoder(context.need("base").model)[0].eval()
+    model, start = _decoder(context, options["arm"]), _decoder(context, "base")
     turns = _human_turns(settings.eval_turns, settings.eval_seed)
     human, probability = world.HUMAN[turns.cell], world.act_probabilities(model, turns)
     context.progress(1, 4)
@@ -308,10 +317,8 @@ def cells(turns: world.Games, probability: np.ndarray) -> pd.DataFrame:
     sums = [np.bincount(turns.cell, probability[:, a], len(world.OPEN)) for a in range(3)]
     policy = np.stack(sums, 1) / np.maximum(visits, 1)[:, None]
     table = world.by_cell(policy, visits)
-    for name in ("human", "model"):
-        p = table[name].clip(1e-9, 1 - 1e-9)
-        table[f"{name}_logit"] = np.log(p / (1 - p))
-    return table
+    p = table[["human", "model"]].clip(1e-9, 1 - 1e-9)
+    return table.join(np.log(p / (1 - p)).add_suffix("_logit"))
 
 
 def _trajectory(context: Context, model, with_rollouts: bool) -> pd.DataFrame:
@@ -329,73 +336,49 @@ def _trajectory(context: Context, model, with_rollouts: bool) -> pd.DataFrame:
             load_model(model, str(path))
         row = {"step": int(path.stem.removeprefix("step_")) if path else 0}
         row |= measures(human, world.act_probabilities(model, turns)) | contest(model)
-        found = {"success": np.nan, "turns": np.nan}
-        if with_rollouts:
-            found, _ = _rollouts(model, settings.trajectory_rollouts, settings.eval_seed)
-        rows.append(row | {name: found[name] for name in ("success", "turns")})
+        free = _rollouts(model, settings.trajectory_rollouts, settings.eval_seed)[0] if with_rollouts else {}
+        rows.append(row | {name: free.get(name, np.nan) for name in ("success", "turns")})
     return pd.DataFrame(rows)
 
 
 # --- The steps --------------------------------------------------------------------------------------
 
-_HERE = "candor.claims.grounding_loss.run"
-_ROOT = "reference_game/standard"
-_MODEL = ("hidden_size", "layers", "heads", "mlp")
-_BASE = (*_MODEL, "base_dialogues", "base_steps", "base_batch", "base_lr")
 _TRAINING = ("dpo_steps", "dpo_batch", "dpo_lr", "snapshot_every")
-_EVALUATION = ("eval_turns", "eval_seed", "rollouts")
-_COURSE = ("trajectory_turns", "trajectory_rollouts")
-_FEW = {"seeds": "few_seeds"}
-
-# arm -> its rater and what else is its own.
-_ARMS: dict[str, dict] = {
-    "charity_6": {"trajectory": "rollouts"},
-    "charity_0": {},
-    "shuffled": {"rater": "charity_6", "shuffled": True, "trajectory": "turns"},
-    "reaction_6": {},
-    "charity_3": _FEW,
-    "lookahead_6": _FEW,
-    "average_6": _FEW,
-    "lookahead_average_6": _FEW,
+_SETTINGS = {  # the keys of the scale that a function reads
+    "base": (*_MODEL, "base_dialogues", "base_steps", "base_batch", "base_lr"),
+    "candidates": ("pair_dialogues",),
+    "arm": ("pairs", "dpo_beta", *_TRAINING),
+    "more_sft": ("more_dialogues", *_TRAINING),
+    "evaluate": ("eval_turns", "eval_seed", "rollouts"),
 }
+_ROOT = "reference_game/standard"
 
 
-def _evaluation(name: str, trajectory: str | None, seeds: str) -> Step:
+def _step(name: str, make: str = "", needs: Sequence[str] = (), **options) -> Step:
+    """The step of a function of this module, by default that of its name."""
+    make, trained = make or name, name.removeprefix("eval_")
+    course = ("trajectory_turns", "trajectory_rollouts") if "trajectory" in options else ()
     return Step(
-        f"{_ROOT}/eval_{name}",
-        f"{_HERE}:evaluate",
-        needs=tuple(dict.fromkeys((f"{_ROOT}/base", f"{_ROOT}/{name}"))),
-        options={"arm": name, **({"trajectory": trajectory} if trajectory else {})},
-        settings=(*_EVALUATION, *(_COURSE if trajectory else ())),
-        seeds=seeds,
+        f"{_ROOT}/{name}",
+        f"{__name__}:{make}",
+        tuple(f"{_ROOT}/{need}" for need in dict.fromkeys(needs)),
+        options,
+        (*_SETTINGS[make], *course),
+        seeds="few_seeds" if trained in _ON_FEW_SEEDS else "seeds",
+        trains=make in ("base", "arm", "more_sft"),
     )
 
 
-def _steps() -> dict[str, Step]:
-    start = f"{_ROOT}/base"
-    made = [
-        Step(start, f"{_HERE}:base", settings=_BASE, trains=True),
-        _evaluation("base", None, "seeds"),
-        Step(f"{_ROOT}/candidates", f"{_HERE}:candidates", needs=(start,), settings=("pair_dialogues",)),
-        Step(f"{_ROOT}/more_sft", f"{_HERE}:more_sft", (start,), settings=("more_dialogues", *_TRAINING), trains=True),
-        _evaluation("more_sft", "turns", "seeds"),
-    ]
-    for name, options in _ARMS.items():
-        trajectory, seeds = options.get("trajectory"), options.get("seeds", "seeds")
-        trained = {key: value for key, value in options.items() if key not in ("seeds", "trajectory")}
-        made.append(
-            Step(
-                f"{_ROOT}/{name}",
-                f"{_HERE}:arm",
-                needs=(start, f"{_ROOT}/candidates"),
-                options={"rater": name, **trained, **({"snapshots": True} if trajectory else {})},
-                settings=("pairs", "dpo_beta", *_TRAINING),
-                seeds=seeds,
-                trains=True,
-            )
-        )
-        made.append(_evaluation(name, trajectory, seeds))
-    return {step.key: step for step in made}
+def _steps() -> Iterator[Step]:
+    yield _step("base")
+    yield _step("eval_base", "evaluate", ("base",), arm="base")
+    yield _step("candidates", needs=("base",))
+    yield _step("more_sft", needs=("base",))
+    yield _step("eval_more_sft", "evaluate", ("base", "more_sft"), arm="more_sft", trajectory="turns")
+    for name, own in _ARMS.items():
+        yield _step(name, "arm", ("base", "candidates"), **{"rater": name, **own})
+        course = {"trajectory": _FOLLOWED[name]} if name in _FOLLOWED else {}
+        yield _step(f"eval_{name}", "evaluate", ("base", name), arm=name, **course)
 
 
-STEPS = _steps()
+STEPS = {step.key: step for step in _steps()}

@@ -5,6 +5,7 @@ Rates and kappas of the paper are in its units (percent, kappa x 100); those of 
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,20 +20,18 @@ from candor.measure.intervals import percentiles
 
 WORLD = "reference_game"
 
-# What the verdict needs first comes first.
-ARMS = {"standard": ("base", "charity_6", "charity_0", "shuffled", "more_sft")}
-VARIANTS = {  # cures and doses: the overall verdict does not rest on these
-    "standard": ("reaction_6", "charity_3", "lookahead_6", "average_6", "lookahead_average_6"),
-}
-NEEDS = [
-    f"{WORLD}/{setting}/{step}"
-    for group in (ARMS, VARIANTS)
-    for setting, arms in group.items()
-    for arm in arms
-    for step in ((arm, f"eval_{arm}") if arm != "base" else (arm, "candidates", f"eval_{arm}"))
-]
-# The overall verdict rests on these (W1, W2, W4-W7); they run first.
-DECISIVE = [key for key in NEEDS if key.split("/")[-1].removeprefix("eval_") in (*ARMS["standard"], "candidates")]
+ARMS = ("base", "charity_6", "charity_0", "shuffled", "more_sft")
+VARIANTS = ("reaction_6", "charity_3", "lookahead_6", "average_6", "lookahead_average_6")  # cures and doses
+
+
+def _steps(arms: tuple[str, ...]) -> list[str]:
+    """Keys of the steps of arms, each after what it needs."""
+    steps = {"base": ("base", "candidates", "eval_base")}
+    return [f"{WORLD}/standard/{step}" for arm in arms for step in steps.get(arm, (arm, f"eval_{arm}"))]
+
+
+DECISIVE = _steps(ARMS)  # the overall verdict rests on these (W1, W2, W4-W7); they run first
+NEEDS = [*DECISIVE, *_steps(VARIANTS)]
 
 Z = 1.959964  # the paper's half-widths are those of 95 % intervals
 TURNS = 860  # expert turns of ESConv that the printed rates imply: 1, 3, 4, 8, 10 of n are .12, .35, .47, .93, 1.16 %
@@ -82,35 +81,29 @@ def _headline(printed: pd.DataFrame, draws: int = 100_000) -> tuple[pd.DataFrame
     `reduction` = 1 - model / human in percent, with a 95 % interval (NaN where the model rate is exactly 0);
     `beyond`: the difference of the rates exceeds 1.96 standard errors, the two taken as independent.
     """
-    table = printed[(printed["location"] == "Table 2") & (printed["metric"] == "rate")]
-    table = table.assign(
-        half=(table["ci_high"] - table["ci_low"]) / 2, who=table["arm"].replace("off_the_shelf", "model")
-    )
+    table = _with_half(rows(printed, location="Table 2", metric="rate"))
+    table = table.assign(who=table["arm"].replace("off_the_shelf", "model"))
     wide = table.pivot(index=["dataset", "setting"], columns="who", values=["value", "half"])
     cells = pd.MultiIndex.from_product([("ESConv", "TSCC", "Persuasion for Good"), ACTS], names=["dataset", "act"])
-    wide = wide.loc[cells]
-    human, model = wide["value", "human"].to_numpy(), wide["value", "model"].to_numpy()
-    human_half, model_half = wide["half", "human"].to_numpy(), wide["half", "model"].to_numpy()
+    wide = wide.loc[cells].set_axis(cells)
+    human, model, human_half, model_half = (
+        wide[part, who].rename(None) for part in ("value", "half") for who in ("human", "model")
+    )
     rng = np.random.default_rng(0)
     drawn_human, drawn_model = (
         rng.normal(mean, half / Z, (draws, len(cells))) for mean, half in ((human, human_half), (model, model_half))
     )
     reductions = np.where(model > 0, 100 * (1 - drawn_model / drawn_human), 100.0)
     low, high = np.where(model > 0, np.percentile(reductions, (2.5, 97.5), axis=0), np.nan)
-    frame = pd.DataFrame(
-        {
-            "human": human,
-            "human_half": human_half,
-            "model": model,
-            "model_half": model_half,
-            "reduction": 100 * (1 - model / human),
-            "reduction_low": low,
-            "reduction_high": high,
-            "beyond": human - model > np.hypot(human_half, model_half),
-        },
-        index=cells,
-    )
+    columns = {"human": human, "human_half": human_half, "model": model, "model_half": model_half}
+    columns |= {"reduction": 100 * (1 - model / human), "reduction_low": low, "reduction_high": high}
+    frame = pd.DataFrame(columns | {"beyond": human - model > np.hypot(human_half, model_half)}, index=cells)
     return frame.reset_index(), reductions
+
+
+def _with_half(table: pd.DataFrame) -> pd.DataFrame:
+    """With the half-widths of the printed intervals."""
+    return table.assign(half=(table["ci_high"] - table["ci_low"]) / 2)
 
 
 def _headline_means(printed: pd.DataFrame, headline: pd.DataFrame, draws: np.ndarray) -> pd.DataFrame:
@@ -119,8 +112,7 @@ def _headline_means(printed: pd.DataFrame, headline: pd.DataFrame, draws: np.nda
     Names: printed, quoted_<act>, quoted_mean (of those three), cells_mean, cells_median, pooled (1 - sum of model
     rates / sum of human rates), and the mean of the cells of an act or of a data set under its name.
     """
-    text = printed[printed["location"] == "Section 6.1 text"]
-    quoted = rows(text, metric="reduction").set_index("setting")["value"]
+    quoted = rows(printed, location="Section 6.1 text", metric="reduction").set_index("setting")["value"]
     whole = {
         "printed": rows(printed, metric="headline_reduction")["value"].item(),
         **{f"quoted_{act}": quoted[act] for act in ACTS},
@@ -130,8 +122,8 @@ def _headline_means(printed: pd.DataFrame, headline: pd.DataFrame, draws: np.nda
     }
     table = [(name, value, np.nan, np.nan) for name, value in whole.items()]
     groups = {"cells_mean": np.ones(len(headline), bool)}
-    groups |= {name: (headline["act"] == name).to_numpy() for name in ACTS}
-    groups |= {name: (headline["dataset"] == name).to_numpy() for name in headline["dataset"].unique()}
+    for column in ("act", "dataset"):
+        groups |= {name: (headline[column] == name).to_numpy() for name in headline[column].unique()}
     for name, inside in groups.items():
         interval = np.percentile(draws[:, inside].mean(1), (2.5, 97.5))
         table.append((name, headline["reduction"][inside].mean(), *interval))
@@ -151,27 +143,19 @@ def _rates(printed: pd.DataFrame) -> pd.DataFrame:
     Columns: model, arm, act, human, rate, rate_half, kappa, kappa_half, kappa_max, share (kappa / kappa_max), recall,
     precision. The last four are NaN where the model never uses the act.
     """
-    table = printed[
-        printed["location"].isin(["Table 3", "Appendix Table 3"]) & printed["metric"].isin(["rate", "kappa"])
-    ]
-    table = table.assign(half=(table["ci_high"] - table["ci_low"]) / 2)
-    wide = table.pivot(index=["model", "arm", "setting"], columns="metric", values=["value", "half"])
+    here = printed["location"].isin(["Table 3", "Appendix Table 3"]) & printed["metric"].isin(["rate", "kappa"])
+    index = ["model", "arm", "setting"]
+    wide = _with_half(printed[here]).pivot(index=index, columns="metric", values=["value", "half"])
     human = wide["value", "rate"]["human", "human"]
     wide = wide.drop(index="human", level="model")
-    frame = pd.DataFrame(
-        {
-            "human": human.reindex(wide.index.get_level_values("setting")).to_numpy(),
-            "rate": wide["value", "rate"],
-            "rate_half": wide["half", "rate"],
-            "kappa": wide["value", "kappa"],
-            "kappa_half": wide["half", "kappa"],
-        }
-    ).reset_index(names=["model", "arm", "act"])
+    columns = {"human": human.reindex(wide.index.get_level_values("setting")).to_numpy()}
+    for name in ("rate", "kappa"):
+        columns |= {name: wide["value", name], f"{name}_half": wide["half", name]}
+    frame = pd.DataFrame(columns).reset_index(names=["model", "arm", "act"])
     h, m = frame["human"] / 100, frame["rate"] / 100
-    frame["kappa_max"] = 100 * kappa_max(h, m)
-    frame["kappa_max"] = frame["kappa_max"].where(m > 0)
+    bound = pd.Series(100 * kappa_max(h, m)).where(m > 0)
     both = split(h, m, frame["kappa"] / 100).where(m > 0)
-    frame = frame.assign(share=frame["kappa"] / frame["kappa_max"], recall=100 * both / h, precision=100 * both / m)
+    frame = frame.assign(kappa_max=bound, share=frame["kappa"] / bound, recall=100 * both / h, precision=100 * both / m)
     return frame.sort_values("act", key=lambda act: act.map(ACTS.index), kind="stable", ignore_index=True)
 
 
@@ -180,24 +164,21 @@ COMPARISONS = (("Mistral-7B", "dpo"), ("Llama-7B", "dpo"), ("Llama-7B", "ppo"))
 
 def _change(rates: pd.DataFrame, model: str, before: str, after: str, method: str) -> pd.DataFrame:
     """A row an act: every measure before and after, their changes, and unpaired z where half-widths are printed."""
-    measures = ["rate", "rate_half", "kappa", "kappa_half", "kappa_max", "share", "recall", "precision"]
-    part = rows(rates, model=model).set_index(["arm", "act"])[measures]
+    part = rows(rates, model=model).set_index(["arm", "act"])
     old, new = part.loc[before].reindex(ACTS), part.loc[after].reindex(ACTS)
     frame = pd.DataFrame(index=pd.Index(ACTS, name="act"))
-    for name in measures:
+    for name in ("rate", "kappa", "kappa_max", "share", "recall", "precision"):
         frame[f"{name}_before"], frame[f"{name}_after"] = old[name], new[name]
+    change = new[["rate", "kappa", "precision", "recall"]] - old[["rate", "kappa", "precision", "recall"]]
     for name in ("rate", "kappa"):
-        frame[f"{name}_change"] = new[name] - old[name]
+        frame[f"{name}_change"] = change[name]
         frame[f"{name}_relative"] = new[name] / old[name].where(old[name] > 0) - 1
         error = np.hypot(old[f"{name}_half"], new[f"{name}_half"]) / Z
-        frame[f"{name}_z"] = frame[f"{name}_change"] / error.where((old["rate"] > 0) & (new["rate"] > 0))
-    frame["precision_change"], frame["recall_change"] = (
-        new["precision"] - old["precision"],
-        new["recall"] - old["recall"],
-    )
+        frame[f"{name}_z"] = change[name] / error.where((old["rate"] > 0) & (new["rate"] > 0))
+    frame["precision_change"], frame["recall_change"] = change["precision"], change["recall"]
     odds_before, odds_after = (r["rate"] / (100 - r["rate"]) for r in (old, new))
     frame["odds_multiplier"] = odds_after / odds_before.where(odds_before > 0)
-    frame = frame.drop(columns=[c for c in frame if "_half_" in c]).reset_index()
+    frame = frame.reset_index()
     frame.insert(0, "method", method)
     frame.insert(0, "model", model)
     return frame
@@ -227,15 +208,11 @@ def _rate_sums(rates: pd.DataFrame) -> pd.DataFrame:
 def _quoted_changes(printed: pd.DataFrame, changes: pd.DataFrame) -> pd.DataFrame:
     """Relative changes of the Llama models, means over acts in percent, as quoted in Section 7.2 and recomputed."""
     means = 100 * rows(changes, model="Llama-7B").groupby("method")[["rate_relative", "kappa_relative"]].mean()
-    text = printed[(printed["location"] == "Section 7.2 text") & (printed["model"] == "Llama-7B")]
-    return pd.DataFrame(
-        [
-            (method, measure, row.value, means.loc[method, f"{measure}_relative"])
-            for row in text.itertuples()
-            for method, measure in [(row.arm[len("sft_") :][:3], row.metric.removesuffix("_change"))]
-        ],
-        columns=["method", "measure", "quoted", "recomputed"],
-    )
+    text = rows(printed, location="Section 7.2 text", model="Llama-7B")
+    table = pd.DataFrame({"method": text["arm"].str[len("sft_") :].str[:3], "measure": text["metric"]})
+    table["measure"] = table["measure"].str.removesuffix("_change")
+    recomputed = [means.loc[method, f"{measure}_relative"] for method, measure in table.to_numpy()]
+    return table.assign(quoted=text["value"], recomputed=recomputed).reset_index(drop=True)
 
 
 # Figure 2 and what ten checkpoints of one run can show
@@ -243,10 +220,9 @@ def _quoted_changes(printed: pd.DataFrame, changes: pd.DataFrame) -> pd.DataFram
 
 def _dpo_curve(curve: pd.DataFrame) -> pd.DataFrame:
     """Figure 2, digitised: method (sft, dpo), act, step, kappa (x 100)."""
-    points = rows(curve, metric="kappa").rename(columns={"setting": "act", "value": "kappa"})
-    points = points.assign(method=points["arm"].str.removeprefix("sft_"), step=points["step"].astype(int))
-    order = pd.Categorical(points["act"], ACTS)
-    points = points.assign(order=order).sort_values(["method", "order", "step"], ignore_index=True)
+    points = rows(curve, metric="kappa").rename(columns={"setting": "act", "value": "kappa"}).astype({"step": int})
+    points = points.assign(method=points["arm"].str.removeprefix("sft_"), order=points["act"].map(ACTS.index))
+    points = points.sort_values(["method", "order", "step"], ignore_index=True)
     return points[["method", "act", "step", "kappa"]]
 
 
@@ -269,11 +245,10 @@ def _correlations(points: pd.DataFrame, curve: pd.DataFrame) -> pd.DataFrame:
 
 def _first_checkpoint(points: pd.DataFrame) -> pd.DataFrame:
     """The fall along DPO and the share of it before the first saved checkpoint: act, first, second, last, share."""
-    table = []
-    for act, part in rows(points, method="dpo").groupby("act", sort=False):
-        first, second, last = part["kappa"].iloc[[0, 1, -1]]
-        table.append((act, first, second, last, (first - second) / (first - last)))
-    return pd.DataFrame(table, columns=["act", "first", "second", "last", "share"])
+    wide = rows(points, method="dpo").pivot(index="act", columns="step", values="kappa").loc[list(ACTS)]
+    table = wide.iloc[:, [0, 1, -1]].set_axis(["first", "second", "last"], axis=1)
+    share = (table["first"] - table["second"]) / (table["first"] - table["last"])
+    return table.assign(share=share).reset_index()
 
 
 def _start(points: pd.DataFrame) -> pd.DataFrame:
@@ -317,11 +292,10 @@ def _flat_runs(runs: int = 100_000) -> pd.DataFrame:
     The shares are those of R <= -.70, R <= -.89, and |R| >= .632 (p < .05 for ten independent points).
     """
     rng = np.random.default_rng(0)
-    table = []
-    for process in PROCESSES:
-        r = correlation_with_steps(flat_runs(process, runs, rng))
-        table.append((process, r.mean(), (r <= -0.70).mean(), (r <= -0.89).mean(), (np.abs(r) >= 0.632).mean()))
-    return pd.DataFrame(table, columns=["process", "mean_r", "below_70", "below_89", "detected"])
+    r = np.array([correlation_with_steps(flat_runs(process, runs, rng)) for process in PROCESSES])
+    shares = {"below_70": r <= -0.70, "below_89": r <= -0.89, "detected": np.abs(r) >= 0.632}
+    columns = {"process": PROCESSES, "mean_r": r.mean(1), **{name: found.mean(1) for name, found in shares.items()}}
+    return pd.DataFrame(columns)
 
 
 def _flat_envelope(points: pd.DataFrame, runs: int = 20_000) -> pd.DataFrame:
@@ -353,30 +327,28 @@ def _human_ceiling(printed: pd.DataFrame, draws: int = 20_000) -> pd.DataFrame:
     exchanging the two), kappa, low, high (percentile bootstrap over contexts), printed, printed_table_3, model
     (GPT-3.5-turbo's kappa, Table 3), excluded (the model's kappa lies outside the interval).
     """
-    study = printed[printed["location"] == "Appendix Table 1"]
+    study = rows(printed, location="Appendix Table 1")
     support, kappa = (rows(study, metric=m).set_index("setting")["value"] for m in ("support", "kappa"))
     table_3 = rows(printed, location="Table 3", metric="kappa")
     model = rows(table_3, model="GPT-3.5-turbo", arm="off_the_shelf").set_index("setting")["value"]
-    other = rows(table_3, model="human").set_index("setting")["value"]
     n, rng, table = 50, np.random.default_rng(0), []
     for act in ACTS:
+        marks = int(support[act])
+        possible = ((both, one, marks - 2 * both - one) for both in range(marks // 2 + 1) for one in range(marks + 1))
         fitting = [
-            (both, first, int(support[act]) - 2 * both - first)
-            for both in range(int(support[act]) // 2 + 1)
-            for first in range(int(support[act]) - 2 * both + 1)
+            counts
+            for counts in possible
+            if counts[1] >= counts[2] >= 0 and abs(100 * kappa_of_counts(n, *counts) - kappa[act]) < 0.0051
         ]
-        fitting = [c for c in fitting if c[1] >= c[2] and abs(100 * kappa_of_counts(n, *c) - kappa[act]) < 0.0051]
-        both, first, second = fitting[0]
-        share = np.array([both, first, second, n - both - first - second]) / n
-        drawn = rng.multinomial(n, share, draws)
-        resampled = 100 * kappa_of_counts(n, *drawn.T[:3])
-        low, high = percentiles(resampled)
-        value = 100 * kappa_of_counts(n, both, first, second)
-        outside = not low <= model[act] <= high
-        row = (act, n, both, first, second, len(fitting), value, low, high, kappa[act], other[act], model[act], outside)
-        table.append(row)
-    columns = ["act", "n", "both", "first", "second", "tables", "kappa", "low", "high", "printed", "printed_table_3"]
-    return pd.DataFrame(table, columns=[*columns, "model", "excluded"])
+        counts = fitting[0]
+        drawn = rng.multinomial(n, np.array([*counts, n - sum(counts)]) / n, draws)
+        low, high = percentiles(100 * kappa_of_counts(n, *drawn.T[:3]))
+        table.append((act, n, *counts, len(fitting), 100 * kappa_of_counts(n, *counts), low, high))
+    found = pd.DataFrame(table, columns=["act", "n", "both", "first", "second", "tables", "kappa", "low", "high"])
+    other = rows(table_3, model="human").set_index("setting")["value"]
+    beside = {"printed": kappa, "printed_table_3": other, "model": model}
+    found = found.assign(**{name: values.loc[list(ACTS)].to_numpy() for name, values in beside.items()})
+    return found.assign(excluded=~found["model"].between(found["low"], found["high"]))
 
 
 def kappa_of_counts(n: int, both, first, second):
@@ -391,18 +363,14 @@ def _clarification_counts(printed: pd.DataFrame, points: pd.DataFrame, most: int
     nearest counts, up to 15 emitted), emitted_low, emitted_high (within 5 % of the printed kappa with the same
     number of coincident turns), kappa_of_counts.
     """
-    named = printed[
-        (printed["location"] == "Table 3") & (printed["setting"] == "clarification") & (printed["model"] != "human")
-    ]
+    named = rows(printed, location="Table 3", setting="clarification").query("model != 'human'")
     named = named.pivot(index=["model", "arm"], columns="metric", values="value")[["rate", "kappa"]].reset_index()
     drawn = rows(points, act="clarification").assign(model="Mistral-7B")
-    drawn = drawn.assign(arm=drawn["method"].map({"sft": "sft", "dpo": "sft_dpo"}))
-    drawn["source"] = drawn["method"].map({"sft": "Figure 2a", "dpo": "Figure 2b"})
+    arms, sources = {"sft": "sft", "dpo": "sft_dpo"}, {"sft": "Figure 2a", "dpo": "Figure 2b"}
+    drawn = drawn.assign(arm=drawn["method"].map(arms), source=drawn["method"].map(sources))
     asked = pd.concat([named.assign(source="Table 3"), drawn])[["source", "model", "arm", "step", "kappa", "rate"]]
     asked = asked[asked["kappa"].abs() > 0].reset_index(drop=True)
-    emitted, coincident = (a.ravel() for a in np.meshgrid(np.arange(1, most + 1), np.arange(most + 1), indexing="ij"))
-    possible = coincident <= emitted
-    emitted, coincident = emitted[possible], coincident[possible]
+    emitted, coincident = np.array([(k, c) for k in range(1, most + 1) for c in range(k + 1)]).T
     kappa = 100 * kappa_of_counts(TURNS, coincident, HUMAN_CLARIFICATIONS - coincident, emitted - coincident)
     found = []
     for row in asked.itertuples():
@@ -422,11 +390,10 @@ def _label_noise(printed: pd.DataFrame, classifier: pd.DataFrame) -> pd.DataFram
     Sensitivity and precision are both taken as F1, at the human rate of Table 2. Columns: dataset, act, support,
     zero_shot, few_shot (F1), kappa.
     """
-    f1 = classifier[(classifier["location"] == "Appendix Table 2") & (classifier["metric"] == "f1")]
+    f1 = rows(classifier, location="Appendix Table 2", metric="f1")
     wide = f1.pivot(index=["dataset", "setting", "n"], columns="arm", values="value").reset_index()
     rate = rows(printed, location="Table 2", metric="rate", arm="human").set_index(["dataset", "setting"])["value"]
-    h = rate.loc[list(zip(wide["dataset"], wide["setting"]))].to_numpy() / 100
-    hit = wide["few_shot"].to_numpy()
+    h, hit = rate.loc[[*zip(wide["dataset"], wide["setting"])]].to_numpy() / 100, wide["few_shot"].to_numpy()
     false_alarm = h * (1 - hit) / (1 - h)
     both = h * hit**2 + (1 - h) * false_alarm**2
     kappa = (both - h**2) / (h - h**2)  # two series with the same rate h
@@ -455,14 +422,14 @@ def _questions(preferences: pd.DataFrame) -> pd.DataFrame:
     """
     share = rows(preferences, metric="question_share").set_index("arm")["value"]
     chosen, rejected = share["chosen"] / 100, share["rejected"] / 100
-    printed = preferences[(preferences["metric"] == "chi2") & (preferences["status"] == "primary")]["value"].item()
+    printed = rows(preferences, metric="chi2", status="primary")["value"].item()
     chance = chosen * (1 - rejected) / (chosen * (1 - rejected) + rejected * (1 - chosen))
-    rounding = 5e-5
+    a_pair, rounding = _chi2_a_pair(chosen, rejected), 5e-5
     values = {
         **{name: share[name] for name in ("sft_data", "all", "chosen", "rejected")},
         "chi2_printed": printed,
-        "chi2_current": 61_135 * _chi2_a_pair(chosen, rejected),
-        "chi2_older": 61_966 * _chi2_a_pair(chosen, rejected),
+        "chi2_current": 61_135 * a_pair,
+        "chi2_older": 61_966 * a_pair,
         "pairs_low": printed / _chi2_a_pair(chosen - rounding, rejected + rounding),
         "pairs_high": printed / _chi2_a_pair(chosen + rounding, rejected - rounding),
         "question_win_rate": 100 * chance,
@@ -511,19 +478,13 @@ BETA = 0.3
 
 def theory() -> dict[str, pd.DataFrame]:
     """What raters prefer and where that leads, exactly: no model and no sampling (rates and kappas as shares)."""
-    return {
-        "human": by_act(game.HUMAN),
-        "optimum": optimum(),
-        "predicted": pd.concat(
-            [by_act(raters.optimum(alpha, BETA)).assign(arm=arm, alpha=alpha) for arm, alpha in CHARITIES.items()],
-            ignore_index=True,
-        ),
-        "predicted_cells": predicted_cells(),
-        "crossing": crossing(),
-        "ask_anyway": pd.concat(
-            [by_act(game.ask_anyway(d)).assign(d=d) for d in (0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)], ignore_index=True
-        ),
-    }
+    charities = [raters.optimum(alpha, BETA) for alpha in CHARITIES.values()]
+    predicted = [by_act(p).assign(arm=arm, alpha=alpha) for p, (arm, alpha) in zip(charities, CHARITIES.items())]
+    anyway = [by_act(game.ask_anyway(d)).assign(d=d) for d in (0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)]
+    optima = [by_act(raters.optimum(alpha, BETA)).assign(alpha=alpha) for alpha in np.arange(21) / 20]
+    tables = {"human": [by_act(game.HUMAN)], "optimum": optima, "predicted": predicted, "ask_anyway": anyway}
+    found = {name: pd.concat(frames, ignore_index=True) for name, frames in tables.items()}
+    return found | {"predicted_cells": predicted_cells(), "crossing": crossing()}
 
 
 def by_act(policy: np.ndarray) -> pd.DataFrame:
@@ -535,19 +496,11 @@ def by_act(policy: np.ndarray) -> pd.DataFrame:
     return table.assign(kappa_max=bounds, all_acts=found["rate"], success=found["success"], turns=found["turns"])
 
 
-def optimum() -> pd.DataFrame:
-    """Where DPO ends on the human's pairs at beta .3, by the rater's charity: alpha, and as `by_act`."""
-    frames = [by_act(raters.optimum(alpha, BETA)).assign(alpha=alpha) for alpha in np.arange(21) / 20]
-    return pd.concat(frames, ignore_index=True)
-
-
 def predicted_cells() -> pd.DataFrame:
     """The same by context cell: arm, alpha, cell, act, p, human, model (P(act)), shift (of the logit)."""
-    frames = [
-        game.by_cell(raters.optimum(alpha, BETA)).drop(columns="n").assign(arm=arm, alpha=alpha)
-        for arm, alpha in CHARITIES.items()
-    ]
-    table = pd.concat(frames, ignore_index=True)
+    cells = [game.by_cell(raters.optimum(alpha, BETA)).drop(columns="n") for alpha in CHARITIES.values()]
+    named = (frame.assign(arm=arm, alpha=alpha) for frame, (arm, alpha) in zip(cells, CHARITIES.items()))
+    table = pd.concat(named, ignore_index=True)
     return table.assign(shift=logit(table["model"]) - logit(table["human"]))
 
 
@@ -601,19 +554,15 @@ def world(results) -> dict[str, pd.DataFrame]:
     checkpoints of `WATCHED`. pairs: what the rater preferred, a row a DPO arm and seed. dialogues: some free dialogues
     of `TOLD` as text, of one seed; the same number is the same user with the same wish.
     """
-    every = [arm for group in (ARMS, VARIANTS) for arm in group["standard"]]
+    every, collect = (*ARMS, *VARIANTS), partial(results.collect, "standard", world=WORLD)
+    tables = {name: collect(every, name) for name in ("summary", "cells")}
+    tables |= {"trajectory": collect(WATCHED, "trajectory"), "dialogues": collect(TOLD, "dialogues")}
     rated = [arm for arm in every if arm not in ("base", "more_sft")]
-    tables = {
-        "summary": results.collect("standard", every, "summary", world=WORLD),
-        "cells": results.collect("standard", every, "cells", world=WORLD),
-        "trajectory": results.collect("standard", WATCHED, "trajectory", world=WORLD),
-        "pairs": results.trained("standard", rated, "pairs", world=WORLD),
-        "dialogues": results.collect("standard", TOLD, "dialogues", world=WORLD),
-    }
-    if len(tables["trajectory"]):
-        tables["trajectory"] = tables["trajectory"][["setting", "arm", "seed", "step", *TRAJECTORY]]
+    tables["pairs"] = results.trained("standard", rated, "pairs", world=WORLD)
+    if len(course := tables["trajectory"]):
+        tables["trajectory"] = course[["setting", "arm", "seed", "step", *TRAJECTORY]]
     if len(told := tables["dialogues"]):
-        tables["dialogues"] = told[told["seed"] == told["seed"].min()].reset_index(drop=True)
+        tables["dialogues"] = rows(told, seed=told["seed"].min()).reset_index(drop=True)
     return {name: table for name, table in tables.items() if len(table)}
 
 

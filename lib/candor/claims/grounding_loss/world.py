@@ -173,11 +173,8 @@ def exact(policy: np.ndarray) -> dict[str, float]:
         for measure in (agreement.kappa, agreement.recall, agreement.precision):
             found[f"{act}_{measure.__name__}"] = measure(*pair)
     visits, success = _course(policy)
-    return found | {
-        "rate": sum(found[f"{act}_rate"] for act in ACTS),
-        "success": success,
-        "turns": float(visits.sum()),
-    }
+    rate = sum(found[f"{act}_rate"] for act in ACTS)
+    return found | {"rate": rate, "success": success, "turns": float(visits.sum())}
 
 
 # Eleven coarser cells, in which one act is at stake, for tables and figures.
@@ -198,21 +195,10 @@ def by_cell(policy: np.ndarray, visits: np.ndarray = VISITS):
     rows = []
     for name, (act, members) in STAKES.items():
         n = visits[members].sum()
-
-        def mean(values, members=members, n=n):
-            return float(values[members] @ visits[members] / n) if n else np.nan
-
-        rows.append(
-            {
-                "cell": name,
-                "act": ACTS[act],
-                "p": mean(READ),
-                "n": n,
-                "human": mean(HUMAN[:, act]),
-                "model": mean(policy[:, act]),
-            }
-        )
-    return pd.DataFrame(rows)
+        columns = {"p": READ, "human": HUMAN[:, act], "model": policy[:, act]}
+        means = {c: float(v[members] @ visits[members] / n) if n else np.nan for c, v in columns.items()}
+        rows.append({"cell": name, "act": ACTS[act], "n": n} | means)
+    return pd.DataFrame(rows)[["cell", "act", "p", "n", "human", "model"]]
 
 
 # --- Dialogues --------------------------------------------------------------------------------------
@@ -325,16 +311,9 @@ def reply(games: Games, responses: np.ndarray) -> Games:
     more = (act == ACKNOWLEDGEMENT) & games.open
     word = np.where(act == CLARIFICATION, games.colour, np.where(more, games.final, games.word))
     said = np.where((act == FOLLOWUP) | (more & games.names), games.place, games.said)
-    speaks_colour, speaks_place = (act == CLARIFICATION) | more, (act == FOLLOWUP) | (more & games.names)
-    columns = [
-        *responses.T,
-        TOKEN["U"],
-        np.where(speaks_colour, _WORD_IDS[word], _SKIP),
-        np.where(speaks_place, _PLACE_IDS[said], _SKIP),
-        TOKEN["."],
-        TOKEN["A"],
-    ]
-    _write(tokens, length, columns)
+    colour = np.where((act == CLARIFICATION) | more, _WORD_IDS[word], _SKIP)
+    place = np.where((act == FOLLOWUP) | (more & games.names), _PLACE_IDS[said], _SKIP)
+    _write(tokens, length, [*responses.T, TOKEN["U"], colour, place, TOKEN["."], TOKEN["A"]])
     closed = np.zeros(len(games), bool)
     return replace(games, word=word, said=said, open=closed, tokens=tokens, length=length)
 
@@ -381,9 +360,8 @@ def converse(games: Games, speaker: Speaker, rng: np.random.Generator) -> tuple[
     success = np.zeros(games.origin.max() + 1, bool)
     turns, responses = [], []
     for _ in range(MAX_TURNS):
-        said = speaker(games, rng)
         turns.append(games)
-        responses.append(said)
+        responses.append(said := speaker(games, rng))
         act, delivered = read(said)
         right = (delivered == np.stack([4 * games.colour + games.kind, games.place], 1)).all(1)
         success[games.origin[right]] = True
@@ -413,32 +391,16 @@ def documents(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]
     return tokens[:, :width], spoken[:, :width]
 
 
-_STREAMS = {
-    name: i
-    for i, name in enumerate(
-        ("documents", "contexts", "samples", "ratings", "shuffle", "more", "eval", "rollouts", "base_samples")
-    )
-}
+_STREAMS = ["documents", "contexts", "samples", "ratings", "shuffle", "more", "eval", "rollouts", "base_samples"]
 
 
 def stream(split: str, seed: int) -> np.random.Generator:
     """The random stream of a split. Streams of different splits never share a draw, whatever the seeds."""
-    return np.random.default_rng([_STREAMS[split], seed])
+    return np.random.default_rng([_STREAMS.index(split), seed])
 
 
 def text(tokens: Sequence[int]) -> str:
     return " ".join(VOCABULARY[t] for t in tokens)
-
-
-def prompts(split: str, seed: int, n: int):
-    """The turns of `n` human dialogues as a `datasets.Dataset`: prompt, response (str), cell and dialogue (int)."""
-    from datasets import Dataset
-
-    turns, responses = human_turns(n, stream(split, seed))
-    said = [" " + text(row) for row in responses]
-    return Dataset.from_dict(
-        {"prompt": turns.prompts(), "response": said, "cell": turns.cell, "dialogue": turns.origin}
-    )
 
 
 # --- A model as speaker -----------------------------------------------------------------------------

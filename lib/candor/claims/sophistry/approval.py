@@ -49,13 +49,17 @@ def rates(approved: ArrayLike, correct: ArrayLike, weights: ArrayLike | None = N
     >>> rates([[1, 1], [1, 0]], [1, 0])["fpr"]
     0.5
     """
-    a, c = _averaged(approved), correct
-    w = np.ones(len(c)) if weights is None else weights
-    total, right, wrong = w.sum(), w @ c, w @ (1 - c)
-    true, false = w @ (a * c), w @ (a * (1 - c))
-    tpr = true / right if right > 0 else np.nan
-    fpr = false / wrong if wrong > 0 else np.nan
-    found = {
+    weights = np.ones(len(correct)) if weights is None else weights
+    return {name: float(value) for name, value in _measures(_averaged(approved), correct, weights).items()}
+
+
+def _measures(a: np.ndarray, correct: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """`rates` of approval `a` [.., n] under weights of the outputs [.., n], each [..]."""
+    total, right, wrong = weights.sum(-1), weights @ correct, weights @ (1 - correct)
+    true, false = (weights * a) @ correct, (weights * a) @ (1 - correct)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        tpr, fpr = true / right, false / wrong
+    return {
         "approval": (true + false) / total,
         "correctness": right / total,
         "error": (false + right - true) / total,
@@ -63,7 +67,6 @@ def rates(approved: ArrayLike, correct: ArrayLike, weights: ArrayLike | None = N
         "tpr": tpr,
         "discrimination": tpr - fpr,
     }
-    return {name: float(value) for name, value in found.items()}
 
 
 def _averaged(approved: np.ndarray) -> np.ndarray:
@@ -112,18 +115,6 @@ def rejecting_all(correctness):
     0.35
     """
     return _plain(correctness)
-
-
-@takes(correctness=SHARES)
-def constant_verdict(correctness):
-    """Error of the better rubber stamp, rejecting or approving everything.
-
-    Examples
-    --------
-    >>> round(constant_verdict(0.65), 2)
-    0.35
-    """
-    return _plain(np.minimum(correctness, 1 - correctness))
 
 
 @takes(approved=AFTER[0], pass_rate=AFTER[1], edges=EDGES)

@@ -17,8 +17,6 @@ from candor.measure.checks import COUNT, GROUPS, OUTCOMES, PROBABILITIES, SEED, 
 
 BEFORE = replace(VERDICTS, dims=("evaluators_before?", "items"))
 
-MEASURES = ("approval", "correctness", "error", "fpr", "tpr", "discrimination")
-
 
 @takes(
     approved_before=VERDICTS,
@@ -59,12 +57,12 @@ def changes(
     together = np.unique(np.arange(items) if groups is None else groups, return_inverse=True)[1].ravel()
     who = np.vstack([np.full(people, 1 / people), _draws(people, resamples, rng) / people])
     what = np.vstack([np.ones(items), _draws(together.max() + 1, resamples, rng)[:, together]])
-    before, after = _measures(who @ old, right_before, what), _measures(who @ new, right, what)
+    before, after = approval._measures(who @ old, right_before, what), approval._measures(who @ new, right, what)
     both = what * (1 - right_before) * (1 - right)
     with np.errstate(invalid="ignore", divide="ignore"):
         before["fpr_both"], after["fpr_both"] = (((who @ a) * both).sum(1) / both.sum(1) for a in (old, new))
     found, several = {}, people > 1 or together.max() > 0
-    for name in (*MEASURES, "fpr_both"):
+    for name in after:
         drawn = after[name] - before[name]
         found[f"{name}_change"] = float(drawn[0])
         ends = intervals.percentiles(drawn[1:]) if several else (np.nan, np.nan)
@@ -75,22 +73,6 @@ def changes(
 def _draws(n: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """How often each of `n` is drawn in each of the resamples [resamples, n]."""
     return rng.multinomial(n, np.full(n, 1 / n), resamples)
-
-
-def _measures(a: np.ndarray, right: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """`MEASURES` of approval `a` [resamples, n] under item weights [resamples, n], each [resamples]."""
-    total, correct = weights.sum(1), weights @ right
-    true, false = (weights * a) @ right, (weights * a) @ (1 - right)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        tpr, fpr = true / correct, false / (total - correct)
-    return {
-        "approval": (true + false) / total,
-        "correctness": correct / total,
-        "error": (false + correct - true) / total,
-        "fpr": fpr,
-        "tpr": tpr,
-        "discrimination": tpr - fpr,
-    }
 
 
 @takes(approved_before=BEFORE, correct_before=OUTCOMES, approved=VERDICTS, correct=OUTCOMES)

@@ -67,25 +67,21 @@ def printed(main: pd.DataFrame, *metrics: str) -> np.ndarray:
 
 def of_general(main: pd.DataFrame) -> list[Blank]:
     numbers = printed(main, "approval", "error", "correctness")
-    fpr, both, mass = (
-        100 * np.diff(values).item()
-        for values in (approval.from_three_numbers(*numbers)[1], printed(main, "fpr_both")[0], masses(*numbers)[1])
-    )
+    found = approval.from_three_numbers(*numbers)[1], printed(main, "fpr_both")[0], masses(*numbers)[1]
+    fpr, both, mass = (100 * np.diff(values).item() for values in found)
     changes = {
         "That is the printed change on the questions that *both* policies answer wrongly. The identity gives the rate "
         "over all wrong outputs; the two are different populations.": points(both, 0.15),
         "That is the change of the false-positive mass, in points of all outputs. Divide first.": points(mass, 0.15),
         "The sign is reversed: after minus before.": points(-fpr, 0.15),
     }
+    put = "Put the printed numbers of the general reward model into your own function, after minus before."
+    count = "Count the answers strictly above 50 %, and divide by all ten."
     probes = [*map(tuple, numbers.T), (0.5, 0.2, 0.6)]
     return [
         Blank(approval.from_three_numbers, RATES, DERIVE, array, probes, tolerance=2e-3),
-        Blank(
-            points(fpr, 0.15),
-            changes,
-            "Put the printed numbers of the general reward model into your own function, after minus before.",
-        ),
-        Blank(YES, APPROVED, "Count the answers strictly above 50 %, and divide by all ten.", share, tolerance=1e-3),
+        Blank(points(fpr, 0.15), changes, put),
+        Blank(YES, APPROVED, count, share, tolerance=1e-3),
     ]
 
 
@@ -160,15 +156,11 @@ SLOPES: dict[str, Callable] = {
 }
 SLOPES_FPR: dict[str, Callable] = {
     "You ignored that W changes, too: more wrong outputs bring more approved wrong outputs, without one of them "
-    "becoming more convincing. Subtract FPR times the slope of W.": (
-        lambda a, c, r: slope(a * (1 - c), r) / (1 - c).mean()
+    "becoming more convincing. Subtract FPR times the slope of W.": lambda a, c, r: (
+        slope(a * (1 - c), r) / np.mean(1 - c)
     ),
-    "You pooled the prompts here: take every covariance within the prompts.": (
-        lambda a, c, r: slope_fpr(a, c, r, pooled)
-    ),
-    "The last step is missing: FPR is a share of the wrong outputs, so divide by E[W].": (
-        lambda a, c, r: slope_fpr(a, c, r) * (1 - c).mean()
-    ),
+    "You pooled the prompts: take every covariance within the prompts.": lambda a, c, r: slope_fpr(a, c, r, pooled),
+    "FPR is a share of the wrong outputs: divide by E[W].": lambda a, c, r: slope_fpr(a, c, r) * (1 - c).mean(),
     "That is the slope of the approval of all outputs. FPR looks at the wrong ones: start from A W.": (
         lambda a, c, r: slope(a, r)
     ),
@@ -199,21 +191,16 @@ def direction(name: str, steepness: float) -> Blank:
     return Blank("down", {up: "up"}, f'Predict "up" or "down" for {name}.', read)
 
 
+WITHIN = (
+    "slope: for each prompt the covariance of quantity and reward among its samples (a row), then the mean over "
+    f"prompts. For base_samples() it is {CORRECTNESS:+.3f}."
+)
+SLOPE_FPR = "slope_fpr: (slope of A W minus FPR times the slope of W) / E[W], with W = 1 - correct."
+
 check_2 = Exercise(
     [
-        of_samples(
-            slope,
-            SLOPES,
-            "slope: for each prompt the covariance of quantity and reward among its samples (a row), then the mean "
-            f"over prompts. For base_samples() it is {CORRECTNESS:+.3f}.",
-            *("correct", "reward"),
-        ),
-        of_samples(
-            slope_fpr,
-            SLOPES_FPR,
-            "slope_fpr: (slope of A W minus FPR times the slope of W) / E[W], with W = 1 - correct.",
-            *("approved", "correct", "reward"),
-        ),
+        of_samples(slope, SLOPES, WITHIN, "correct", "reward"),
+        of_samples(slope_fpr, SLOPES_FPR, SLOPE_FPR, "approved", "correct", "reward"),
         direction("correctness", CORRECTNESS),
         direction("fpr", FPR),
     ],
@@ -257,12 +244,8 @@ SIZES: dict[str, Any] = {
     "both must return a list of whole numbers: every n that fits.": (
         When(lambda values: [""] in values, lambda a, b, limit: 83)
     ),
-    "You checked the first percentage only. Both rest on the same questions: n must fit both.": (
-        lambda first, _, limit: tables.sizes(first, first, limit)
-    ),
-    "You checked the second percentage only. Both rest on the same questions: n must fit both.": (
-        lambda _, second, limit: tables.sizes(second, second, limit)
-    ),
+    "You checked the first percentage only: n must fit both.": lambda a, b, limit: tables.sizes(a, a, limit),
+    "You checked the second percentage only: n must fit both.": lambda a, b, limit: tables.sizes(b, b, limit),
     "You joined the two lists. An n must fit both percentages, not one of them.": (
         lambda a, b, limit: tables.sizes(a, a, limit) + tables.sizes(b, b, limit)
     ),
@@ -299,13 +282,11 @@ def of_labels(main: pd.DataFrame) -> list[Blank]:
             "one decimal, and that for both."
         )
 
+    asked = "Try 35, 34, 33 ...: is there a count k with 100 k / n between 75.5 and 76.5?"
+    most = max(n for n in range(1, 36) if tables.attainable(76, n, digits=0))
     return [
         Blank(tables.sizes, SIZES, which, whole_numbers, list(fit)),
-        Blank(
-            max(n for n in range(1, 36) if tables.attainable(76, n, digits=0)),
-            PEOPLE,
-            "Try 35, 34, 33 ...: is there a count k with 100 k / n between 75.5 and 76.5?",
-        ),
+        Blank(most, PEOPLE, asked),
         choice(
             "b",
             a="Invented numbers are one story among several, and nothing here favours it over a dull one.",
@@ -366,16 +347,11 @@ def of_curves(curves: pd.DataFrame) -> list[Blank]:
         ),
         "That is how much the share finished rose. Ask how much the finished answers improved.": points(reached, 0.5),
     }
+    asked = "Of all outputs, a share is finished, and `accuracy` of all are right. How many of the finished?"
+    last = "Take the last value of your own curve minus its first, in points."
     return [
-        Blank(
-            of_finished,
-            FINISHED,
-            "Of all outputs, a share is finished, and `accuracy` of all are right. How many of the finished?",
-            array,
-            [(accuracy, finished)],
-            tolerance=1e-3,
-        ),
-        Blank(points(gain, 0.3), gains, "Take the last value of your own curve minus its first, in points."),
+        Blank(of_finished, FINISHED, asked, array, [(accuracy, finished)], tolerance=1e-3),
+        Blank(points(gain, 0.3), gains, last),
         choice(
             "b",
             a=f"{accuracy[0]:.2f} to {accuracy[-1]:.2f} looks like better reading. But of the answers that were given, "
@@ -474,15 +450,10 @@ JUDGED: dict[str, When] = {
 }
 OF_LENIENT = changes(evaluator(lenient))
 
+CHOOSE = 'Answer the second blank with "a", "b" or "c".'
+
 check_5 = Exercise(
-    [
-        Blank(
-            named("b"),
-            JUDGED,
-            lambda values: shortcoming(values[0]) or 'Answer the second blank with "a", "b" or "c".',
-            evaluator,
-        )
-    ],
+    [Blank(named("b"), JUDGED, lambda values: shortcoming(values[0]) or CHOOSE, evaluator)],
     "Leniency. For example, whoever approves with probability .2, .3 more if right and .4 more if pleasing, moves FPR "
     "by {fpr:+.1f}, TPR by {tpr:+.1f}, error by {error:+.1f} and TPR - FPR by {discrimination:+.1f} points. Wrong "
     "outputs are approved more often, and the evaluator serves better than before. Only error and discrimination tell "

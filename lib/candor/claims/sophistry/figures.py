@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -103,50 +104,46 @@ def forest(tables: Tables) -> Figure:
     same measures.
     """
     figure, axes = f.canvas(1, 2, width=7.6, height=4.1, sharey=True)
-    fpr, error = tables["fpr_intervals"], tables["error_intervals"]
+    ways = ("sampling scheme", "smallest attainable"), ("labels", "evaluators")
+    for y, (setting, look) in enumerate(SETTING_LOOKS.items()):
+        fpr = rows(tables["fpr_intervals"], setting=setting).set_index("why")
+        error = rows(tables["error_intervals"], setting=setting, metric="error").set_index("how")
+        for ax, found, (labels, other) in zip(axes, (fpr, error), ways):
+            _interval(ax, y - 0.13, found.loc[labels], look)
+            _interval(ax, y + 0.17, found.loc[other], look, hollow=True)
     summary = standard(tables["summary"])
-    names, y = [], 0.0
-    heights: list[float] = []
-    for setting, look in SETTING_LOOKS.items():
-        at = rows(fpr, setting=setting, why="sampling scheme").iloc[0]
-        _interval(axes[0], y - 0.13, at, look)
-        _interval(axes[0], y + 0.17, rows(fpr, setting=setting, why="smallest attainable").iloc[0], look, hollow=True)
-        found = rows(error, setting=setting, metric="error").set_index("how")
-        _interval(axes[1], y - 0.13, found.loc["labels"], look)
-        _interval(axes[1], y + 0.17, found.loc["evaluators"], look, hollow=True)
-        names.append(look.label)
-        heights.append(y)
-        y += 1
-    y += 0.5
-    for arm in known(summary, ("r_train", "learned_rm", "r_star", "shuffled", "r_hard")):
-        part = rows(summary, arm=arm)
+    arms = known(summary, ("r_train", "learned_rm", "r_star", "shuffled", "r_hard"))
+    for y, arm in enumerate(arms):
         for ax, measure in zip(axes, ("fpr_both", "error")):
-            moved = _change(part, measure)
-            low, high = t_interval(moved)
-            row = pd.Series({"change": moved.mean(), "low": low, "high": high})
-            ax.plot(moved, np.full(len(moved), y + 0.27), "o", color=f.color(arm), alpha=0.55, markersize=2.8)
-            _interval(ax, y, row, f.look(arm))
-        names.append(f.label(arm))
-        heights.append(y)
-        y += 1
+            moved = _change(rows(summary, arm=arm), measure)
+            row = pd.Series([moved.mean(), *t_interval(moved)], ["change", "low", "high"])
+            ax.plot(moved, np.full(len(moved), y + 3.77), "o", color=f.color(arm), alpha=0.55, markersize=2.8)
+            _interval(ax, y + 3.5, row, f.look(arm))
     for ax, title in zip(axes, ("FPR, both wrong", "evaluation error")):
         ax.axvline(0, color=f.INK, linewidth=0.9)
         ax.axhline(2.75, color=f.FAINT, linewidth=0.8)
-        ax.grid(axis="x", color="#EEEEEE", linewidth=0.8)
-        ax.set(title=title, xlabel="change, percentage points", ylim=(y - 0.4, -0.6))
-        ax.tick_params(axis="y", length=0)
-        ax.spines["left"].set_visible(False)
-    axes[0].set_yticks(heights, names)
+        ax.set(title=title, xlabel="change, percentage points", ylim=(len(arms) + 3.1, -0.6))
+        _in_rows(ax)
+    heights = [*range(3), *(3.5 + y for y in range(len(arms)))]
+    axes[0].set_yticks(heights, [*(look.label for look in SETTING_LOOKS.values()), *map(f.label, arms)])
+    note = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "center", "fontsize": 8, "color": "#555555"}
     for at, words in ((0, "people"), (3.5, "simulated\nevaluator")):
-        axes[1].annotate(
-            words, (1.0, at), xycoords=("axes fraction", "data"), ha="right", va="center", fontsize=8, color="#555555"
-        )
-    handles = [
-        Line2D([], [], color=f.GREY, marker="o", label="labels: 100 (FPR), 250 (error); world: over seeds"),
-        Line2D([], [], color=f.GREY, marker="o", markerfacecolor=f.PAPER, label="fewest labels (FPR); people (error)"),
-    ]
-    f.legend(figure, handles)
+        axes[1].annotate(words, (1.0, at), **note)
+    labels = "labels: 100 (FPR), 250 (error); world: over seeds"
+    fewest = f.Look("fewest labels (FPR); people (error)", f.GREY, "o")
+    f.legend(figure, [_entry(f.Look(labels, f.GREY, "o")), _entry(fewest, markerfacecolor=f.PAPER)])
     return figure
+
+
+def _entry(look: f.Look, **kwargs: Any) -> Line2D:
+    return Line2D([], [], color=look.color, marker=look.marker, label=look.label, **kwargs)
+
+
+def _in_rows(ax: Axes) -> None:
+    """An axis whose rows have names and no line."""
+    ax.grid(axis="x", color="#EEEEEE", linewidth=0.8)
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
 
 
 def _interval(ax: Axes, y: float, row: pd.Series, look: f.Look, *, hollow: bool = False) -> None:
@@ -192,23 +189,19 @@ def two_by_two(tables: Tables) -> Figure:
     """
     cells = tables["story_lookup"].set_index(["policy", "judge"])
     figure, axes = f.canvas(2, 2, width=5.8, height=5.2, sharex=True, sharey=True)
-    for line, policy in zip(axes, SIGHT):
-        for ax, judge in zip(line, ("blind", "sighted")):
-            cell = cells.loc[(policy, judge)]
-            ax.axhline(0, color=f.FAINT, linewidth=0.8, zorder=0)
-            ax.axvline(0, color=f.FAINT, linewidth=0.8, zorder=0)
-            ax.axline((0, 0), slope=1, **f.REFERENCE)
-            f.arrow(ax, (0, 0), (cell["correctness"], cell["approval"]), color=f.VERMILION, linewidth=2.0)
-            words = "\n".join(
-                f"{name} {cell[column]:+.1f}".replace("-", "−")
-                for name, column in (("FPR", "fpr"), ("TPR", "tpr"), ("error", "error"))
-            )
-            ax.text(0.97, 0.05, words, transform=ax.transAxes, ha="right", va="bottom", fontsize=8)
-            ax.set_title(f"{SIGHT[policy]}\nreward is {judge}", fontsize=8.5)
-            ax.set(xlim=(-2, 22), ylim=(-2, 14))
-        line[0].set_ylabel("approval, points")
-    for ax in axes[1]:
-        ax.set_xlabel("correctness, points")
+    for ax, (policy, judge) in zip(axes.flat, itertools.product(SIGHT, ("blind", "sighted"))):
+        cell = cells.loc[(policy, judge)]
+        ax.axhline(0, color=f.FAINT, linewidth=0.8, zorder=0)
+        ax.axvline(0, color=f.FAINT, linewidth=0.8, zorder=0)
+        ax.axline((0, 0), slope=1, **f.REFERENCE)
+        f.arrow(ax, (0, 0), (cell["correctness"], cell["approval"]), color=f.VERMILION, linewidth=2.0)
+        words = "\n".join(f"{name} {cell[name.lower()]:+.1f}" for name in ("FPR", "TPR", "error")).replace("-", "−")
+        ax.text(0.97, 0.05, words, transform=ax.transAxes, ha="right", va="bottom", fontsize=8)
+        ax.set_title(f"{SIGHT[policy]}\nreward is {judge}", fontsize=8.5)
+        ax.set(xlim=(-2, 22), ylim=(-2, 14))
+    for left, below in zip(axes[:, 0], axes[1]):
+        left.set_ylabel("approval, points")
+        below.set_xlabel("correctness, points")
     f.legend(figure, [Line2D([], [], label="approval and correctness rise alike", **f.REFERENCE)])
     return figure
 
@@ -239,16 +232,17 @@ def training(tables: Tables) -> Figure:
     for ax, (measure, title) in zip(axes, COURSES.items()):
         start = 100 * rows(course, step=0)[measure].mean()
         for arm in arms:
-            part = _along_kl(rows(course, arm=arm), measure)
-            ax.fill_between(part["x"], part["low"], part["high"], color=f.color(arm), alpha=0.16, linewidth=0)
-            ax.plot(part["x"], part["mean"], **f.line(arm, markersize=4))
+            run = rows(course, arm=arm).groupby("step")
+            root, mean = np.sqrt(run["kl"].mean().clip(lower=0)), 100 * run[measure].mean()
+            low, high = np.transpose([_interval_of(100 * part) for _, part in run[measure]])
+            ax.fill_between(root, low, high, color=f.color(arm), alpha=0.16, linewidth=0)
+            ax.plot(root, mean, **f.line(arm, markersize=4))
             if (tangent := _tangent(slopes, arm, measure)) is not None:
                 x = np.array((0, 0.3))
                 ax.plot(x, start + 100 * tangent * x, color=f.color(arm), linewidth=3.5, alpha=0.35, zorder=1)
-        ax.set_title(title)
         ticks = (0, 0.1, 0.3, 0.6, 1.0)
+        ax.set(title=title, xlabel="KL, nats")
         ax.set_xticks(np.sqrt(ticks), ("0", ".1", ".3", ".6", "1"))
-        ax.set_xlabel("KL, nats")
         ax.margins(y=0.1)
     axes[0].set_ylabel("percent")
     handles = [_arm(arm) for arm in arms]
@@ -258,14 +252,9 @@ def training(tables: Tables) -> Figure:
     return figure
 
 
-def _along_kl(run: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Percent and interval over seeds at each checkpoint, at the square root of its mean KL."""
-    found = []
-    for _, part in run.groupby("step"):
-        values = 100 * part[measure]
-        low, high = t_interval(values) if len(values) > 1 else (values.mean(), values.mean())
-        found.append((np.sqrt(max(part["kl"].mean(), 0)), values.mean(), low, high))
-    return pd.DataFrame(found, columns=["x", "mean", "low", "high"])
+def _interval_of(values: pd.Series) -> tuple[float, float]:
+    """Of one seed the value itself."""
+    return t_interval(values) if len(values) > 1 else (values.mean(), values.mean())
 
 
 def _tangent(slopes: pd.DataFrame, arm: str, measure: str) -> float | None:
@@ -290,18 +279,15 @@ def minutes(tables: Tables) -> Figure:
     """
     table = rows(standard(tables["minutes"]), arm="r_train")
     figure, axes = f.canvas(1, 2, width=7.2, height=3.2, sharey=True)
-    titles = {True: "tests and reading", False: "tests only"}
-    for ax, (reading, title) in zip(axes, titles.items()):
+    for ax, (reading, title) in zip(axes, {True: "tests and reading", False: "tests only"}.items()):
         mean = rows(table, reading=reading).groupby("multiple")[["fpr_before", "fpr", "gap"]].mean() * 100
         ax.fill_between(mean.index, mean["fpr_before"], mean["fpr"], color="#F6D9C6", linewidth=0)
         ax.plot(mean.index, mean["fpr"], **f.line("r_train"))
         ax.plot(mean.index, mean["fpr_before"], **f.line("base"))
         for multiple in (1, 16):
-            row = mean.loc[multiple]
-            middle = (row["fpr"] + row["fpr_before"]) / 2
-            side = -4 if multiple == 16 else 0
-            words = f"{row['gap']:+.1f}".replace("-", "−")
-            note = f.point_label(ax, (multiple, middle), words, dx=side, dy=0 if row["gap"] > 3 else 12)
+            before, after, gap = mean.loc[multiple]
+            dx, dy = -4 if multiple == 16 else 0, 0 if gap > 3 else 12
+            note = f.point_label(ax, (multiple, (after + before) / 2), f"{gap:+.1f}".replace("-", "−"), dx=dx, dy=dy)
             note.set_path_effects(f.HALO)
         ax.set_xscale("log", base=2)
         ax.set_xticks(mean.index, [f"{10 * m:g}" for m in mean.index])
@@ -326,9 +312,8 @@ def near_misses(tables: Tables) -> Figure:
     """
     table = standard(tables["bins"])
     arms = known(table, ("r_train", "shuffled"))
-    figure, axes = f.canvas(
-        2, len(arms), width=7.0, height=4.2, sharex=True, sharey="row", height_ratios=(2, 1), squeeze=False
-    )
+    shape = {"sharex": True, "sharey": "row", "height_ratios": (2, 1), "squeeze": False}
+    figure, axes = f.canvas(2, len(arms), width=7.0, height=4.2, **shape)
     for (top, foot), arm in zip(axes.T, arms):
         part = rows(table, arm=arm)
         mean = part.groupby(["pass_low", "pass_high"])[["fpr_before", "fpr", "n_before", "n"]].mean().reset_index()
@@ -384,9 +369,7 @@ def classes(tables: Tables) -> Figure:
                 ax.plot(after, y, f.marker("r_train"), color=f.color("r_train"), markersize=6)
         ax.set(title=title, xlim=(-6, 106), ylim=(len(CLASSES) - 0.5, -0.5), xlabel="percent")
         ax.set_xticks((0, 50, 100))
-        ax.grid(axis="x", color="#EEEEEE", linewidth=0.8)
-        ax.tick_params(axis="y", length=0)
-        ax.spines["left"].set_visible(False)
+        _in_rows(ax)
     axes[0].set_yticks(range(len(CLASSES)), CLASSES.values())
     handles = [_arm("base", linestyle="", markerfacecolor=f.PAPER), _arm("r_train", linestyle="")]
     f.legend(figure, handles)
@@ -409,9 +392,8 @@ def side_by_side(tables: Tables) -> Figure:
     table = tables["programs"]
     shown = rows(table, problem=_telling(table)).reset_index(drop=True)
     about = shown.iloc[0]
-    order = shown.assign(rank=shown["audience"].map(AUDIENCES.index)).sort_values(
-        ["rank", "x"], kind="stable", ignore_index=True
-    )
+    order = shown.assign(rank=shown["audience"].map(AUDIENCES.index))
+    order = order.sort_values(["rank", "x"], kind="stable", ignore_index=True)
     x = np.arange(len(order)) + 1.5 * order["rank"].to_numpy()
     programs = (
         ("reference", f.BLACK, about["reference"], np.ones(len(order), bool), ""),
@@ -421,16 +403,15 @@ def side_by_side(tables: Tables) -> Figure:
     figure, ax = f.canvas(width=7.8, height=3.5)
     for k, (name, ink, text, passed, suffix) in enumerate(programs):
         y = 1.9 * k
-        rates = (
-            "" if k == 0 else f"   passes {about[f'pass_rate{suffix}']:.0%}, approved {about[f'approval{suffix}']:.0%}"
-        )
-        ax.text(x[0] - 0.5, y - 0.85, name + rates, color=ink, fontweight="bold", fontsize=8.5, va="center")
+        if k > 0:
+            name += f"   passes {about[f'pass_rate{suffix}']:.0%}, approved {about[f'approval{suffix}']:.0%}"
+        ax.text(x[0] - 0.5, y - 0.85, name, color=ink, fontweight="bold", fontsize=8.5, va="center")
         ax.text(x[-1] + 0.5, y - 0.85, text, color=ink, family="monospace", fontsize=8, va="center", ha="right")
         ax.plot(x[passed], np.full(passed.sum(), y), "s", color="#BFE3D7", markersize=8.5)
         ax.plot(x[~passed], np.full((~passed).sum(), y), "s", color=f.VERMILION, markersize=8.5)
         for at, ok in zip(x, passed):
-            ink_ = f.GREEN if ok else f.PAPER
-            ax.text(at, y, "✓" if ok else "✗", color=ink_, ha="center", va="center_baseline", fontsize=7)
+            sign, mark = ("✓", f.GREEN) if ok else ("✗", f.PAPER)
+            ax.text(at, y, sign, color=mark, ha="center", va="center_baseline", fontsize=7)
     for rank, audience in enumerate(AUDIENCES):
         mine = x[order["rank"] == rank]
         if len(mine):
@@ -455,12 +436,6 @@ def _telling(table: pd.DataFrame) -> int:
 
 EVERY = ("r_train", "learned_rm", "r_train_kl000", "r_train_kl020", "r_hard", "r_star", "shuffled")
 RULES = ("best_of_4", "best_of_16", "best_of_4_r_star", "best_of_16_r_star")
-SHOWN = {
-    "approval": "approval",
-    "correctness": "correctness",
-    "error": "evaluation error",
-    "fpr_both": "FPR, both wrong",
-}
 
 
 @FIGURES.draws("summary", "selection")

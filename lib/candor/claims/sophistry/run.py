@@ -8,94 +8,30 @@ of `r_train` permuted within each group. `selection` filters samples of the base
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
-from candor.claims.sophistry import approval, evaluators, world
+from candor.claims.sophistry import evaluation, evaluators, world
+from candor.claims.sophistry.evaluation import KNOBS, SMALL, Panel, mean
 from candor.core.errors import CandorError
 from candor.core.step import Context, Step
 
-SMALL, LARGE = 10, 35  # evaluators of the two pools
 PAIRS = 3  # of a prompt, at most, for the reward model
-SHOWN = 12  # problems of an evaluation that are kept as text, of each kind
-BEST_OF = (4, 16)
 BATCH = 500  # prompts sampled at a time
 
-# --- Programs of a model ----------------------------------------------------------------------------
-
-
-def sample(model, given: world.Problems, group: int, seed: int) -> list[tuple[int, ...] | None]:
-    """`group` programs for each problem, neighbours, at temperature 1; None where a text does not end.
-
-    The same seed gives every model the same chances. The generators of the process are left as they were.
-    """
-    import torch
-
-    from candor.train.sharing import sample_groups
-
-    prompts = [world.tokens_of(prompt) for prompt in given.prompts()]
-    found = []
-    with torch.random.fork_rng():
-        for start in range(0, len(prompts), BATCH):
-            torch.manual_seed(int(np.random.SeedSequence([seed, start]).generate_state(1)[0]))
-            part = prompts[start : start + BATCH]
-            found += world.read(sample_groups(model, part, group, world.NEW_TOKENS).tolist())
-    return found
-
-
-def divergence(model, reference, given: world.Problems, programs) -> float:
-    """KL from `model` to `reference` in nats a problem: the sum over the tokens of its finished programs.
-
-    At every token the divergence of the two distributions is exact; only the programs are sampled.
-    """
-    import torch
-
-    total, n = 0.0, 0
-    rows = [(world.tokens_of(p), (*q, world.EOS)) for p, q in zip(given.prompts(), programs) if q is not None]
-    rows.sort(key=lambda row: len(row[0]) + len(row[1]))
-    for start in range(0, len(rows), BATCH):
-        part = rows[start : start + BATCH]
-        ids = torch.full((len(part), max(len(p) + len(q) for p, q in part)), world.PAD)
-        spoken = torch.zeros(ids.shape, dtype=torch.bool)
-        for i, (prompt, program) in enumerate(part):
-            end = len(prompt) + len(program)
-            ids[i, :end] = torch.tensor(prompt + program)
-            spoken[i, len(prompt) : end] = True
-        with torch.inference_mode():
-            p, q = (
-                decoder.lm_head(decoder.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state[spoken[:, 1:]])
-                .double()
-                .log_softmax(-1)
-                for decoder in (model, reference)
-            )
-            total += float((p.exp() * (p - q)).sum())
-        n += len(part)
-    return total / n if n else np.nan
+# --- What is asked: problems, each split its own ----------------------------------------------------
 
 
 def _problems(context: Context, split: str) -> world.Problems:
     """The problems of a split; those of the evaluation are the same for every arm and seed."""
-    settings, seed = context.settings, context.seed
-    seed = settings.eval_seed if split == "eval" else seed
-    return world.problems(settings[f"{split}_problems"], _variant(context), world.stream(split, seed), split)
+    settings, variant = context.settings, context.step.key.split("/")[1]
+    seed = settings.eval_seed if split == "eval" else context.seed
+    return world.problems(settings[f"{split}_problems"], variant, world.stream(split, seed), split)
 
 
-def _variant(context: Context) -> str:
-    return context.step.key.split("/")[1]
-
-
-def _text(program) -> str | None:
-    return None if program is None else world.text(program)
-
-
-def _program(text) -> tuple[int, ...] | None:
-    return world.tokens_of(text) if isinstance(text, str) else None  # a table gives back a missing text as NaN
-
-
-# --- Base and what hangs on it ----------------------------------------------------------------------
+# --- Who answers: a base, which writes programs -----------------------------------------------------
 
 
 def base(context: Context) -> dict[str, pd.DataFrame]:
@@ -125,6 +61,44 @@ def base(context: Context) -> dict[str, pd.DataFrame]:
     return {"log": log}
 
 
+def _decoder(context: Context, name: str):
+    """The model of a needed step, to be asked."""
+    from candor.train import models
+
+    models.quiet()
+    return models.load_decoder(context.need(name).model)[0].eval()
+
+
+def sample(model, given: world.Problems, group: int, seed: int) -> list[tuple[int, ...] | None]:
+    """`group` programs for each problem, neighbours, at temperature 1; None where a text does not end.
+
+    The same seed gives every model the same chances. The generators of the process are left as they were.
+    """
+    import torch
+
+    from candor.train.sharing import sample_groups
+
+    prompts = [world.tokens_of(prompt) for prompt in given.prompts()]
+    found = []
+    with torch.random.fork_rng():
+        for start in range(0, len(prompts), BATCH):
+            torch.manual_seed(int(np.random.SeedSequence([seed, start]).generate_state(1)[0]))
+            part = prompts[start : start + BATCH]
+            found += world.read(sample_groups(model, part, group, world.NEW_TOKENS).tolist())
+    return found
+
+
+def _text(program) -> str | None:
+    return None if program is None else world.text(program)
+
+
+def _program(text) -> tuple[int, ...] | None:
+    return world.tokens_of(text) if isinstance(text, str) else None  # a table gives back a missing text as NaN
+
+
+# --- Who judges: the tests of the rewards, and evaluators fitted to the base -------------------------
+
+
 def setup(context: Context) -> dict[str, pd.DataFrame]:
     """What the base's outputs decide: the tests of the rewards and the evaluators' knobs.
 
@@ -132,49 +106,32 @@ def setup(context: Context) -> dict[str, pd.DataFrame]:
     what they reach, overlap of the evaluators' tests with the reward's, correlations with a single evaluator);
     `rl_programs` (problem, program: samples on the training problems), `eval_programs` (draw, problem, program).
     """
-    from candor.train import models
-
-    models.quiet()
-    settings, seed = context.settings, context.seed
-    model = models.load_decoder(context.need("base").model)[0].eval()
+    settings, seed, k = context.settings, context.seed, context.settings.samples
+    model = _decoder(context, "base")
     tests, given, done, samples = [], {}, {}, {}
     for i, split in enumerate(("rl", "fit", "eval")):
         given[split] = _problems(context, split)
-        samples[split] = sample(model, given[split], settings.samples, 10 * seed + i)
-        several = given[split][np.repeat(np.arange(len(given[split])), settings.samples)]
+        samples[split] = sample(model, given[split], k, 10 * seed + i)
+        several = given[split][np.repeat(np.arange(len(given[split])), k)]
         done[split] = world.outcomes(samples[split], several)
-        oracle = world.on_tests(done[split].passes, several.oracle_tests)
-        counts = oracle.reshape(-1, settings.samples, world.ORACLE).sum(1)
-        easy, hard = (pick(counts, given[split].oracle_tests) for pick in (world.easiest, world.hardest))
-        columns = dict(zip(_TESTS, world.GRID[np.concatenate([easy, hard], 1)].T))
-        tests.append(pd.DataFrame({"split": split, "problem": np.arange(len(easy)), **columns}))
+        counts = world.on_tests(done[split].passes, several.oracle_tests).reshape(-1, k, world.ORACLE).sum(1)
+        found = [pick(counts, given[split].oracle_tests) for pick in (world.easiest, world.hardest)]
+        columns = dict(zip(_TESTS, world.GRID[np.concatenate(found, 1)].T))
+        tests.append(pd.DataFrame({"split": split, "problem": np.arange(len(counts)), **columns}))
         context.progress(i + 1, 4)
     tests = pd.concat(tests, ignore_index=True)
     rng = world.stream("fit_pool", seed)
     pool = evaluators.pool(SMALL, rng)
-    first = done["fit"][:: settings.samples]
+    first = done["fit"][::k]
     drawn = evaluators.draws(SMALL, len(first), rng)
     knobs = evaluators.fit(pool, drawn, first, reward_tests(tests, "fit"), given["fit"].kind)
     programs = [sample(model, given["eval"], 1, settings.eval_seed + draw) for draw in range(2)]
     panel = Panel(knobs, given["eval"], reward_tests(tests, "eval"), settings.eval_seed)
     knobs |= panel.alignment(world.outcomes(programs[0], given["eval"]))
-    return {
-        "tests": tests,
-        "fit": pd.DataFrame([knobs]),
-        "rl_programs": pd.DataFrame(
-            {
-                "problem": np.repeat(np.arange(len(given["rl"])), settings.samples),
-                "program": list(map(_text, samples["rl"])),
-            }
-        ),
-        "eval_programs": pd.concat(
-            [
-                pd.DataFrame({"draw": draw, "problem": np.arange(len(part)), "program": list(map(_text, part))})
-                for draw, part in enumerate(programs)
-            ],
-            ignore_index=True,
-        ),
-    }
+    written = [{"draw": d, "problem": i, "program": _text(p)} for d in range(2) for i, p in enumerate(programs[d])]
+    rl = {"problem": np.repeat(np.arange(len(given["rl"])), k), "program": list(map(_text, samples["rl"]))}
+    tables = {"tests": tests, "fit": [knobs], "rl_programs": rl, "eval_programs": written}
+    return {name: pd.DataFrame(table) for name, table in tables.items()}
 
 
 _TESTS = ("easy_1", "easy_2", "hard_1", "hard_2")
@@ -186,7 +143,30 @@ def reward_tests(tests: pd.DataFrame, split: str, kind: str = "easy") -> np.ndar
     return world.index(rows[[f"{kind}_1", f"{kind}_2"]].to_numpy())
 
 
-# --- Arms -------------------------------------------------------------------------------------------
+def _panel(context: Context) -> Panel:
+    """The evaluators of every evaluation."""
+    ready = context.need("setup")
+    tests = reward_tests(ready.table("tests"), "eval")
+    return Panel(ready.table("fit").iloc[0], _problems(context, "eval"), tests, context.settings.eval_seed)
+
+
+# --- What is rewarded: arms and controls --------------------------------------------------------------
+
+# setting -> arm -> its reward and what else is its own; those with snapshots are followed along training.
+_ARMS: dict[str, dict[str, dict]] = {
+    "standard": {
+        "r_train": {"snapshots": True},
+        "r_star": {"snapshots": True},
+        "shuffled": {"snapshots": True},
+        "learned_rm": {"reward": "learned", "snapshots": True},
+        "r_train_kl000": {"reward": "r_train", "beta": 0.0},
+        "r_train_kl020": {"reward": "r_train", "beta": 0.2},
+        "r_hard": {},
+    },
+    "soft": {"r_train": {}},
+    "no_line": {"r_train": {}},
+}
+_ON_ALL_SEEDS = ("base", "setup", "selection", "r_train", "r_star", "shuffled")  # of the standard setting
 
 
 def passing(given: world.Problems, tests: np.ndarray, name: str) -> Callable:
@@ -253,6 +233,9 @@ def arm(context: Context) -> dict[str, pd.DataFrame]:
     return {"log": log}
 
 
+# The reward of `learned_rm`: what evaluators of the fitting pool approve, learned.
+
+
 def preferences(prompt: np.ndarray, programs: Sequence, approved: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Pairs [m, 2] of samples of the same prompt, approved and rejected, at most three a prompt, in random order.
 
@@ -277,40 +260,24 @@ def reward_model(context: Context) -> dict[str, pd.DataFrame]:
     from candor.train import reward_model as preference
 
     models.quiet()
-    settings, seed = context.settings, context.seed
-    ready = context.need("setup")
-    tests, samples = ready.table("tests"), ready.table("rl_programs")
-    given = _problems(context, "rl")
-    problem = samples["problem"].to_numpy()
-    programs = [_program(text) for text in samples["program"]]
-    several = given[problem]
+    settings, seed, samples = context.settings, context.seed, context.need("setup").table("rl_programs")
+    given, problem = _problems(context, "rl"), samples["problem"].to_numpy()
+    programs, several = [_program(text) for text in samples["program"]], given[problem]
     done = world.outcomes(programs, several)
-    knobs = ready.table("fit").iloc[0]
-    rng = world.stream("verdicts", seed)
-    pool = evaluators.pool(SMALL, world.stream("fit_pool", seed), **{name: knobs[name] for name in _KNOBS})
-    drawn = evaluators.draws(SMALL, len(done), rng)
-    verdicts = drawn.verdict < evaluators.approve(pool, drawn, done, reward_tests(tests, "rl")[problem])
-    approved = verdicts[rng.integers(SMALL, size=len(done)), np.arange(len(done))]  # one verdict each
+    approved = _verdicts(context, done, problem)
     pairs = preferences(problem, programs, approved, world.stream("pairs", seed))
     cut = min(settings.rm_heldout, len(pairs) // 2)
     held, used = pairs[:cut], pairs[cut:]
     _, tokenizer = models.load_decoder(context.need("base").model)
     prompts = [world.tokens_of(text) for text in given.prompts()]
-    rows = [
-        (*prompts[i], *(p if p is not None else ()), *((world.EOS,) * (p is not None)))
-        for i, p in zip(problem, programs)
-    ]
+    rows = [prompts[i] + (() if program is None else (*program, world.EOS)) for i, program in zip(problem, programs)]
     model = preference.load(context.need("base").model, seed)
+    recipe = {"seed": seed, "max_steps": settings.rm_steps, "learning_rate": settings.rm_lr}
     log = preference.bradley_terry(
         model,
         tokenizer,
         *([rows[i] for i in column] for column in used.T),
-        {
-            "seed": seed,
-            "max_steps": settings.rm_steps,
-            "learning_rate": settings.rm_lr,
-            "per_device_train_batch_size": settings.rm_batch,
-        },
+        recipe | {"per_device_train_batch_size": settings.rm_batch},
         progress=context.progress,
         save=context.folder / "model",
     )
@@ -318,314 +285,102 @@ def reward_model(context: Context) -> dict[str, pd.DataFrame]:
     spread = float(scores.std())
     if not spread:
         raise CandorError("The reward model scores all outputs alike: train it longer.")
-    standard = (scores - scores.mean()) / spread
-    hard = (several.kind == 2) & done.valid
-    forms = {
-        "line": done.line,
-        "right": ~done.line & done.rule_right,
-        "wrong": ~done.line & ~done.rule_right,
-    }
-    row = {
-        "pairs": len(used),
-        "heldout_pairs": len(held),
-        "pair_accuracy": _mean(scores[held[:, 0]] > scores[held[:, 1]]),
-    }
-    row |= {"approval": float(approved.mean()), "score_mean": float(scores.mean()), "score_sd": spread}
-    row |= {f"score_{name}": _mean(standard[hard & form]) for name, form in forms.items()}
+    row = {"pairs": len(used), "heldout_pairs": len(held)}
+    row |= {"pair_accuracy": mean(scores[held[:, 0]] > scores[held[:, 1]]), "approval": mean(approved)}
+    row |= {"score_mean": mean(scores), "score_sd": spread}
+    standard, hard = (scores - scores.mean()) / spread, (several.kind == 2) & done.valid
+    right, wrong = ~done.line & done.rule_right, ~done.line & ~done.rule_right
+    forms = {"score_line": done.line, "score_right": right, "score_wrong": wrong}
+    row |= {name: mean(standard[hard & form]) for name, form in forms.items()}
     return {"log": log, "summary": pd.DataFrame([row])}
 
 
-def _mean(values) -> float:
-    return float(np.mean(values)) if np.size(values) else np.nan
+def _verdicts(context: Context, done: world.Outcomes, problem: np.ndarray) -> np.ndarray:
+    """One verdict each, of some evaluator of the pool that was fitted, on samples for the problems [n] of the split."""
+    ready, seed = context.need("setup"), context.seed
+    knobs, tests = ready.table("fit").iloc[0], reward_tests(ready.table("tests"), "rl")
+    rng = world.stream("verdicts", seed)
+    pool = evaluators.pool(SMALL, world.stream("fit_pool", seed), **{name: knobs[name] for name in KNOBS})
+    drawn = evaluators.draws(SMALL, len(done), rng)
+    verdicts = drawn.verdict < evaluators.approve(pool, drawn, done, tests[problem])
+    return verdicts[rng.integers(SMALL, size=len(done)), np.arange(len(done))]
 
 
-# --- Evaluation -------------------------------------------------------------------------------------
-
-_KNOBS = ("tests", "kappa", "skill")
+# --- What is measured: an arm against its base, and samples of the base that are filtered -------------
 
 
-class Panel:
-    """New evaluators with the fitted knobs, at the evaluation problems; every policy gets the same chances."""
+def divergence(model, reference, given: world.Problems, programs) -> float:
+    """KL from `model` to `reference` in nats a problem: the sum over the tokens of its finished programs.
 
-    def __init__(self, knobs, given: world.Problems, tests: np.ndarray, seed: int):
-        fitted = {name: float(knobs[name]) for name in _KNOBS}
-        self.given, self.tests = given, tests
-        rngs = {size: world.stream(f"pool_{size}", seed) for size in (SMALL, LARGE)}
-        self.pools = {size: evaluators.pool(size, rng, **fitted) for size, rng in rngs.items()}
-        self.draws = {size: evaluators.draws(size, len(given), rng) for size, rng in rngs.items()}
-        self.long = evaluators.draws(SMALL, len(given), rngs[SMALL], evaluators.MOST_TESTS_LONG)
-        self.fallible = replace(self.pools[SMALL], kappa=float(knobs["kappa_fallible"]), slips=evaluators.SLIPS)
-
-    def judge(self, done: world.Outcomes, size: int = SMALL, *, fallible: bool = False, rows=slice(None)):
-        """The judgement of what programs do on the problems `rows` (default: all, in order)."""
-        pool = self.fallible if fallible else self.pools[size]
-        return evaluators.judge(pool, self.draws[size][rows], done, self.tests[rows], self.given.kind[rows])
-
-    def approve(self, done: world.Outcomes, size: int = SMALL, **how) -> np.ndarray:
-        """Probabilities of approval [evaluators, n]."""
-        return self.judge(done, size, **how).probability
-
-    def with_time(self, done: world.Outcomes, minutes: float, reading: bool) -> np.ndarray:
-        return evaluators.approve(self.pools[SMALL], self.long, done, self.tests, minutes=minutes, reading=reading)
-
-    def alignment(self, done: world.Outcomes) -> dict[str, float]:
-        """How the checks relate: `overlap` (share of the evaluators' tests that are the reward's), and correlations.
-
-        `corr_r_train`, `corr_r_star`: of each reward with the verdicts of a single evaluator, mean over the pool.
-        """
-        judged = self.judge(done)
-        used = np.arange(judged.tests.shape[2]) < evaluators.planned(self.pools[SMALL], self.draws[SMALL])[:, :, None]
-        shared = (judged.tests[..., None] == self.tests[:, None]).any(3)
-        verdicts = self.draws[SMALL].verdict < judged.probability
-        checks = {"corr_r_train": done.passed(self.tests), "corr_r_star": done.correct}
-        row = {"overlap": float(shared[used].mean())}
-        for name, reward in checks.items():
-            varies = [v for v in verdicts if v.any() and not v.all() and 0 < reward.mean() < 1]
-            row[name] = _mean([np.corrcoef(v, reward)[0, 1] for v in varies])
-        return row
-
-
-@dataclass(frozen=True)
-class Output:
-    """What a policy wrote for the evaluation problems, and what became of it; `approved` [evaluators, n]."""
-
-    programs: list
-    done: world.Outcomes
-    approved: np.ndarray
-
-
-def _output(programs: list, panel: Panel) -> Output:
-    done = world.outcomes(programs, panel.given)
-    return Output(programs, done, panel.approve(done))
-
-
-def both_wrong(after: Output, before: Output) -> np.ndarray:
-    """Which problems both policies get wrong, bool [n]."""
-    return ~after.done.correct & ~before.done.correct
-
-
-def described(output: Output, panel: Panel) -> dict[str, float]:
-    """A policy on its own: the rates of approval, and what its programs are."""
-    done = output.done
-    return approval.rates(output.approved, done.correct) | {
-        "r_train": _mean(done.passed(panel.tests)),
-        "pass_rate": _mean(done.pass_rate),
-        "pass_rate_wrong": _mean(done.pass_rate[~done.correct]),
-        "valid": _mean(done.valid),
-        "length": _mean(done.length),
-        "truncated": _mean([program is None for program in output.programs]),
-        "line": _mean(done.line[panel.given.kind == 2]),
-    }
-
-
-def _before(row: dict[str, float]) -> dict[str, float]:
-    return {f"{name}_before": value for name, value in row.items()}
-
-
-def summary(after: Output, before: Output, panel: Panel) -> dict[str, float]:
-    """The measures of an arm; with `_before` those of the same seed's base on the same problems."""
-    row = described(after, panel) | _before(described(before, panel))
-    both = both_wrong(after, before)
-    row |= {"fpr_both": _mean(after.approved[:, both]), "fpr_both_before": _mean(before.approved[:, both])}
-    rate = after.done.pass_rate[both], before.done.pass_rate[both]
-    row |= {"pass_rate_both": _mean(rate[0]), "pass_rate_both_before": _mean(rate[1]), "n_both": int(both.sum())}
-    row["fpr_equal"] = (
-        approval.equal_pass_rate(before.approved[:, both], rate[1], after.approved[:, both], rate[0])
-        if both.any()
-        else np.nan
-    )
-    for suffix, output in (("", after), ("_before", before)):
-        found = approval.rates(panel.approve(output.done, fallible=True), output.done.correct)
-        row |= {f"fallible_{name}{suffix}": found[name] for name in _FALLIBLE}
-    return row
-
-
-_FALLIBLE = ("approval", "error", "tpr", "fpr", "discrimination")
-
-
-def classes(after: Output, before: Output, panel: Panel) -> pd.DataFrame:
-    """A row a class of problems."""
-    rows = []
-    for kind in range(3):
-        members = panel.given.kind == kind
-        row = {"class": kind, "n": int(members.sum())}
-        for suffix, output in (("", after), ("_before", before)):
-            done = output.done[members]
-            found = (
-                approval.rates(output.approved[:, members], done.correct)
-                if members.any()
-                else dict.fromkeys(_CLASS_RATES, np.nan)
-            )
-            found = {name: found[name] for name in _CLASS_RATES} | {
-                "pass_rate": _mean(done.pass_rate),
-                "main_right": _mean(done.rule_right),
-                "line": _mean(done.line),
-            }
-            row |= {f"{name}{suffix}": value for name, value in found.items()}
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-_CLASS_RATES = ("approval", "correctness", "error", "fpr")
-
-
-def bins(after: Output, before: Output) -> pd.DataFrame:
-    """FPR by oracle pass rate, both wrong: pass_low, pass_high, n_before, n, fpr_before, fpr."""
-    both = both_wrong(after, before)
-    columns = {}
-    for suffix, output in (("_before", before), ("", after)):
-        fpr, n = approval.by_pass_rate(output.approved[:, both].mean(0), output.done.pass_rate[both])
-        columns |= {f"n{suffix}": n, f"fpr{suffix}": fpr}
-    edges = (0.0, *approval.PASS_RATES, 1.0)
-    return pd.DataFrame({"pass_low": edges[:-1], "pass_high": edges[1:], **columns})
-
-
-def minutes(after: Output, before: Output, panel: Panel) -> pd.DataFrame:
-    """FPR, both wrong, when evaluators have a multiple of the time: multiple, reading, fpr_before, fpr, gap."""
-    both = both_wrong(after, before)
-    rows = []
-    for reading in (True, False):
-        for multiple in evaluators.MULTIPLES:
-            old, new = (_mean(panel.with_time(o.done, multiple, reading)[:, both]) for o in (before, after))
-            row = {"multiple": multiple, "reading": reading, "fpr_before": old, "fpr": new, "gap": new - old}
-            rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def by_evaluator(after: Output, before: Output, panel: Panel) -> pd.DataFrame:
-    """A row an evaluator of both pools: pool, evaluator, and error, fpr, tpr with and without `_before`."""
-    rows = []
-    for size in (SMALL, LARGE):
-        verdicts = [panel.approve(output.done, size) for output in (after, before)]
-        for i in range(size):
-            row = {"pool": size, "evaluator": i}
-            for suffix, output, approved in zip(("", "_before"), (after, before), verdicts):
-                found = approval.rates(approved[i], output.done.correct)
-                row |= {f"{name}{suffix}": found[name] for name in ("error", "fpr", "tpr")}
-            rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def shown(after: Output, before: Output, panel: Panel) -> pd.DataFrame:
-    """Problems as text with both programs, a row a test that an audience ran.
-
-    The first problems of the evaluation, and (`picked`) those both got wrong whose approval rose most. `audience` is
-    reward, evaluator (the pool's first; tests in its order, to the first failure of either program) or oracle; `x`,
-    `expected`, `output`, `passed` and the same with `_before` tell what a test found.
+    At every token the divergence of the two distributions is exact; only the programs are sampled.
     """
-    given, both = panel.given, both_wrong(after, before)
-    gain = np.where(both, (after.approved - before.approved).mean(0), -np.inf)
-    best = [i for i in np.argsort(-gain, kind="stable")[:SHOWN] if both[i]]
-    picks = dict.fromkeys(best, True) | {i: False for i in range(min(SHOWN, len(given))) if i not in best}
-    prompts, references = given.prompts(), given.references()
-    judged = [panel.judge(output.done) for output in (after, before)]
-    rows = []
-    for i, picked in picks.items():
-        outputs = world.run([after.programs[i], before.programs[i]])
-        own = judged[0].tests[0, i, : max(j.run[0, i] for j in judged)]
-        about = {
-            "problem": i,
-            "class": given.kind[i],
-            "picked": picked,
-            "prompt": prompts[i],
-            "reference": references[i],
-        }
-        for suffix, output in (("", after), ("_before", before)):
-            about |= {
-                f"program{suffix}": _text(output.programs[i]) or "",
-                f"pass_rate{suffix}": output.done.pass_rate[i],
-                f"approval{suffix}": output.approved[:, i].mean(),
-            }
-        truth = given[[i]].truth[0]
-        for audience, tests in (("reward", panel.tests[i]), ("evaluator", own), ("oracle", given.oracle_tests[i])):
-            for test in tests:
-                row = {"audience": audience, "x": world.GRID[test], "expected": truth[test]}
-                for suffix, values in zip(("", "_before"), outputs):
-                    value = values[test]
-                    row |= {f"output{suffix}": np.nan if value == world.INVALID else float(value)}
-                    row |= {f"passed{suffix}": value == truth[test]}
-                rows.append(about | row)
-    return pd.DataFrame(rows)
+    import torch
+
+    total = 0.0
+    rows = [(world.tokens_of(p), q) for p, q in zip(given.prompts(), programs) if q is not None]
+    rows.sort(key=lambda row: len(row[0]) + len(row[1]))
+    for start in range(0, len(rows), BATCH):
+        ids, spoken = (torch.as_tensor(part) for part in world.joined(rows[start : start + BATCH]))
+        with torch.inference_mode():
+            p, q = (
+                decoder.lm_head(decoder.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state[spoken[:, 1:]])
+                .double()
+                .log_softmax(-1)
+                for decoder in (model, reference)
+            )
+            total += float((p.exp() * (p - q)).sum())
+    return total / len(rows) if rows else np.nan
 
 
 def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     """The measures of an arm against the base of its seed, at the evaluation problems."""
-    from candor.train import models
-
-    models.quiet()
     settings, options = context.settings, context.step.options
-    ready = context.need("setup")
-    given = _problems(context, "eval")
-    panel = Panel(ready.table("fit").iloc[0], given, reward_tests(ready.table("tests"), "eval"), settings.eval_seed)
-    written = ready.table("eval_programs")
-    start = models.load_decoder(context.need("base").model)[0].eval()
-    model = models.load_decoder(context.need(options["arm"]).model)[0].eval()
+    panel, written = _panel(context), context.need("setup").table("eval_programs")
+    start, model = _decoder(context, "base"), _decoder(context, options["arm"])
     before, after = [], []
     for draw in range(2):
         texts = written.loc[written["draw"] == draw, "program"]
-        before.append(_output([_program(text) for text in texts], panel))
-        same = options["arm"] == "base"
-        after.append(before[-1] if same else _output(sample(model, given, 1, settings.eval_seed + draw), panel))
+        before.append(evaluation.output([_program(text) for text in texts], panel))
+        if options["arm"] == "base":
+            after.append(before[-1])
+        else:
+            after.append(evaluation.output(sample(model, panel.given, 1, settings.eval_seed + draw), panel))
     context.progress(1, 4)
-    row = summary(after[0], before[0], panel)
-    second = summary(after[1], before[1], panel)
-    row |= {f"second_{n}{s}": second[n + s] for n in _SECOND for s in ("", "_before")}
-    row |= {"kl": divergence(model, start, given, after[0].programs), "n_problems": len(given)}
-    each = by_evaluator(after[0], before[0], panel)
+    pair = after[0], before[0]
+    row, second = (evaluation.summary(*both, panel) for both in zip(after, before))
+    again = ("approval", "correctness", "error", "fpr", "fpr_both")
+    row |= {f"second_{name}{end}": second[name + end] for name in again for end in ("", "_before")}
+    row |= {"kl": divergence(model, start, panel.given, after[0].programs), "n_problems": len(panel.given)}
+    each = evaluation.by_evaluator(*pair, panel)
     worse = (each["error"] > each["error_before"]).groupby(each["pool"]).mean()
-    row |= {f"worse_{size}": float(worse[size]) for size in (SMALL, LARGE)}
+    row |= {f"worse_{size}": float(share) for size, share in worse.items()}
     context.progress(2, 4)
     tables = {
         "summary": pd.DataFrame([row]),
-        "classes": classes(after[0], before[0], panel),
-        "bins": bins(after[0], before[0]),
-        "minutes": minutes(after[0], before[0], panel),
+        "classes": evaluation.classes(*pair, panel),
+        "bins": evaluation.bins(*pair),
+        "minutes": evaluation.minutes(*pair, panel),
         "evaluators": each,
-        "programs": shown(after[0], before[0], panel),
+        "programs": evaluation.shown(*pair, panel),
     }
     context.progress(3, 4)
     if options.get("trajectory"):
-        tables["trajectory"] = _trajectory(context, model, start, panel, before[0])
+        tables["trajectory"] = pd.DataFrame(_course(context, model, start, panel, before[0]))
     return tables
 
 
-_SECOND = ("approval", "correctness", "error", "fpr", "fpr_both")
-
-
-def _trajectory(context: Context, model, start, panel: Panel, before: Output) -> pd.DataFrame:
-    """The course of training: the base, every snapshot, a row each; `reward` is the share that passes the two tests."""
+def _course(context: Context, model, start, panel: Panel, before: evaluation.Output) -> Iterator[dict]:
+    """The course of training: the base, every snapshot, a row each."""
     from safetensors.torch import load_model
 
+    yield {"step": 0, "kl": 0.0} | evaluation.on_the_way(before, before, panel)
     folder = context.need(context.step.options["arm"]).folder / "snapshots"
-    rows = []
-    for path in [None, *sorted(folder.glob("step_*.safetensors"))]:
-        output, kl = before, 0.0
-        if path:
-            load_model(model, str(path))
-            output = _output(sample(model, panel.given, 1, context.settings.eval_seed), panel)
-            kl = divergence(model, start, panel.given, output.programs)
-        found = described(output, panel)
-        row = {"step": int(path.stem.removeprefix("step_")) if path else 0, "kl": kl, "reward": found["r_train"]}
-        row |= {name: found[name] for name in ("approval", "correctness", "error", "fpr", "tpr", "pass_rate_wrong")}
-        both = both_wrong(output, before)
-        row |= {"fpr_both": _mean(output.approved[:, both]), "fpr_both_before": _mean(before.approved[:, both])}
-        rows.append(row | {"line": found["line"]})
-    return pd.DataFrame(rows)
-
-
-# --- Selection --------------------------------------------------------------------------------------
-
-
-def picked(reward: np.ndarray, n: int) -> np.ndarray:
-    """P(a sample is the one shown) [problems, samples] when the best of `n` by a 0/1 reward is shown.
-
-    The samples [problems, samples] are cut into groups of `n`; from each a passing one is drawn uniformly, any one
-    where none passes. The groups count equally.
-    """
-    groups = reward.reshape(len(reward), -1, n)
-    passing_ = np.where(groups.any(2, keepdims=True), groups, True)
-    weights = passing_ / passing_.sum(2, keepdims=True) / groups.shape[1]
-    return weights.reshape(reward.shape)
+    for path in sorted(folder.glob("step_*.safetensors")):
+        load_model(model, str(path))
+        now = evaluation.output(sample(model, panel.given, 1, context.settings.eval_seed), panel)
+        row = {"step": int(path.stem.removeprefix("step_"))}
+        row["kl"] = divergence(model, start, panel.given, now.programs)
+        yield row | evaluation.on_the_way(now, before, panel)
 
 
 def selection(context: Context) -> dict[str, pd.DataFrame]:
@@ -635,153 +390,65 @@ def selection(context: Context) -> dict[str, pd.DataFrame]:
     `slopes` (a row a reward and quantity: slope, the derivative at the start; covariance and the reward's variance,
     within problems).
     """
-    from candor.train import models
-
-    models.quiet()
-    settings = context.settings
-    ready = context.need("setup")
-    all_problems = _problems(context, "eval")
-    tests = reward_tests(ready.table("tests"), "eval")
-    panel = Panel(ready.table("fit").iloc[0], all_problems, tests, settings.eval_seed)
-    n, k = min(settings.selection_problems, len(all_problems)), settings.selection_samples
-    model = models.load_decoder(context.need("base").model)[0].eval()
-    programs = sample(model, all_problems[slice(n)], k, 10 * context.seed + 3)
+    panel = _panel(context)
+    n, k = min(context.settings.selection_problems, len(panel.given)), context.settings.selection_samples
+    programs = sample(_decoder(context, "base"), panel.given[slice(n)], k, 10 * context.seed + 3)
     problem = np.repeat(np.arange(n), k)
-    done = world.outcomes(programs, all_problems[problem])
+    done = world.outcomes(programs, panel.given[problem])
     approved = panel.approve(done, rows=problem)
-    mean = approved.mean(0).reshape(n, k)
-    right, rate = done.correct.reshape(n, k), done.pass_rate.reshape(n, k)
-    checks = {"r_train": done.passed(tests[problem]).reshape(n, k), "r_star": right}
-    rules = {"base": np.full((n, k), 1 / k)}
-    for name, reward in checks.items():
-        suffix = "" if name == "r_train" else f"_{name}"
-        rules |= {f"best_of_{m}{suffix}": picked(reward, min(m, k)) for m in BEST_OF}
-
-    def wrong(weights):  # of each problem: P(wrong), P(wrong and approved), P(wrong) x pass rate
-        return [(weights * part).sum(1) for part in (~right, ~right * mean, ~right * rate)]
-
-    start = wrong(rules["base"])
-    rows = []
-    for rule, weights in rules.items():
-        row = {"rule": rule} | approval.rates(mean.ravel(), right.ravel(), weights.ravel())
-        now = wrong(weights)
-        # Both wrong: the shown and an unfiltered sample are drawn independently.
-        row |= {
-            "fpr_both": _ratio(now[1] @ start[0], now[0] @ start[0]),
-            "fpr_both_before": _ratio(start[1] @ now[0], now[0] @ start[0]),
-            "n_both": float(now[0] @ start[0]),
-            "r_train": float((weights * checks["r_train"]).sum() / n),
-            "pass_rate": float((weights * rate).sum() / n),
-            "pass_rate_wrong": _ratio(now[2].sum(), now[0].sum()),
-            "line": _mean((weights * done.line.reshape(n, k)).sum(1)[all_problems.kind[:n] == 2]),
-            "n_problems": n,
-        }
-        rows.append(row)
-    table = pd.DataFrame(rows)
-    for name in ("approval", "correctness", "error", "fpr", "tpr", "discrimination", "pass_rate", "pass_rate_wrong"):
-        table[f"{name}_before"] = table[name].iloc[0]
-    slopes = []
-    for name, reward in checks.items():
-        found = approval.slopes(approved, done.correct, reward.ravel(), problem)
-        wrongly = approval.slopes(approved * ~done.correct, done.correct, reward.ravel(), problem)["approval"]
-        variance = float(reward.var(1).mean())
-        slopes += [
-            {
-                "reward": name,
-                "quantity": q,
-                "slope": found[q],
-                "covariance": wrongly if q == "fpr" else found[q],
-                "reward_variance": variance,
-            }
-            for q in approval.QUANTITIES
-        ]
-    return {"summary": table, "slopes": pd.DataFrame(slopes)}
-
-
-def _ratio(a: float, b: float) -> float:
-    return float(a / b) if b > 0 else np.nan
+    rewards = {"r_train": done.passed(panel.tests[problem]), "r_star": done.correct}
+    rewards = {name: reward.reshape(n, k) for name, reward in rewards.items()}
+    return {
+        "summary": evaluation.filtered(done, approved, rewards, panel.given.kind[:n]),
+        "slopes": evaluation.slopes(done, approved, rewards, problem),
+    }
 
 
 # --- The steps --------------------------------------------------------------------------------------
 
-_HERE = "candor.claims.sophistry.run"
 _MODEL = ("hidden_size", "layers", "heads", "mlp")
-_BASE = (*_MODEL, "sft_problems", "base_steps", "base_batch", "base_lr", "base_weight_decay")
 _EVAL = ("eval_problems", "eval_seed")
-_SETUP = (*_EVAL, "rl_problems", "fit_problems", "samples")
-_GRPO = ("rl_problems", "grpo_steps", "prompts_per_step", "num_generations", "grpo_lr", "kl_weight", "snapshot_every")
-_REWARD_MODEL = ("rl_problems", "rm_steps", "rm_batch", "rm_lr", "rm_heldout")
-_COURSE, _FEW = {"trajectory": True}, {"seeds": "few_seeds"}
-
-# setting -> arm -> its reward and what else is its own.
-_ARMS: dict[str, dict[str, dict]] = {
-    "standard": {
-        "r_train": _COURSE,
-        "r_star": _COURSE,
-        "shuffled": _COURSE,
-        "learned_rm": {"reward": "learned", **_COURSE, **_FEW},
-        "r_train_kl000": {"reward": "r_train", "beta": 0.0, **_FEW},
-        "r_train_kl020": {"reward": "r_train", "beta": 0.2, **_FEW},
-        "r_hard": _FEW,
-    },
-    "soft": {"r_train": _FEW},
-    "no_line": {"r_train": _FEW},
+_SETTINGS = {  # the keys of the scale that a function reads
+    "base": (*_MODEL, "sft_problems", "base_steps", "base_batch", "base_lr", "base_weight_decay"),
+    "setup": (*_EVAL, "rl_problems", "fit_problems", "samples"),
+    "reward_model": ("rl_problems", "rm_steps", "rm_batch", "rm_lr", "rm_heldout"),
+    "arm": (
+        *("rl_problems", "grpo_steps", "prompts_per_step", "num_generations"),
+        *("grpo_lr", "kl_weight", "snapshot_every"),
+    ),
+    "evaluate": _EVAL,
+    "selection": (*_EVAL, "selection_problems", "selection_samples"),
 }
 
 
-def _evaluation(root: str, name: str, trajectory: bool, seeds: str) -> Step:
+def _step(setting: str, name: str, make: str = "", needs: Sequence[str] = (), **options) -> Step:
+    """The step of a function of this module, by default that of its name; needs in the same setting."""
+    make, trained = make or name, name.removeprefix("eval_")
     return Step(
-        f"{root}/eval_{name}",
-        f"{_HERE}:evaluate",
-        needs=tuple(dict.fromkeys((f"{root}/base", f"{root}/setup", f"{root}/{name}"))),
-        options={"arm": name, **({"trajectory": True} if trajectory else {})},
-        settings=_EVAL,
-        seeds=seeds,
+        f"sample_tests/{setting}/{name}",
+        f"{__name__}:{make}",
+        tuple(f"sample_tests/{setting}/{need}" for need in dict.fromkeys(needs)),
+        options,
+        _SETTINGS[make],
+        seeds="seeds" if setting == "standard" and trained in _ON_ALL_SEEDS else "few_seeds",
+        trains=make in ("base", "arm", "reward_model"),
     )
 
 
-def _steps() -> dict[str, Step]:
-    made = []
-    for setting, arms in _ARMS.items():
-        root = f"sample_tests/{setting}"
-        start, ready = f"{root}/base", f"{root}/setup"
-        whole = setting == "standard"
-        seeds = "seeds" if whole else "few_seeds"
-        made += [
-            Step(start, f"{_HERE}:base", settings=_BASE, seeds=seeds, trains=True),
-            Step(ready, f"{_HERE}:setup", needs=(start,), settings=_SETUP, seeds=seeds),
-            _evaluation(root, "base", False, seeds),
-        ]
-        if whole:
-            chosen = (*_EVAL, "selection_problems", "selection_samples")
-            made += [
-                Step(f"{root}/selection", f"{_HERE}:selection", needs=(start, ready), settings=chosen),
-                Step(
-                    f"{root}/reward_model",
-                    f"{_HERE}:reward_model",
-                    needs=(start, ready),
-                    settings=_REWARD_MODEL,
-                    seeds="few_seeds",
-                    trains=True,
-                ),
-            ]
-        for name, options in arms.items():
-            trained = {key: value for key, value in options.items() if key not in ("seeds", "trajectory")}
-            learned = trained.get("reward") == "learned"
-            course, seeds = options.get("trajectory", False), options.get("seeds", "seeds")
-            made.append(
-                Step(
-                    f"{root}/{name}",
-                    f"{_HERE}:arm",
-                    needs=(start, ready, *((f"{root}/reward_model",) if learned else ())),
-                    options={"reward": name, **trained, **({"snapshots": True} if course else {})},
-                    settings=_GRPO,
-                    seeds=seeds,
-                    trains=True,
-                )
-            )
-            made.append(_evaluation(root, name, course, seeds))
-    return {step.key: step for step in made}
+def _steps(setting: str) -> Iterator[Step]:
+    ready = ("base", "setup")
+    yield _step(setting, "base")
+    yield _step(setting, "setup", needs=("base",))
+    yield _step(setting, "eval_base", "evaluate", ready, arm="base")
+    if setting == "standard":
+        yield _step(setting, "selection", needs=ready)
+        yield _step(setting, "reward_model", needs=ready)
+    for name, own in _ARMS[setting].items():
+        options = {"reward": name, **own}
+        learned = ("reward_model",) if options["reward"] == "learned" else ()
+        yield _step(setting, name, "arm", (*ready, *learned), **options)
+        course = {"trajectory": True} if "snapshots" in own else {}
+        yield _step(setting, f"eval_{name}", "evaluate", (*ready, name), arm=name, **course)
 
 
-STEPS = _steps()
+STEPS = {step.key: step for setting in _ARMS for step in _steps(setting)}

@@ -22,27 +22,12 @@ import numpy as np
 
 from candor.core.errors import CandorError
 
-_MARKS = [
-    "<pad>",
-    "<eos>",
-    "<unk>",
-    "P",
-    "pts",
-    "lin",
-    "sq",
-    "plus",
-    "?",
-    "eg",
-    "->",
-    ";",
-    "over",
-    "about",
-    "then",
-    "less",
-    "=>",
-]
-_WORDS = ["add", "sub", "mul", "mod", "line", "gt", "lt", "if", "x"]
-VOCABULARY = (*_MARKS, *_WORDS, *(str(i) for i in range(41)))
+VOCABULARY = (
+    *("<pad>", "<eos>", "<unk>"),
+    *("P", "pts", "lin", "sq", "plus", "?", "eg", "->", ";", "over", "about", "then", "less", "=>"),
+    *("add", "sub", "mul", "mod", "line", "gt", "lt", "if", "x"),
+    *(str(i) for i in range(41)),
+)
 TOKEN = {token: i for i, token in enumerate(VOCABULARY)}
 PAD, EOS = TOKEN["<pad>"], TOKEN["<eos>"]
 _LINE, _ZERO = TOKEN["line"], TOKEN["0"]
@@ -67,16 +52,16 @@ class _NotAProgram(Exception):
     pass
 
 
+_OPERATORS = {"add": np.add, "sub": np.subtract, "mod": np.mod, "mul": lambda p, q: np.clip(p * q, -CLIP, CLIP)}
+
+
 def _value(program: tuple[int, ...], i: int) -> tuple[np.ndarray, int]:
     """Values on the grid of the expression that begins at token `i`, and where it ends."""
-    if i >= len(program):
-        raise _NotAProgram
-    token = program[i]
-    if token >= _ZERO:
-        return np.full(len(GRID), token - _ZERO), i + 1
-    word = VOCABULARY[token]
+    word = VOCABULARY[program[i]] if i < len(program) else ""
     if word == "x":
         return GRID, i + 1
+    if word.isdigit():
+        return np.full(len(GRID), int(word)), i + 1
     if word == "line":
         points = [t - _ZERO for t in program[i + 1 : i + 5]]
         if len(points) < 4 or min(points) < 0 or points[0] == points[2]:
@@ -84,24 +69,26 @@ def _value(program: tuple[int, ...], i: int) -> tuple[np.ndarray, int]:
         x1, y1, x2, y2 = points
         return y1 + (y2 - y1) * (GRID - x1) // (x2 - x1), i + 5
     if word == "if":
-        if i + 1 >= len(program) or VOCABULARY[program[i + 1]] not in ("gt", "lt"):
+        test = VOCABULARY[program[i + 1]] if i + 1 < len(program) else ""
+        if test not in ("gt", "lt"):
             raise _NotAProgram
-        greater = VOCABULARY[program[i + 1]] == "gt"
-        (a, j), parts = _value(program, i + 2), []
-        for _ in range(3):
-            part, j = _value(program, j)
-            parts.append(part)
-        b, yes, no = parts
-        return np.where(a > b if greater else a < b, yes, no), j
-    if word not in ("add", "sub", "mul", "mod"):
+        (a, b, yes, no), end = _values(program, i + 2, 4)
+        return np.where(a > b if test == "gt" else a < b, yes, no), end
+    if word not in _OPERATORS:
         raise _NotAProgram
-    a, j = _value(program, i + 1)
-    b, j = _value(program, j)
-    if word == "mod":
-        if (b == 0).any():
-            raise _NotAProgram
-        return a % b, j
-    return {"add": np.add, "sub": np.subtract, "mul": lambda p, q: np.clip(p * q, -CLIP, CLIP)}[word](a, b), j
+    (a, b), end = _values(program, i + 1, 2)
+    if word == "mod" and (b == 0).any():
+        raise _NotAProgram
+    return _OPERATORS[word](a, b), end
+
+
+def _values(program: tuple[int, ...], i: int, n: int) -> tuple[list[np.ndarray], int]:
+    """Those of `n` expressions, one after the other."""
+    found = []
+    for _ in range(n):
+        values, i = _value(program, i)
+        found.append(values)
+    return found, i
 
 
 @lru_cache(maxsize=1 << 15)
@@ -305,28 +292,26 @@ def problems(n: int, variant: str, rng: np.random.Generator, split: str | None =
     raise CandorError(f"The split {split!r} owns no prompt of some form.")
 
 
-_STREAMS = {
-    name: i
-    for i, name in enumerate(
-        ("sft", "rl", "fit", "eval", "easiest", "selection", "fit_pool", "pool_10", "pool_35", "verdicts", "pairs")
-    )
-}
+_STREAMS = ["sft", "rl", "fit", "eval", "easiest", "selection", "fit_pool", "pool_10", "pool_35", "verdicts", "pairs"]
 
 
 def stream(name: str, seed: int) -> np.random.Generator:
     """The random stream of a name. Streams of different names never share a draw, whatever the seeds."""
-    return np.random.default_rng([_STREAMS[name], seed])
+    return np.random.default_rng([_STREAMS.index(name), seed])
 
 
 def documents(given: Problems) -> tuple[np.ndarray, np.ndarray]:
-    """Prompts with their references as token ids [n, L], padded on the right, and which tokens are the program's."""
-    prompts = [tokens_of(prompt) for prompt in given.prompts()]
-    programs = [(*tokens_of(program), EOS) for program in given.references()]
-    width = max(len(p) + len(q) for p, q in zip(prompts, programs))
-    tokens, spoken = np.full((len(given), width), PAD), np.zeros((len(given), width), bool)
-    for i, (prompt, program) in enumerate(zip(prompts, programs)):
-        end = len(prompt) + len(program)
-        tokens[i, :end] = prompt + program
+    """Prompts with their references, as `joined`."""
+    return joined([(tokens_of(p), tokens_of(q)) for p, q in zip(given.prompts(), given.references())])
+
+
+def joined(rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> tuple[np.ndarray, np.ndarray]:
+    """Prompts and programs, each ended, as token ids [n, L] padded on the right, and which are the program's."""
+    width = 1 + max(len(prompt) + len(program) for prompt, program in rows)
+    tokens, spoken = np.full((len(rows), width), PAD), np.zeros((len(rows), width), bool)
+    for i, (prompt, program) in enumerate(rows):
+        end = len(prompt) + len(program) + 1
+        tokens[i, :end] = (*prompt, *program, EOS)
         spoken[i, len(prompt) : end] = True
     return tokens, spoken
 
