@@ -91,6 +91,11 @@ class Questions:
         return (self.operation > 0).sum(1)
 
     @property
+    def clean(self) -> np.ndarray:
+        """The answers [n] if nothing is shifted."""
+        return self.values(np.zeros(len(self), bool))[:, -1]
+
+    @property
     def truth(self) -> np.ndarray:
         """The right answers [n]."""
         return self.values(self.shifted)[:, -1]
@@ -142,8 +147,7 @@ def posterior(given: Questions) -> np.ndarray:
     >>> asked.prompts(), posterior(asked)[0].tolist()
     (['Q 7 +0 x3? +4 +0 :'], [0.4, 0.0, 0.0, 0.0, 0.0, 0.6, 0.0, 0.0, 0.0, 0.0])
     """
-    rows, exact = np.arange(len(given)), np.zeros((len(given), 10))
-    clean = given.values(np.zeros(len(given), bool))[:, -1]
+    rows, exact, clean = np.arange(len(given)), np.zeros((len(given), 10)), given.clean
     exact[rows, clean] = np.where(given.smudge >= 0, 1 - SHIFTED, 1.0)
     exact[rows, (clean + SHIFT) % 10] = np.where(given.smudge >= 0, SHIFTED, 0.0)
     return exact
