@@ -18,22 +18,10 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from candor.claims.self_feedback import outputs, world
+from candor.claims.self_feedback import feedback, outputs, world
 from candor.claims.self_feedback import self_confidence as measure
-from candor.claims.self_feedback.outputs import (
-    branched,
-    decoding,
-    divergence,
-    entropy,
-    log_probs_of,
-    measures,
-    observed,
-    on_fixed,
-    ranked,
-    sampled,
-    styles,
-    temperatures,
-)
+from candor.claims.self_feedback.feedback import labelled, matrix, scale_of
+from candor.claims.self_feedback.outputs import branched, measures, observed, ranked, sampled, styles
 from candor.core.errors import CandorError
 from candor.core.step import Context, Step
 
@@ -42,15 +30,6 @@ SHARPENING = 2.0  # of the final norm's weight: a temperature of one half
 SFT_PARTS = (1 / 6, 1 / 2, 1)  # of its steps, at which SFT is evaluated: a frontier in KL
 
 # --- What is asked, and who answers -----------------------------------------------------------------
-
-
-def prompts_only(prompts: np.ndarray) -> np.ndarray:
-    """The prompts [n, 7], if they are token ids of prompts and nothing more. Raises: `CandorError`."""
-    ids = np.asarray(prompts)
-    whole = ids.ndim == 2 and ids.shape[1] == world.PROMPT and ids.dtype.kind == "i"
-    if not (whole and (ids[:, 0] == world.TOKEN["Q"]).all() and (ids[:, -1] == world.TOKEN[":"]).all()):
-        raise CandorError("Feedback is made from prompts alone, but something else was handed in.")
-    return ids
 
 
 def _unlabelled(context: Context) -> world.Questions:
@@ -66,7 +45,7 @@ def _asked(context: Context) -> np.ndarray:
     other = replace(given, shifted=(given.smudge >= 0) & ~given.shifted)
     if (given.prompt_ids() != other.prompt_ids()).any():
         raise CandorError("The prompts tell the truth of their questions.")
-    return prompts_only(given.prompt_ids())
+    return feedback.prompts_only(given.prompt_ids())
 
 
 def _evaluated(context: Context, name: str = "eval") -> world.Questions:
@@ -186,7 +165,7 @@ def fluency_of(model, length_cost: float) -> Callable:
 
     def fluency(prompts, completion_ids, **_) -> list[float]:
         ids = world.matrix(completion_ids)
-        written = np.take_along_axis(log_probs_of(model, _ids(prompts), ids), ids[:, :, None], 2)[:, :, 0]
+        written = np.take_along_axis(outputs.log_probs_of(model, _ids(prompts), ids), ids[:, :, None], 2)[:, :, 0]
         real = ids != world.PAD
         length = real.sum(1)
         value = (written * real).sum(1) / length - length_cost * length
@@ -261,50 +240,6 @@ def group_relative(context: Context) -> dict[str, pd.DataFrame]:
 # --- Feedback: what is rewarded -----------------------------------------------------------------------
 
 
-def labelled(model, prompts: np.ndarray, k: int) -> pd.DataFrame:
-    """The branches of a model with its confidence in their answers: all that RLSF knows.
-
-    A row a branch: prompt, branch, ids, answer (-1: none), finished, disparity, probability.
-    """
-    prompts = prompts_only(prompts)
-    output = observed(model, prompts, branched(model, prompts, k))
-    return pd.DataFrame(
-        {
-            "prompt": np.repeat(np.arange(len(prompts)), k),
-            "branch": np.tile(np.arange(k), len(prompts)),
-            "ids": list(output.ids),
-            "answer": output.traces.answer,
-            "finished": (output.ids == world.EOS).any(1),
-            "disparity": output.confidence("disparity"),
-            "probability": output.confidence(),
-        }
-    )
-
-
-def _matrix(branches: pd.DataFrame, column: str) -> np.ndarray:
-    """A column of the branches as [n, k]."""
-    return branches[column].to_numpy().reshape(branches["prompt"].nunique(), -1)
-
-
-def described(pairs: pd.DataFrame, branches: pd.DataFrame, unlabelled: bool = True) -> dict[str, float]:
-    """What the pairs hold: number, share of prompts with one, share with different answers, median difference.
-
-    `prompts_only` says that nothing but prompts went in: `unlabelled` of pairs that passed the checks of `_asked`.
-    """
-    answer = _matrix(branches, "answer")
-    rows = pairs["prompt"].to_numpy()
-    differ = answer[rows, pairs["chosen"]] != answer[rows, pairs["rejected"]]
-    return {
-        "number": len(pairs),
-        "coverage": len(np.unique(rows)) / len(answer),
-        "different_answers": float(differ.mean()) if len(pairs) else np.nan,
-        "median_difference": float(pairs["difference"].median()) if len(pairs) else np.nan,
-        "prompts": len(answer),
-        "no_answer": float((answer < 0).mean()),
-        "prompts_only": unlabelled,
-    }
-
-
 def _used(pairs: pd.DataFrame, context: Context) -> pd.DataFrame:
     """Pairs at random, as many as are trained on, in random order."""
     rng = world.stream("pairs", context.seed)
@@ -320,40 +255,10 @@ def labels(context: Context) -> dict[str, pd.DataFrame]:
     """
     settings, options = context.settings, context.step.options
     branches = labelled(_load(context.need(options["start"]).model), _asked(context), settings.branches)
-    pairs = measure.preference_pairs(_matrix(branches, "disparity"), settings.threshold)
+    pairs = measure.preference_pairs(matrix(branches, "disparity"), settings.threshold)
     tables = {"branches": branches, "chosen": _used(pairs, context)}
-    tables["pairs"] = pd.DataFrame([described(pairs, branches)])
-    return tables | ({"traces": shown(context, branches)} if options.get("traces") else {})
-
-
-def shown(context: Context, branches: pd.DataFrame) -> pd.DataFrame:
-    """The branches of the first prompt with four active operations on whose answer they differ.
-
-    A row a branch: prompt, branch, first, text, answer, disparity, probability, right (posterior), truth.
-    """
-    given, answers = _unlabelled(context), _matrix(branches, "answer")
-    posterior = world.posterior(given)[np.arange(len(given))[:, None], np.maximum(answers, 0)] * (answers >= 0)
-    splits = (posterior.max(1) == 1) & (posterior.min(1) < 1)
-    wanted = np.flatnonzero(splits & (given.active == given.active[splits].max())) if splits.any() else [0]
-    pick = int(wanted[0])
-    rows = branches[branches["prompt"] == pick].reset_index(drop=True)
-    texts = rows["ids"].map(world.text)
-    own = rows[["branch"]].assign(first=texts.str.split().str[0].fillna(""), text=texts)
-    own = own.join(rows[["answer", "disparity", "probability"]]).assign(right=posterior[pick], truth=given.truth[pick])
-    own.insert(0, "prompt", given.prompts()[pick])
-    return own
-
-
-def _texts(prompts: np.ndarray, ids: np.ndarray) -> list[list[int]]:
-    """Prompts with their completions, or with a completion a branch, as token ids without padding."""
-    ids = ids.reshape(-1, world.NEW_TOKENS)
-    prompts = np.repeat(prompts, len(ids) // len(prompts), 0)
-    return [[*prompt, *(t for t in own if t != world.PAD)] for prompt, own in zip(prompts.tolist(), ids.tolist())]
-
-
-def _sides(pairs: pd.DataFrame, found: list | np.ndarray, k: int) -> dict[str, list]:
-    """What was found of the preferred and of the rejected branches of pairs."""
-    return {side: [found[i] for i in pairs["prompt"] * k + pairs[side]] for side in ("chosen", "rejected")}
+    tables["pairs"] = pd.DataFrame([feedback.described(pairs, branches)])
+    return tables | ({"traces": feedback.shown(_unlabelled(context), branches)} if options.get("traces") else {})
 
 
 def _judge(context: Context, start, pairs: pd.DataFrame, branches: pd.DataFrame):
@@ -361,7 +266,7 @@ def _judge(context: Context, start, pairs: pd.DataFrame, branches: pd.DataFrame)
     from candor.train import models, reward_model
 
     settings = context.settings
-    rows = _texts(_asked(context), np.stack(branches["ids"]))
+    rows = feedback.texts(_asked(context), np.stack(branches["ids"]))
     _, tokenizer = models.load_decoder(start)
     model = reward_model.load(start, context.seed)
     steps = max(1, len(pairs) // settings.judge_batch)
@@ -372,19 +277,11 @@ def _judge(context: Context, start, pairs: pd.DataFrame, branches: pd.DataFrame)
         "per_device_train_batch_size": min(settings.judge_batch, max(1, len(pairs))),
         "logging_steps": min(10, steps),
     }
-    sides = _sides(pairs, rows, settings.branches)
+    sides = feedback.sides(pairs, rows, settings.branches)
     log = reward_model.bradley_terry(
         model, tokenizer, **sides, settings=told, margin=pairs["margin"], progress=context.progress
     )
     return model, tokenizer, log, reward_model.score(model, rows)
-
-
-def scale_of(scores: np.ndarray) -> dict[str, float]:
-    """Centre and half width of the 1-99 % range of a judge's scores."""
-    low, high = np.percentile(scores, [1, 99])
-    if not high > low:
-        raise CandorError("The judge scores all traces alike: train it longer.")
-    return {"low": low, "high": high, "centre": (low + high) / 2, "divisor": (high - low) / 2}
 
 
 def judge(context: Context) -> dict[str, pd.DataFrame]:
@@ -401,11 +298,11 @@ def judge(context: Context) -> dict[str, pd.DataFrame]:
     branches, pairs = ready.table("branches"), ready.table("chosen")
     model, tokenizer, log, scores = _judge(context, start, pairs, branches)
     models.save_decoder(model, tokenizer, context.folder / "model")
-    sides = _sides(pairs, scores, k)
+    sides = feedback.sides(pairs, scores, k)
     wins = np.greater(sides["chosen"], sides["rejected"])
     given = _evaluated(context)[slice(context.settings.branch_prompts)]
     ids = branched(_load(start), given.prompt_ids(), k)
-    own = reward_model.score(model, _texts(given.prompt_ids(), ids)).reshape(-1, k)
+    own = reward_model.score(model, feedback.texts(given.prompt_ids(), ids)).reshape(-1, k)
     row = {"pairs": len(pairs), "pair_accuracy": float(wins.mean())} | scale_of(scores)
     return {"log": log, "summary": pd.DataFrame([row | ranked(own, given, _answers(ids))])}
 
@@ -418,9 +315,9 @@ def _answers(ids: np.ndarray) -> np.ndarray:
 def ranking(context: Context, branches: pd.DataFrame) -> np.ndarray:
     """What a control ranks the traces by [n, k]: shuffled confidences, or (`gold`) the truth."""
     if context.step.options["ranking"] == "gold":
-        return (_matrix(branches, "answer") == _unlabelled(context).truth[:, None]).astype(float)
+        return (matrix(branches, "answer") == _unlabelled(context).truth[:, None]).astype(float)
     rng = np.random.default_rng([context.seed, context.step.options["shuffle"]])
-    return rng.permuted(_matrix(branches, "disparity"), axis=1)  # within prompts
+    return rng.permuted(matrix(branches, "disparity"), axis=1)  # within prompts
 
 
 def policy(context: Context) -> dict[str, pd.DataFrame]:
@@ -441,7 +338,7 @@ def policy(context: Context) -> dict[str, pd.DataFrame]:
         pairs = measure.preference_pairs(ranking(context, branches), settings.threshold)
         judge, _, tables["judge_log"], scores = _judge(context, start, _used(pairs, context), branches)
         centre = scale_of(scores)["centre"]
-        tables["pairs"] = pd.DataFrame([described(pairs, branches, options["ranking"] != "gold")])
+        tables["pairs"] = pd.DataFrame([feedback.described(pairs, branches, options["ranking"] != "gold")])
     else:
         judge, centre = reward_model.load(trained.model).eval(), scale["centre"]
     model, tokenizer = models.load_decoder(start)
@@ -469,7 +366,7 @@ def direct_preferences(context: Context) -> dict[str, pd.DataFrame]:
     settings, name = context.settings, context.step.options["start"]
     ready = context.need(f"labels_{name}")
     branches, pairs = ready.table("branches"), ready.table("chosen")
-    pairs = pairs[np.all(list(_sides(pairs, branches["finished"], settings.branches).values()), 0)]
+    pairs = pairs[np.all(list(feedback.sides(pairs, branches["finished"], settings.branches).values()), 0)]
     if pairs.empty:
         raise CandorError("No pair of finished traces is left for DPO: lower the threshold.")
     texts = [" " + world.text([t for t in ids if t != world.EOS]) for ids in branches["ids"]]
@@ -484,7 +381,7 @@ def direct_preferences(context: Context) -> dict[str, pd.DataFrame]:
         "learning_rate": settings.dpo_lr,
         "per_device_train_batch_size": min(settings.dpo_batch, len(pairs)),
     }
-    data = Dataset.from_dict({"prompt": prompts, **_sides(pairs, texts, settings.branches)})
+    data = Dataset.from_dict({"prompt": prompts, **feedback.sides(pairs, texts, settings.branches)})
     log = dpo(model, tokenizer, data, told, progress=context.progress, save=context.folder / "model")
     return {"log": log}
 
@@ -499,7 +396,7 @@ def best_traces(context: Context) -> dict[str, pd.DataFrame]:
     models.quiet()
     settings, name = context.settings, context.step.options["start"]
     branches = context.need(f"labels_{name}").table("branches")
-    best = _matrix(branches, "disparity").argmax(1) + settings.branches * np.arange(branches["prompt"].nunique())
+    best = matrix(branches, "disparity").argmax(1) + settings.branches * np.arange(branches["prompt"].nunique())
     written, prompts = np.stack(branches["ids"])[best], _asked(context)
     tokens = np.concatenate([prompts, written], 1)
     spoken = np.concatenate([np.zeros(prompts.shape, bool), written != world.PAD], 1)
@@ -535,8 +432,11 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     context.progress(1, 4)
     row = measures(greedy, given, "greedy_") | styles(greedy, given, "greedy_")
     row |= measures(free, given, "sampled_") | styles(free, given)
-    row |= {"kl": divergence(model, base_, prompts, free.ids), "kl_start": divergence(model, start, prompts, free.ids)}
-    row |= {"entropy": entropy(model, prompts), "n": len(given)}
+    row |= {
+        "kl": outputs.divergence(model, base_, prompts, free.ids),
+        "kl_start": outputs.divergence(model, start, prompts, free.ids),
+    }
+    row |= {"entropy": outputs.entropy(model, prompts), "n": len(given)}
     context.progress(2, 4)
     some = given if options.get("decoding") else given[few]
     branches = observed(model, some.prompt_ids(), branched(model, some.prompt_ids(), k))
@@ -547,12 +447,15 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     row["within_auroc_probability"] = ranked(probability, part, answers)["within_auroc"]
     row["slope_b"] = measure.slope(probability.ravel(), world.graded(part[rows], answers.ravel()), rows)
     fixed = given[slice(settings.fixed_prompts)]
-    row |= on_fixed(model, fixed, branched(base_, fixed.prompt_ids(), k))
+    row |= outputs.on_fixed(model, fixed, branched(base_, fixed.prompt_ids(), k))
     context.progress(3, 4)
     bins = [*outputs.bins(greedy, given, "greedy"), *outputs.bins(free, given, "sampled")]
     tables = {"summary": pd.DataFrame([row]), "reliability": pd.concat(bins, ignore_index=True)}
     if options.get("decoding"):
-        tables |= {"decoding": decoding(given, greedy, branches, k), "temperatures": temperatures(greedy, given)}
+        tables |= {
+            "decoding": outputs.decoding(given, greedy, branches, k),
+            "temperatures": outputs.temperatures(greedy, given),
+        }
     if options.get("temperature"):
         held = _evaluated(context, "temperature")
         output = observed(model, held.prompt_ids(), branched(model, held.prompt_ids(), 1))
@@ -577,7 +480,7 @@ def _trajectory(context: Context, model) -> pd.DataFrame:
     for path in [None, *sorted(folder.glob("step_*.safetensors"))]:
         if path:
             load_model(model, str(path))
-        row = {"step": int(path.stem.removeprefix("step_")) if path else 0, "entropy": entropy(model, prompts)}
+        row = {"step": int(path.stem.removeprefix("step_")) if path else 0, "entropy": outputs.entropy(model, prompts)}
         for prefix in ("", "greedy_"):
             ids = branched(model, prompts, 1) if prefix else sampled(model, prompts, context.settings.eval_seed)
             output = observed(model, prompts, ids)
@@ -592,100 +495,99 @@ def _trajectory(context: Context, model) -> pd.DataFrame:
 # --- The steps: bases, arms, controls, each with its evaluation --------------------------------------
 
 _MODEL = ("hidden_size", "layers", "heads", "mlp", "initializer_range")
-_BASE = (*_MODEL, "base_steps", "base_batch", "base_lr", "base_weight_decay")
 _RL = ("prompts_per_step", "num_generations")
 _LABELS = ("label_prompts", "branches")
 _PAIRS = (*_LABELS, "threshold", "pairs")
-_EVAL = ("eval_questions", "eval_seed", "branches", "branch_prompts", "fixed_prompts")
-_BESIDE = {"trajectory": "curve_questions", "temperature": "temperature_labels"}  # what an evaluation may also ask
 _JUDGE = ("judge_lr", "judge_batch")
 _RLSF = (*_RL, "rlsf_steps", "rlsf_lr", "rlsf_beta", "label_prompts")
+_USED = {  # the settings that each kind of step depends on
+    "base": (*_MODEL, "base_steps", "base_batch", "base_lr", "base_weight_decay"),
+    "fluency": (*_RL, "fluency_steps", "fluency_lr", "fluency_beta", "length_cost"),
+    "binary": (*_RL, "binary_steps", "binary_lr"),
+    "online": (*_RL, "online_steps", "online_lr", "online_every"),
+    "assured": ("assured_steps", "assured_batch", "assured_lr"),
+    "sharpened": (),
+    "labels": _PAIRS,
+    "judge": (*_LABELS, *_JUDGE, "eval_questions", "eval_seed", "branch_prompts"),
+    "rlsf": _RLSF,
+    "ranked": (*dict.fromkeys((*_PAIRS, *_JUDGE, *_RLSF)),),
+    "long": (*_RLSF, "long_steps", "long_every"),
+    "dpo": (*_LABELS, "dpo_lr", "dpo_beta", "dpo_batch"),
+    "sft": (*_LABELS, "sft_epochs", "sft_lr", "sft_batch"),
+    "eval": ("eval_questions", "eval_seed", "branches", "branch_prompts", "fixed_prompts"),
+}
+_BESIDE = {"trajectory": "curve_questions", "temperature": "temperature_labels"}  # what an evaluation may also ask
 
 
 def _step(setting: str, name: str, make: str, needs, settings, seeds="seeds", trains=True, **options) -> Step:
     here = f"arithmetic/{setting}"
-    needs = tuple(f"{here}/{need}" for need in dict.fromkeys(needs))
-    make = f"candor.claims.self_feedback.run:{make}"
-    return Step(f"{here}/{name}", make, needs, options, tuple(dict.fromkeys(settings)), seeds=seeds, trains=trains)
+    needs, make = (f"{here}/{need}" for need in dict.fromkeys(needs)), f"candor.claims.self_feedback.run:{make}"
+    return Step(f"{here}/{name}", make, tuple(needs), options, settings, seeds=seeds, trains=trains)
 
 
 def _evaluation(setting: str, name: str, start: str = "base", seeds="seeds", arm: str = "", **options) -> Step:
     """The evaluation of an arm, beside the base and the start; `options`: what it shows beside the summary."""
-    settings = (*_EVAL, *(key for option, key in _BESIDE.items() if option in options))
-    options = {"arm": arm or name, "start": start, **options}
-    return _step(
-        setting, f"eval_{name}", "evaluate", ("base", start, arm or name), settings, seeds, trains=False, **options
-    )
+    arm, settings = arm or name, (*_USED["eval"], *(key for option, key in _BESIDE.items() if option in options))
+    options = {"arm": arm, "start": start, "seeds": seeds, "trains": False, **options}
+    return _step(setting, f"eval_{name}", "evaluate", ("base", start, arm), settings, **options)
 
 
 def _arm(
-    setting: str, name: str, make: str, needs, settings, seeds="seeds", shows: Mapping | None = None, **options
+    setting: str, name: str, make: str, needs, kind: str = "", seeds="seeds", shows: Mapping | None = None, **options
 ) -> list[Step]:
     """A trained model and its evaluation, which `shows` something beside the summary."""
-    evaluation = {"start": options.get("start", "base")} | (shows or {})
-    made = _step(setting, name, make, needs, settings, seeds, **options)
-    return [made, _evaluation(setting, name, seeds=seeds, **evaluation)]
+    made = _step(setting, name, make, needs, _USED[kind or name], seeds, **options)
+    return [made, _evaluation(setting, name, seeds=seeds, **{"start": options.get("start", "base")} | (shows or {}))]
 
 
-def _rewarded(setting: str, name: str, *settings: str, **options) -> list[Step]:
+def _rewarded(setting: str, name: str, **options) -> list[Step]:
     """The base after GRPO on the reward of that name."""
-    settings = (*_RL, f"{name}_steps", f"{name}_lr", *settings)
-    return _arm(setting, name, "group_relative", ("base",), settings, reward=name, **options)
+    return _arm(setting, name, "group_relative", ("base",), reward=name, **options)
 
 
 def _rlsf(setting: str, start: str, seeds: str = "seeds") -> list[Step]:
     """One round of feedback: the start's labels, a judge, RLOO."""
     own, traces = {"seeds": seeds, "start": start}, {"traces": True} if start == "base" else {}
-    labels_, judge_, name = f"labels_{start}", f"judge_{start}", f"rlsf_{start}"
-    judged = (*_LABELS, *_JUDGE, "eval_questions", "eval_seed", "branch_prompts")
+    labels_, judge_ = f"labels_{start}", f"judge_{start}"
     return [
-        _step(setting, labels_, "labels", (start,), _PAIRS, trains=False, **own, **traces),
-        _step(setting, judge_, "judge", (start, labels_), judged, **own),
-        *_arm(setting, name, "policy", (start, judge_), _RLSF, **own),
+        _step(setting, labels_, "labels", (start,), _USED["labels"], trains=False, **own, **traces),
+        _step(setting, judge_, "judge", (start, labels_), _USED["judge"], **own),
+        *_arm(setting, f"rlsf_{start}", "policy", (start, judge_), "rlsf", **own),
     ]
 
 
-def _first(setting: str, seeds: str = "seeds") -> list[Step]:
-    shows = {"decoding": True}
-    fluency = _rewarded(setting, "fluency", "fluency_beta", "length_cost", seeds=seeds)
-    return [*_arm(setting, "base", "base", (), _BASE, seeds, shows), *fluency]
+def _half_trap() -> list[Step]:
+    here, seeds = "half_trap", "first_seed"
+    base_ = _arm(here, "base", "base", (), seeds=seeds, shows={"decoding": True})
+    return [*base_, *_rewarded(here, "fluency", seeds=seeds), *_rlsf(here, "fluency", seeds)]
 
 
-def _steps() -> list[Step]:
-    here, fitted, course = "standard", {"temperature": True}, {"trajectory": True}
-    needs, few = ("fluency", "labels_fluency"), {"seeds": "few_seeds"}
-    fluency, assured_ = {"start": "fluency"}, ("assured_steps", "assured_batch", "assured_lr")
-    control = partial(
-        _arm, here, make="policy", needs=(*needs, "judge_fluency"), settings=(*_PAIRS, *_JUDGE, *_RLSF), **fluency
-    )
-    tuned, sft, long = (
-        (*_LABELS, "dpo_lr", "dpo_beta", "dpo_batch"),
-        (*_LABELS, "sft_epochs", "sft_lr", "sft_batch"),
-        (*_RLSF, "long_steps", "long_every"),
-    )
-    longer = {"steps": "long_steps", "snapshots": True, "shows": course}
-    parts = range(1, len(SFT_PARTS) + 1)
+def _standard() -> list[Step]:
+    here, few, fluency = "standard", {"seeds": "few_seeds"}, {"start": "fluency"}
+    fitted, course = {"temperature": True}, {"trajectory": True}
+    labelled_, judged = ("fluency", "labels_fluency"), ("fluency", "labels_fluency", "judge_fluency")
+    ranked_ = partial(_arm, here, make="policy", needs=judged, kind="ranked", **fluency)
+    long, longer = ("fluency", "judge_fluency"), {"steps": "long_steps", "snapshots": True, "shows": course}
     return [
-        *_first(here),
-        *_arm(here, "assured", "assured", ("fluency",), assured_, shows=fitted | fluency),
+        *_arm(here, "base", "base", (), shows={"decoding": True}),
+        *_rewarded(here, "fluency"),
+        *_arm(here, "assured", "assured", ("fluency",), shows=fitted | fluency),
         *_rewarded(here, "binary", shows=fitted),
-        *_arm(here, "sharpened", "sharpened", ("base",), (), shows=fitted),
+        *_arm(here, "sharpened", "sharpened", ("base",), shows=fitted),
         *(step for start in ("fluency", "assured", "binary") for step in _rlsf(here, start)),
         *(step for start in ("base", "sharpened") for step in _rlsf(here, start, "few_seeds")),
-        *control("fluency_shuffled", ranking="shuffled", shuffle=1),
-        *control("fluency_shuffled_2", ranking="shuffled", shuffle=2, **few),
-        *control("fluency_gold", ranking="gold", **few),
-        *_arm(here, "fluency_dpo", "direct_preferences", needs, tuned, **few, **fluency),
-        _step(here, "fluency_sft", "best_traces", needs, sft, **few, **fluency),
+        *ranked_("fluency_shuffled", ranking="shuffled", shuffle=1),
+        *ranked_("fluency_shuffled_2", ranking="shuffled", shuffle=2, **few),
+        *ranked_("fluency_gold", ranking="gold", **few),
+        *_arm(here, "fluency_dpo", "direct_preferences", labelled_, "dpo", **few, **fluency),
+        _step(here, "fluency_sft", "best_traces", labelled_, _USED["sft"], **few, **fluency),
         *(
-            _evaluation(here, f"fluency_sft_{i}", "fluency", arm="fluency_sft", model=f"model_{i}", **few)
-            for i in parts
+            _evaluation(here, f"fluency_sft_{i}", arm="fluency_sft", model=f"model_{i}", **few, **fluency)
+            for i in range(1, len(SFT_PARTS) + 1)
         ),
-        *_arm(here, "fluency_rlsf_long", "policy", ("fluency", "judge_fluency"), long, **few, **fluency, **longer),
-        *_rewarded(here, "online", "online_every", shows=course, **few),
-        *_first("half_trap", "first_seed"),
-        *_rlsf("half_trap", "fluency", "first_seed"),
+        *_arm(here, "fluency_rlsf_long", "policy", long, "long", **few, **fluency, **longer),
+        *_rewarded(here, "online", shows=course, **few),
     ]
 
 
-STEPS: dict[str, Step] = {step.key: step for step in _steps()}
+STEPS: dict[str, Step] = {step.key: step for step in (*_standard(), *_half_trap())}
