@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from candor.claims.annotation_noise import annotation_models, judges
+from candor.claims.annotation_noise import annotation_models, judges, policies
 from candor.claims.annotation_noise import response_types as types
 from candor.claims.annotation_noise import run as annotators
 from candor.claims.annotation_noise.judges import SETTINGS, TYPES
@@ -512,14 +512,14 @@ def _curve(state: _States, reward: np.ndarray, shares: tuple[float, float, float
     from scipy.optimize import brentq
 
     def kl(strength):
-        mine = annotators.tilted(state.base, reward, 1 / strength)
+        mine = policies.tilted(state.base, reward, 1 / strength)
         ratio = np.where(mine > 0, np.log(np.maximum(mine, 1e-300) / np.maximum(state.base, 1e-300)), 0)
         return float(state.weight @ (mine * ratio).sum(1))
 
     table = []
     for wanted in KLS:
         beta = 1 / brentq(lambda s, at=wanted: kl(s) - at, 1e-9, 500) if wanted else np.inf
-        mine = annotators.tilted(state.base, reward, beta)
+        mine = policies.tilted(state.base, reward, beta)
         share = state.weight[:, None] * mine
         error = (share * (state.p[:, None] - TENTHS)).sum(0)
         scores = state.p[:, None] * (1 - TENTHS) ** 2 + (1 - state.p)[:, None] * TENTHS**2
