@@ -147,7 +147,6 @@ SPECIAL = {
     },
     "response_types.stepmix": lambda rng: {"classes": 2, "starts": 1},
     "response_types.agreement_of": lambda rng: {"g": 0.5, "n": [0.25, 0.5, 0.0], "c": [0.25, 0.0, 0.5]},
-    "response_types.ridge": lambda rng: {"agreement": 0.75, "step": 0.25, "tolerance": 0.125},
     "self_confidence.within_prompt_auroc": lambda rng: {"prompt": PROMPTS, "weight": (1 + PROMPTS) / 8},
     "self_confidence.artefact": lambda rng: {"n": 50, "temperatures": [0.5, 2.0]},
     "self_confidence.selection": lambda rng: {"b": rng.integers(-64, 65) / 64},
