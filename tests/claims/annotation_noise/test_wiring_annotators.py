@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import wired
-from candor.claims.annotation_noise import judges, response_types
+from candor.claims.annotation_noise import judges, panels, response_types
 from candor.claims.annotation_noise import run as annotators
 from candor.train import models, reward_model
 from candor.witnesses import world as suspects
@@ -88,8 +88,9 @@ def made(tmp_path_factory):
     with wired.noted(tmp_path_factory, wired.of_world("annotators", SMALL)) as run:
         from candor.witnesses import joint
 
-        for name in ("stream", "ask_panel", "_many"):
-            run.spy(annotators, name)
+        for name in ("stream", "ask_panel"):
+            run.spy(panels, name)
+        run.spy(annotators, "_many")
         for name in ("stream", "sample_questions"):
             run.spy(suspects, name)
         run.spy(response_types, "em", partial(response_types.em, iterations=50))
