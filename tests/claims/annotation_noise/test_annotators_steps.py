@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
-from candor.claims.annotation_noise import judges, panels, policies, response_types
+from candor.claims.annotation_noise import judges, panels, policies, response_types, tables
 from candor.claims.annotation_noise import run as ex
 from candor.core import settings as config
 from candor.core import step as steps
@@ -22,8 +22,10 @@ MAIN = judges.SETTINGS["main"]
 MEASURES = ("kl", "ece", "brier", "confidence", "accuracy", "win_genuine", "win_production")
 
 
-def test_examples_hold():
-    assert doctest.testmod(ex).failed == 0
+@pytest.mark.parametrize("module", [ex, judges, response_types, tables])
+def test_examples_hold(module):
+    found = doctest.testmod(module)
+    assert found.failed == 0 < found.attempted
 
 
 def test_settings_and_policies_run_on_their_seeds():

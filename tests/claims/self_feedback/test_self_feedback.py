@@ -111,11 +111,11 @@ def test_numbers_of_the_brief():
     assert arc.loc[["T = 3.5", "T = 1.4"], "ece"].tolist() == pytest.approx([16.41, 5.15])
     floors = published()["floors"].set_index(["model", "dataset"])
     assert floors.loc[(t.QWEN, "MultiArith"), ["mean", "p95"]].tolist() == pytest.approx([5.8, 8.7], abs=0.05)
-    discount = published()["discount"]
+    discount = published()["discount"].set_index("name")
     assert discount["value"].tolist()[:4] == pytest.approx([0.31, -0.31, 1.01, 0.05])
     assert (discount["low"].dropna() < 0).all() and (discount["high"].dropna() > 0).all()
-    credit = discount.set_index("name")["value"]
-    assert [credit[f"credit at {n} tokens"] for n in (20, 100, 256)] == pytest.approx([0.67, 0.13, 0.006], abs=0.005)
+    credit = [discount["value"][f"credit at {n} tokens"] for n in (20, 100, 256)]
+    assert credit == pytest.approx([0.67, 0.13, 0.006], abs=0.005)
     zeros = rows(published()["zeros"], model=t.QWEN, dataset="GSM8K", arm="base").set_index("share")["kept"]
     assert zeros[0.0] == 42.86 and zeros[0.1] == pytest.approx(0.9 * 42.86 + 0.1 * 53.67)
     stated = published()["settings"].set_index(["part", "setting"])
@@ -169,11 +169,6 @@ def test_gates_close_what_depends_on_them(gate, change, closed):
 
 def test_what_is_no_column_agrees_with_plain_loops():
     _, checks, _ = judge()
-    points = {column: 100 * (of("rlsf_fluency", column) - of("fluency", column)) for column in ("greedy_gap",)}
-    foreseen = 100 * (1 - of("fluency", "slope_b"))
-    foreseen *= of("rlsf_fluency", "greedy_confidence") - of("fluency", "greedy_confidence")
-    assert checks.value[("W8", "gap, fluency")] == pytest.approx(points["greedy_gap"].mean())
-    assert checks.value[("W8", "predicted gap, fluency")] == pytest.approx(foreseen.mean())
     agree, nearest = {seed: [] for seed in of("fluency", "kl_start").index}, []
     for start in (*t.STARTS, *t.FEW_STARTS):
         for seed in of(f"rlsf_{start}", "greedy_gap").index:

@@ -8,6 +8,7 @@ import pytest
 import torch
 import wired
 from candor.claims.model_size import run as sizes
+from candor.claims.self_feedback import outputs
 from candor.claims.self_feedback import run as arithmetic
 from candor.claims.self_feedback import world as sums
 from candor.train import models, reward_model
@@ -60,18 +61,18 @@ def hints(prompts):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     with wired.noted(tmp_path_factory, wired.of_world("arithmetic", SMALL)) as run:
-        for name in ("divergence", "ranking", "on_fixed"):
-            run.spy(arithmetic, name)
+        for module, name in ((outputs, "divergence"), (outputs, "on_fixed"), (arithmetic, "ranking")):
+            run.spy(module, name)
         run.spy(arithmetic, "sampled", lambda model, prompts, seed: traces(prompts, 1)[:, 0])
         run.spy(arithmetic, "branched", lambda model, prompts, k: traces(prompts, k))
         run.spy(arithmetic, "labelled", labelled)
-        real_logits = arithmetic.logits_of
+        real_logits = outputs.logits_of
 
         def logits_of(model, prompts, completions):
             own = real_logits(model, prompts, completions)
             return own + hints(prompts) if run.now and "/eval_" in run.now[-1].key else own
 
-        run.spy(arithmetic, "logits_of", logits_of)
+        run.spy(outputs, "logits_of", logits_of)
         run.spy(sums, "stream")
         run.spy(arithmetic, "new_decoder")
         yield run

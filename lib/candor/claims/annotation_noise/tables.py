@@ -144,7 +144,7 @@ def _removal(noise: pd.DataFrame) -> pd.DataFrame:
 def shift_sd(spread: float, raters: int, removed: int) -> float:
     """Standard deviation of an item's mean when some of its raters are removed at random: s sqrt(d / (n k)).
 
-    >>> round(shift_sd(30, 5, 1), 1)
+    >>> float(round(shift_sd(30, 5, 1), 1))
     6.7
     """
     return spread * np.sqrt(removed / (raters * (raters - removed)))

@@ -23,9 +23,6 @@ greedy, *branching = (
 )
 warm, cold = (Rows("artefact", temperature=t) for t in (1.0, 0.7))
 last = Measure(lambda tables: e.course(tables, e.LONG, 120).groupby("seed")["below"].last(), "below own peak", "points")
-unlabelled = Rows("pairs", setting="standard").how_many(
-    lambda pairs: ~pairs["prompts_only"].astype(bool), "labelling runs not shown to receive prompts only", "runs"
-)
 published, pretrained = (partial(criterion, evidence=evidence) for evidence in ("published", "models"))
 untried, unmeasured = (partial(criterion, paper=f"not {what} there") for what in ("tried", "measured"))
 
@@ -304,7 +301,7 @@ CRITERIA = (
         "(iv) no labels",
         "code path of labelling, reward model and RL receives prompts only (assert); constants fixed before any "
         "labelled evaluation",
-        unlabelled.equals(0),
+        Measure(e.beyond_prompts, "labelling runs not shown to receive prompts only", "runs").equals(0),
         Rows("audit").how_many(lambda a: a["evaluations"] > 0, "steps that rest on an evaluation", "steps").equals(0),
         paper="by construction",
         note="RLSF steps of all starts; the start models themselves were made with labels",

@@ -121,6 +121,12 @@ def collapse_step(tables: Tables, mode: str) -> pd.Series:
     return found["step"].where(found["certain"] >= 10).groupby(found["seed"]).min()
 
 
+def beyond_prompts(tables: Tables) -> Estimate:
+    """How many labelling runs were not shown to have received prompts and nothing else."""
+    found = each_seed(tables, "pairs", ["prompts_only"], ["arm"], setting="standard")["prompts_only"]
+    return Estimate(int((~found.astype(bool)).sum()), n=len(found))
+
+
 # --- Pretrained models ------------------------------------------------------------------------------
 
 SEEDS = 3
