@@ -104,7 +104,7 @@ def start(tmp_path_factory):
 
 @pytest.fixture
 def model(start):
-    return arithmetic._load(start)
+    return arithmetic._load(start)[0]
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_fixed_traces_measure_the_mind_not_the_traces(start, model, given):
     assert sharper["fixed_accuracy"] == row["fixed_accuracy"] and sharper["fixed_gap"] > row["fixed_gap"] + 0.1
     prompts = given.prompt_ids()
     written = outputs.sampled(model, prompts, 0)
-    assert outputs.divergence(model, arithmetic._load(start), prompts, written) > 0.001
+    assert outputs.divergence(model, arithmetic._load(start)[0], prompts, written) > 0.001
     assert outputs.divergence(model, model, prompts, written) == 0
 
 

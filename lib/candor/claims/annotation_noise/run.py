@@ -29,10 +29,12 @@ POLICY_KL = 0.40  # of the closed form whose beta a policy is trained with
 
 
 def _load(path):
+    """A model and its tokenizer."""
     from candor.train import models
 
     models.quiet()
-    return models.load_decoder(path)[0].eval()
+    model, tokenizer = models.load_decoder(path)
+    return model.eval(), tokenizer
 
 
 # --- What is asked: pairs of the base's completions --------------------------------------------------
@@ -63,7 +65,7 @@ def draw_pairs(model, n: int, rng: np.random.Generator) -> tuple[Pairs, int]:
 def pairs(context: Context) -> dict[str, pd.DataFrame]:
     """Pairs of completions of the base; their features go to `pairs.npz`. Table `counts`, a row."""
     n = context.settings.pairs
-    made, drawn = draw_pairs(_load(context.need("base").model), n, panels.stream("pairs", context.seed))
+    made, drawn = draw_pairs(_load(context.need("base").model)[0], n, panels.stream("pairs", context.seed))
     np.savez(context.folder / "pairs.npz", **made.__dict__)
     gaps = [made.posterior[:, 0] - made.posterior[:, 1], made.tenths[:, 0] - made.tenths[:, 1]]
     row = {
@@ -142,13 +144,10 @@ def rewards(context: Context) -> dict[str, pd.DataFrame]:
     """The reward models of a setting's arms, and the closed-form policies that they make of the base."""
     from safetensors.torch import save_file
 
-    from candor.train import models
-
-    models.quiet()
     settings, options, seed = context.settings, context.step.options, context.seed
     setting = judges.SETTINGS[options["setting"]]
-    decoder, tokenizer = models.load_decoder(context.need("base").model)
-    evaluation = Evaluation(decoder.eval(), settings.eval_questions, settings.eval_seed)
+    decoder, tokenizer = _load(context.need("base").model)
+    evaluation = Evaluation(decoder, settings.eval_questions, settings.eval_seed)
     worth = evaluation.worth(setting)
     few = load_pairs(context.need("pairs"))
     panel = panels.ask_panel(few.utility_gap(setting.b), setting, panels.stream("annotators", seed))
@@ -267,13 +266,12 @@ def policy(context: Context) -> dict[str, pd.DataFrame]:
     """The base, trained on by RLOO against an arm's reward model; the answer is given, or part of the completion."""
     from datasets import Dataset
 
-    from candor.train import models
     from candor.train.policy import rloo
     from candor.witnesses.joint import ask
 
     settings, options = context.settings, context.step.options
     start, full = context.need("base").model, options["task"] == "full"
-    decoder = _load(start)
+    decoder, _ = _load(start)
     reward_model = load_reward(decoder, context.need("rewards"), options["arm"])
     beta = options.get("beta") or _beta_of(context, options["arm"])
     rng = panels.stream("policy", context.seed)
@@ -282,7 +280,7 @@ def policy(context: Context) -> dict[str, pd.DataFrame]:
         rows = world.prompt_tokens(questions)
     else:
         rows = opened(questions, world.draw(ask(decoder, questions, states=False).answers, rng))
-    model, tokenizer = models.load_decoder(start)
+    model, tokenizer = _load(start)
     log = rloo(
         model,
         tokenizer,
@@ -321,8 +319,8 @@ def evaluate_policy(context: Context) -> dict[str, pd.DataFrame]:
     from safetensors.torch import load_model
 
     settings, options, setting = context.settings, context.step.options, judges.SETTINGS["main"]
-    base, trained = _load(context.need("base").model), context.need(options["policy"])
-    model, log = _load(trained.model), trained.table("log")
+    (base, _), trained = _load(context.need("base").model), context.need(options["policy"])
+    (model, _), log = _load(trained.model), trained.table("log")
     betas = {"beta": log["beta"].iloc[0]}
     reward_model = load_reward(base, context.need("rewards"), options["arm"])
     if options["task"] == "full":
@@ -361,7 +359,7 @@ def _trajectory(context: Context, base, folder, setting: judges.Setting) -> pd.D
     evaluation = Evaluation(base, context.settings.trajectory_questions, context.settings.eval_seed)
     worth = evaluation.worth(setting)
     rows = [{"step": 0} | evaluation.measures(evaluation.base, worth)]
-    model = _load(context.need("base").model)
+    model, _ = _load(context.need("base").model)
     for path in sorted(folder.glob("step_*.safetensors")):
         load_model(model, str(path))
         step = int(path.stem.removeprefix("step_"))

@@ -129,7 +129,8 @@ def forest(tables: Tables) -> Figure:
     for ax, (comparison, title) in zip(axes, titles.items()):
         table = rows(tables["differences"], arm="rlsf_ppo", comparison=comparison)
         ax.axvline(0, color=f.INK, linewidth=0.9, zorder=1)
-        for cell in CELLS.keys() - set(zip(table["model"], table["dataset"])):
+        printed = set(zip(table["model"], table["dataset"]))
+        for cell in (cell for cell in CELLS if cell not in printed):
             ax.text(0.5, place[cell], "not printed", fontsize=7.5, color="#888888", va="center")
         for row in table.itertuples():
             look = looks[row.metric]

@@ -67,10 +67,18 @@ def new_decoder(vocabulary: int, pad: int, eos: int, *, initializer_range: float
 
 
 def _load(path):
+    """A model and its tokenizer."""
     from candor.train import models
 
     models.quiet()
-    return models.load_decoder(path)[0].eval()
+    model, tokenizer = models.load_decoder(path)
+    return model.eval(), tokenizer
+
+
+def _save(context: Context, model, tokenizer, name: str = "model") -> None:
+    from candor.train import models
+
+    models.save_decoder(model, tokenizer, context.folder / name)
 
 
 def _supervised(context: Context, model, tokens: np.ndarray, targets: np.ndarray, name: str, **options) -> pd.DataFrame:
@@ -107,7 +115,7 @@ def base(context: Context) -> dict[str, pd.DataFrame]:
     tokens, spoken = world.documents(given, context.step.key.split("/")[1], rng)
     targets, decay = np.where(spoken, tokens, sft.IGNORED), settings.base_weight_decay
     log = _supervised(context, model, tokens, targets, "base", weight_decay=decay, one_cycle=True)
-    models.save_decoder(model, world.tokenizer(), context.folder / "model")
+    _save(context, model, world.tokenizer())
     return {"log": log}
 
 
@@ -118,24 +126,19 @@ def sharpened(context: Context) -> dict[str, pd.DataFrame]:
     """The base with its logits doubled, which is what half the temperature does; the embeddings stay what they are."""
     import torch
 
-    from candor.train import models
-
-    models.quiet()
-    model, tokenizer = models.load_decoder(context.need("base").model)
+    model, tokenizer = _load(context.need("base").model)
     with torch.no_grad():
         model.model.norm.weight.mul_(SHARPENING)
-    models.save_decoder(model, tokenizer, context.folder / "model")
+    _save(context, model, tokenizer)
     return {"log": pd.DataFrame({"step": [0], "factor": [SHARPENING]})}
 
 
 def assured(context: Context) -> dict[str, pd.DataFrame]:
     """The fluency model, trained to be certain of the answers that it finds most likely in its own sampled traces."""
-    from candor.train import models, sft
+    from candor.train import sft
 
-    models.quiet()
     settings = context.settings
-    model, tokenizer = models.load_decoder(context.need("fluency").model)
-    model.eval()
+    model, tokenizer = _load(context.need("fluency").model)
     n = settings.assured_steps * settings.assured_batch
     prompts = world.questions(n, world.stream("assured", context.seed)).prompt_ids()
     output = observed(model, prompts, sampled(model, prompts, context.seed))
@@ -147,7 +150,7 @@ def assured(context: Context) -> dict[str, pd.DataFrame]:
     targets = np.full(tokens.shape, sft.IGNORED)
     targets[rows, world.PROMPT + output.traces.answer_at[rows]] = world.ZERO + own[rows]
     log = _supervised(context, model, tokens[rows], targets[rows], "assured")
-    models.save_decoder(model, tokenizer, context.folder / "model")
+    _save(context, model, tokenizer)
     return {"log": log}
 
 
@@ -215,20 +218,18 @@ def _reinforced(
 
 def group_relative(context: Context) -> dict[str, pd.DataFrame]:
     """The base after GRPO on a reward: correctness (`binary`), fluency, or its own current disparity (`online`)."""
-    from candor.train import models
     from candor.train.policy import grpo
 
-    models.quiet()
     settings, name = context.settings, context.step.options["reward"]
     # From its folder: the trainer loads its reference from where the model says that it came from.
-    model, tokenizer = models.load_decoder(context.need("base").model)
+    model, tokenizer = _load(context.need("base").model)
     steps = settings[f"{name}_steps"]
     given = world.questions(steps * settings.prompts_per_step, world.stream(name, context.seed))
     columns = {"prompt": given.prompts()}
     if name == "binary":
         reward, columns["truth"] = correctness, given.truth
     elif name == "fluency":
-        reward = fluency_of(_load(context.need("base").model), settings.length_cost)
+        reward = fluency_of(_load(context.need("base").model)[0], settings.length_cost)
     else:
         reward = disparity_of(model)
     beta, every = settings.get("fluency_beta", 0.0), settings.get("online_every", 0)
@@ -254,7 +255,7 @@ def labels(context: Context) -> dict[str, pd.DataFrame]:
     the truth beside them, for the eye only.
     """
     settings, options = context.settings, context.step.options
-    branches = labelled(_load(context.need(options["start"]).model), _asked(context), settings.branches)
+    branches = labelled(_load(context.need(options["start"]).model)[0], _asked(context), settings.branches)
     pairs = measure.preference_pairs(matrix(branches, "disparity"), settings.threshold)
     tables = {"branches": branches, "chosen": _used(pairs, context)}
     tables["pairs"] = pd.DataFrame([feedback.described(pairs, branches)])
@@ -263,25 +264,27 @@ def labels(context: Context) -> dict[str, pd.DataFrame]:
 
 def _judge(context: Context, start, pairs: pd.DataFrame, branches: pd.DataFrame):
     """A reward model from the start's weights, trained on pairs; with its log and its scores of all branches."""
-    from candor.train import models, reward_model
+    from candor.train import reward_model
 
-    settings = context.settings
     rows = feedback.texts(_asked(context), np.stack(branches["ids"]))
-    _, tokenizer = models.load_decoder(start)
-    model = reward_model.load(start, context.seed)
-    steps = max(1, len(pairs) // settings.judge_batch)
-    told = {
+    (_, tokenizer), model = _load(start), reward_model.load(start, context.seed)
+    sides = feedback.sides(pairs, rows, context.settings.branches)
+    told = {"settings": _once(context, pairs, "judge"), "margin": pairs["margin"], "progress": context.progress}
+    log = reward_model.bradley_terry(model, tokenizer, **sides, **told)
+    return model, tokenizer, log, reward_model.score(model, rows)
+
+
+def _once(context: Context, pairs: pd.DataFrame, name: str) -> dict:
+    """What a trainer is told that goes over the pairs once; its batch and rate are those settings with this name."""
+    batch = context.settings[f"{name}_batch"]
+    steps = max(1, len(pairs) // batch)
+    return {
         "seed": context.seed,
         "max_steps": steps,
-        "learning_rate": settings.judge_lr,
-        "per_device_train_batch_size": min(settings.judge_batch, max(1, len(pairs))),
+        "learning_rate": context.settings[f"{name}_lr"],
+        "per_device_train_batch_size": min(batch, max(1, len(pairs))),
         "logging_steps": min(10, steps),
     }
-    sides = feedback.sides(pairs, rows, settings.branches)
-    log = reward_model.bradley_terry(
-        model, tokenizer, **sides, settings=told, margin=pairs["margin"], progress=context.progress
-    )
-    return model, tokenizer, log, reward_model.score(model, rows)
 
 
 def judge(context: Context) -> dict[str, pd.DataFrame]:
@@ -290,18 +293,17 @@ def judge(context: Context) -> dict[str, pd.DataFrame]:
     Tables: `log`; `summary` (one row: pairs, pair_accuracy on them, low, high, centre, divisor of `scale_of` on the
     labelled traces; and afterwards, on evaluation questions, `within_auroc` and its like of the judge's scores).
     """
-    from candor.train import models, reward_model
+    from candor.train import reward_model
 
-    models.quiet()
     name, k = context.step.options["start"], context.settings.branches
     ready, start = context.need(f"labels_{name}"), context.need(name).model
     branches, pairs = ready.table("branches"), ready.table("chosen")
     model, tokenizer, log, scores = _judge(context, start, pairs, branches)
-    models.save_decoder(model, tokenizer, context.folder / "model")
+    _save(context, model, tokenizer)
     sides = feedback.sides(pairs, scores, k)
     wins = np.greater(sides["chosen"], sides["rejected"])
     given = _evaluated(context)[slice(context.settings.branch_prompts)]
-    ids = branched(_load(start), given.prompt_ids(), k)
+    ids = branched(_load(start)[0], given.prompt_ids(), k)
     own = reward_model.score(model, feedback.texts(given.prompt_ids(), ids)).reshape(-1, k)
     row = {"pairs": len(pairs), "pair_accuracy": float(wins.mean())} | scale_of(scores)
     return {"log": log, "summary": pd.DataFrame([row | ranked(own, given, _answers(ids))])}
@@ -325,10 +327,9 @@ def policy(context: Context) -> dict[str, pd.DataFrame]:
 
     The divisor of the scores is that of the judge of its own labels, whatever the ranking.
     """
-    from candor.train import models, reward_model
+    from candor.train import reward_model
     from candor.train.policy import rloo
 
-    models.quiet()
     settings, options = context.settings, context.step.options
     name = options["start"]
     start, trained = context.need(name).model, context.need(f"judge_{name}")
@@ -341,7 +342,7 @@ def policy(context: Context) -> dict[str, pd.DataFrame]:
         tables["pairs"] = pd.DataFrame([feedback.described(pairs, branches, options["ranking"] != "gold")])
     else:
         judge, centre = reward_model.load(trained.model).eval(), scale["centre"]
-    model, tokenizer = models.load_decoder(start)
+    model, tokenizer = _load(start)
     reward = reward_model.scaled(reward_model.as_reward(judge, tokenizer), centre, scale["divisor"])
     columns = {"prompt": [world.text(row) for row in _asked(context)]}  # and nothing else
     told = {
@@ -359,10 +360,8 @@ def direct_preferences(context: Context) -> dict[str, pd.DataFrame]:
     """A start after DPO on the pairs of its own labels, those with an unfinished trace left out."""
     from datasets import Dataset
 
-    from candor.train import models
     from candor.train.preference import dpo
 
-    models.quiet()
     settings, name = context.settings, context.step.options["start"]
     ready = context.need(f"labels_{name}")
     branches, pairs = ready.table("branches"), ready.table("chosen")
@@ -371,19 +370,10 @@ def direct_preferences(context: Context) -> dict[str, pd.DataFrame]:
         raise CandorError("No pair of finished traces is left for DPO: lower the threshold.")
     texts = [" " + world.text([t for t in ids if t != world.EOS]) for ids in branches["ids"]]
     prompts = [world.text(row) for row in _asked(context)[pairs["prompt"]]]
-    model, tokenizer = models.load_decoder(context.need(name).model)
-    steps = max(1, len(pairs) // settings.dpo_batch)
-    told = {
-        "seed": context.seed,
-        "max_steps": steps,
-        "logging_steps": min(10, steps),
-        "beta": settings.dpo_beta,
-        "learning_rate": settings.dpo_lr,
-        "per_device_train_batch_size": min(settings.dpo_batch, len(pairs)),
-    }
     data = Dataset.from_dict({"prompt": prompts, **feedback.sides(pairs, texts, settings.branches)})
-    log = dpo(model, tokenizer, data, told, progress=context.progress, save=context.folder / "model")
-    return {"log": log}
+    told = _once(context, pairs, "dpo") | {"beta": settings.dpo_beta}
+    start, saved = _load(context.need(name).model), context.folder / "model"
+    return {"log": dpo(*start, data, told, progress=context.progress, save=saved)}
 
 
 def best_traces(context: Context) -> dict[str, pd.DataFrame]:
@@ -391,22 +381,21 @@ def best_traces(context: Context) -> dict[str, pd.DataFrame]:
 
     Leaves three models, `model_1` to `model_3`, after the parts of training in `SFT_PARTS`.
     """
-    from candor.train import models, sft
+    from candor.train import sft
 
-    models.quiet()
     settings, name = context.settings, context.step.options["start"]
     branches = context.need(f"labels_{name}").table("branches")
     best = matrix(branches, "disparity").argmax(1) + settings.branches * np.arange(branches["prompt"].nunique())
     written, prompts = np.stack(branches["ids"])[best], _asked(context)
     tokens = np.concatenate([prompts, written], 1)
     spoken = np.concatenate([np.zeros(prompts.shape, bool), written != world.PAD], 1)
-    model, tokenizer = models.load_decoder(context.need(name).model)
+    model, tokenizer = _load(context.need(name).model)
     steps = max(3, round(settings.sft_epochs * len(tokens) / settings.sft_batch))
     stops = {max(1, round(part * steps)): i for i, part in enumerate(SFT_PARTS, 1)}
 
     def keep(step: int) -> None:
         if step in stops:
-            models.save_decoder(model, tokenizer, context.folder / f"model_{stops[step]}")
+            _save(context, model, tokenizer, f"model_{stops[step]}")
 
     targets = np.where(spoken, tokens, sft.IGNORED)
     return {"log": _supervised(context, model, tokens, targets, "sft", steps=steps, at=keep)}
@@ -422,9 +411,9 @@ def evaluate(context: Context) -> dict[str, pd.DataFrame]:
     so `decoding`, `temperatures`, `temperature`, `trajectory`.
     """
     settings, options = context.settings, context.step.options
-    base_ = _load(context.need("base").model)
-    model = _load(context.need(options["arm"]).folder / options.get("model", "model"))
-    start = _load(context.need(options["start"]).model) if options["start"] != "base" else base_
+    base_, _ = _load(context.need("base").model)
+    model, _ = _load(context.need(options["arm"]).folder / options.get("model", "model"))
+    start = _load(context.need(options["start"]).model)[0] if options["start"] != "base" else base_
     given, k, few = _evaluated(context), settings.branches, slice(settings.branch_prompts)
     prompts = given.prompt_ids()
     greedy = observed(model, prompts, branched(model, prompts, 1))
