@@ -41,7 +41,7 @@ def judge(scale="laptop", tables=None, **changed):
 
 
 def summary(**arms):
-    """The committed summary with other values by arm (`trap_`: of the half trap) and column: a number, or one a seed."""
+    """The committed summary with other values by arm (`trap_`: of the half trap) and column: one number, or several."""
     table = reference()["summary"].copy()
     for name, columns in arms.items():
         arm, setting = name.removeprefix("trap_"), "half_trap" if name.startswith("trap_") else "standard"

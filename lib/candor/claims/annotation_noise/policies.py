@@ -54,7 +54,7 @@ class Asked:
         belief = ask(model, questions, states=False).answers
         self.answer = np.stack([world.draw(belief, rng) for _ in range(2)], 1)
         self.rows = opened(questions, self.answer[:, 0]) + opened(questions, self.answer[:, 1])
-        self.at, self.after, place = states(model, self.rows, world.CONFIDENCE_IDS)
+        self.at, self.after, place = states(model, self.rows, world.CONFIDENCE_IDS.tolist())
         self.place = place.reshape(2, -1).T
         self.base = confidences(model, self.at)[self.place]
 

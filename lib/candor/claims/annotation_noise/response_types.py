@@ -216,9 +216,8 @@ def em(
         p = _maximised(counts[:, None] * joint / total[:, None], wrong, with_first, *responses.shape)
     each = joint / total[:, None]
     merged = np.stack([each[:, :2].sum(1), each[:, 2], each[:, 3]], 1)
-    shares = p["genuine"], p["non_attitude"], max(0.0, 1 - p["genuine"] - p["non_attitude"])
-    others = (float(p[name]) for name in PARAMETERS[2:])
-    return Fit(tuple(map(float, shares)), *others, reached, merged[index])
+    genuine, coins, *others = (float(p[name]) for name in PARAMETERS)
+    return Fit((genuine, coins, max(0.0, 1 - genuine - coins)), *others, reached, merged[index])
 
 
 def _maximised(of_class: np.ndarray, wrong: np.ndarray, with_first: np.ndarray, n: int, k: int) -> dict[str, float]:
@@ -333,6 +332,7 @@ def agreement_of(g: ArrayLike, n: ArrayLike, c: ArrayLike, consensus: ArrayLike 
     >>> float(round(agreement_of(0.68, 0.32, 0.0), 3)), float(round(agreement_of(0.0, 0.24, 0.76), 3))
     (0.731, 0.734)
     """
+    g, n, c, consensus = map(np.asarray, (g, n, c, consensus))
     if np.abs(g + n + c - 1).max() > 1e-6:
         raise ValueError("g, n and c must add up to 1.")
     agree = 0.0

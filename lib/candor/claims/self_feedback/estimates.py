@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from functools import partial
+from typing import cast
 
 import numpy as np
 import pandas as pd
 
 from candor.claims.self_feedback.tables import CHECKPOINTS, FEW_STARTS, GEMMA, PHI, QWEN, SHUFFLES, STARTS, WATCHED
 from candor.declare.expressions import Measure, Rows, criterion, each_seed, select, together, wide
-from candor.declare.ledger import FULL_SEEDS, Check, Criterion, Estimate, Incomplete, NotRun, Tables
+from candor.declare.ledger import FULL_SEEDS, Band, Check, Criterion, Estimate, Incomplete, NotRun, Tables
 
 standard = Rows("summary", setting="standard")
 before = {start: standard.where(arm=start) for start in (*STARTS, *FEW_STARTS)}
@@ -269,10 +270,10 @@ def damage(id: str, statement: str, estimator: str, *checks: Check) -> Criterion
     """A gate of other criteria: its first check is how many of the rest meet their count of seeds (or their mean)."""
 
     def met(check: Check, tables: Tables) -> bool:
-        values = check.estimate(tables).dropna()
+        values, band = cast(pd.Series, check.estimate(tables)).dropna(), check.band or Band()
         if check.count is None:
-            return check.band.holds(values.mean())
-        return sum(map(check.band.holds, values)) >= math.ceil(check.count / FULL_SEEDS * len(values))
+            return band.holds(values.mean())
+        return sum(map(band.holds, values)) >= math.ceil(check.count / FULL_SEEDS * len(values))
 
     def conditions(tables: Tables) -> Estimate:
         return Estimate(sum(met(check, tables) for check in checks), n=len(checks))

@@ -11,7 +11,7 @@ What labels, judges and policies are made from are prompts, and `prompts_only` c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -81,7 +81,7 @@ def _save(context: Context, model, tokenizer, name: str = "model") -> None:
     models.save_decoder(model, tokenizer, context.folder / name)
 
 
-def _supervised(context: Context, model, tokens: np.ndarray, targets: np.ndarray, name: str, **options) -> pd.DataFrame:
+def _supervised(context: Context, model, tokens: np.ndarray, targets: np.ndarray, name: str, steps: int = 0, **options):
     """The log of supervised training; its size and rate are those settings that begin with `name`."""
     from candor.train import sft
 
@@ -90,12 +90,13 @@ def _supervised(context: Context, model, tokens: np.ndarray, targets: np.ndarray
         model,
         tokens,
         targets,
+        steps=steps or settings[f"{name}_steps"],
         batch_size=settings[f"{name}_batch"],
         lr=settings[f"{name}_lr"],
         seed=context.seed,
         log_every=10,
         progress=context.progress,
-        **{"steps": settings.get(f"{name}_steps")} | options,
+        **options,
     )
 
 
@@ -187,7 +188,7 @@ def disparity_of(model) -> Callable:
 
 
 def _reinforced(
-    context: Context, recipe: Callable, model, tokenizer, columns: Mapping, settings: Mapping, every: int = 0
+    context: Context, recipe: Callable, model, tokenizer, columns: dict, settings: dict, every: int = 0
 ) -> pd.DataFrame:
     """The log of `recipe` (GRPO or RLOO with its rewards) on prompts; the model is saved, and `every` so many steps."""
     from datasets import Dataset
@@ -225,7 +226,7 @@ def group_relative(context: Context) -> dict[str, pd.DataFrame]:
     model, tokenizer = _load(context.need("base").model)
     steps = settings[f"{name}_steps"]
     given = world.questions(steps * settings.prompts_per_step, world.stream(name, context.seed))
-    columns = {"prompt": given.prompts()}
+    columns: dict = {"prompt": given.prompts()}
     if name == "binary":
         reward, columns["truth"] = correctness, given.truth
     elif name == "fluency":
@@ -268,9 +269,9 @@ def _judge(context: Context, start, pairs: pd.DataFrame, branches: pd.DataFrame)
 
     rows = feedback.texts(_asked(context), np.stack(branches["ids"]))
     (_, tokenizer), model = _load(start), reward_model.load(start, context.seed)
-    sides = feedback.sides(pairs, rows, context.settings.branches)
-    told = {"settings": _once(context, pairs, "judge"), "margin": pairs["margin"], "progress": context.progress}
-    log = reward_model.bradley_terry(model, tokenizer, **sides, **told)
+    sides, told = feedback.sides(pairs, rows, context.settings.branches).values(), _once(context, pairs, "judge")
+    options = {"margin": pairs["margin"], "progress": context.progress}
+    log = reward_model.bradley_terry(model, tokenizer, *sides, told, **options)
     return model, tokenizer, log, reward_model.score(model, rows)
 
 
@@ -521,9 +522,7 @@ def _evaluation(setting: str, name: str, start: str = "base", seeds="seeds", arm
     return _step(setting, f"eval_{name}", "evaluate", ("base", start, arm), settings, **options)
 
 
-def _arm(
-    setting: str, name: str, make: str, needs, kind: str = "", seeds="seeds", shows: Mapping | None = None, **options
-) -> list[Step]:
+def _arm(setting: str, name: str, make: str, needs, kind: str = "", seeds="seeds", shows=None, **options) -> list[Step]:
     """A trained model and its evaluation, which `shows` something beside the summary."""
     made = _step(setting, name, make, needs, _USED[kind or name], seeds, **options)
     return [made, _evaluation(setting, name, seeds=seeds, **{"start": options.get("start", "base")} | (shows or {}))]

@@ -241,7 +241,7 @@ class Traces:
         return Traces(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
 
-def matrix(rows: Sequence[Sequence[int]]) -> np.ndarray:
+def matrix(rows: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
     """Completions of any lengths as ids [n, 8], cut after the first <eos> and padded."""
     ids = np.full((len(rows), NEW_TOKENS), PAD)
     for kept, row in zip(ids, rows):
@@ -252,7 +252,7 @@ def matrix(rows: Sequence[Sequence[int]]) -> np.ndarray:
     return ids
 
 
-def read(rows: Sequence[Sequence[int]]) -> Traces:
+def read(rows: Sequence[Sequence[int]] | np.ndarray) -> Traces:
     """The traces in completions given as token ids (what follows the first <eos> does not count).
 
     >>> found = read([tokens_of("h1 7 1 = 5 <eos>"), tokens_of("f1 7 = 3 <eos>"), tokens_of("d1 7 7")])
