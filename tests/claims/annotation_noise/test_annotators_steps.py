@@ -109,7 +109,7 @@ def drawn(p, rng):
 
 def test_wins_are_those_of_simulated_contests(made_up):
     rng = np.random.default_rng(3)
-    policy = rng.dirichlet(np.ones(11) * 0.5, (400, 2))
+    policy = rng.dirichlet(np.linspace(0.01, 2, 11), (400, 2))  # surer than the base, also of what is wrong
     row, wins = made_up.measures(policy, made_up.worth(MAIN)), []
     for _ in range(200):
         right = made_up.answer == drawn(made_up.posterior, rng)[:, None]
@@ -148,6 +148,7 @@ def test_the_gate_and_the_fan_tell_what_a_reward_follows(made_up):
     evidence, style = made_up.gate(2 * p + 0 * q, 1.0), made_up.gate(3 * q + 0 * p, 1.0)
     assert (evidence["posterior_correlation"], evidence["confidence_slope"]) == pytest.approx((1, 0), abs=1e-9)
     assert (style["posterior_correlation"], style["confidence_slope"]) == pytest.approx((0, 3), abs=1e-9)
+    assert made_up.gate(np.where(p < 0.3, 2 * q, -q), 1.0)["confidence_slope"] == pytest.approx(2)
     truth = p - (p * (1 - q) ** 2 + (1 - p) * q**2)
     assert made_up.gate(1.7 * truth, 1.0)["quality_slope"] == pytest.approx(1.7)
     table = made_up.fan(q + 7)
