@@ -140,10 +140,12 @@ def test_fixed_traces_measure_the_mind_not_the_traces(start, model, given):
         model.model.norm.weight.mul_(4)
     sharper = outputs.on_fixed(model, given, ids)
     assert sharper["fixed_accuracy"] == row["fixed_accuracy"] and sharper["fixed_gap"] > row["fixed_gap"] + 0.1
-    prompts = given.prompt_ids()
+    prompts, (other, _) = given.prompt_ids(), arithmetic._load(start)
     written = outputs.sampled(model, prompts, 0)
-    assert outputs.divergence(model, arithmetic._load(start)[0], prompts, written) > 0.001
-    assert outputs.divergence(model, model, prompts, written) == 0
+    assert (
+        outputs.divergence(model, other, prompts, written) > 0.001 > outputs.divergence(model, model, prompts, written)
+    )
+    assert outputs.divergence(model, other, prompts, np.full_like(written, world.PAD)) == 0, "of written tokens"
 
 
 def test_a_judge_that_scores_all_alike_is_refused():

@@ -153,17 +153,15 @@ def posterior(given: Questions) -> np.ndarray:
     return exact
 
 
-_STREAMS = {
-    name: i
-    for i, name in enumerate(
-        ("base", "binary", "fluency", "assured", "label", "policy", "online", "eval", "curve", "temperature", "pairs")
-    )
-}
+_STREAMS = (
+    *("base", "binary", "fluency", "assured", "label", "policy", "online", "eval", "curve", "temperature"),
+    "pairs",
+)
 
 
 def stream(name: str, *seeds: int) -> np.random.Generator:
     """The random stream of a name. Streams of different names never share a draw, whatever the seeds."""
-    return np.random.default_rng([_STREAMS[name], *seeds])
+    return np.random.default_rng([_STREAMS.index(name), *seeds])
 
 
 # --- Documents --------------------------------------------------------------------------------------
@@ -233,12 +231,6 @@ class Traces:
     answer_at: np.ndarray
     steps: np.ndarray
     length: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.style)
-
-    def __getitem__(self, index) -> Traces:
-        return Traces(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
 
 def matrix(rows: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
