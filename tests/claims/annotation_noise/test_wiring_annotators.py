@@ -144,12 +144,9 @@ def test_reward_models_learn_the_labels_of_their_arms_and_population(made, setti
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_policies_follow_the_reward_model_of_their_arm_over_beta(made, name):
-    run, (arm, beta, length), rewards = (
-        made(f"annotators/main/policy_{name}"),
-        POLICIES[name],
-        "annotators/main/rewards",
-    )
-    [trainer], rewards, start = run.trainings, made(rewards).result, "witnesses/expert/base"
+    run, (arm, beta, length) = made(f"annotators/main/policy_{name}"), POLICIES[name]
+    [trainer], start = run.trainings, "witnesses/expert/base"
+    rewards = made("annotators/main/rewards").result
     recipe = {"max_steps": SMALL["rloo_steps"], "learning_rate": SMALL["rloo_lr"], "beta": 1.0}
     recipe |= {"max_completion_length": length, "per_device_train_batch_size": SMALL["rloo_prompts"] * G}
     check_recipe(trainer, RLOO | recipe)
