@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from candor.claims.annotation_noise import judges, response_types
+from candor.witnesses.evaluation import TENTHS
 
-TENTHS = np.arange(11) / 10
 LABELLERS = 5  # a pair, for truth inference
 _PURPOSES = ("pairs", "annotators", "many_pairs", "many_annotators", "policy", "labellers", "cells")
 

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from candor.claims.annotation_noise import judges
-from candor.claims.annotation_noise.panels import TENTHS
 from candor.core.errors import CandorError
 from candor.witnesses import world
+from candor.witnesses.evaluation import TENTHS
 
 POLICY_BAND = (0.31, 0.44)  # nats, of the policies that are compared: within .30-.45 with room for fewer questions
 BANDS = (0.0, 0.3, 0.55, 0.8, 1.0)  # of the posterior
