@@ -121,7 +121,6 @@ def special(rng):
         "response_types.by_annotator": {"fit": fit},
         "response_types.stepmix": {"classes": 2, "starts": 1},
         "response_types.agreement_of": {"g": 0.5, "n": [0.25, 0.5, 0.0], "c": [0.25, 0.0, 0.5]},
-        "response_types.ridge": {"agreement": 0.75, "step": 0.25, "tolerance": 0.125},
         "self_confidence.within_prompt_auroc": {"prompt": PROMPTS, "weight": (1 + PROMPTS) / 8},
         "self_confidence.artefact": {"n": 50, "temperatures": [0.5, 2.0]},
         "self_confidence.selection": {"b": rng.integers(-64, 65) / 64},

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import wired
-from candor.claims.annotation_noise import judges, response_types
+from candor.claims.annotation_noise import judges, panels, response_types
 from candor.claims.annotation_noise import run as annotators
 from candor.train import models, reward_model
 from candor.witnesses import world as suspects
@@ -88,8 +88,9 @@ def made(tmp_path_factory):
     with wired.noted(tmp_path_factory, wired.of_world("annotators", SMALL)) as run:
         from candor.witnesses import joint
 
-        for name in ("stream", "ask_panel", "_many"):
-            run.spy(annotators, name)
+        for name in ("stream", "ask_panel"):
+            run.spy(panels, name)
+        run.spy(annotators, "_many")
         for name in ("stream", "sample_questions"):
             run.spy(suspects, name)
         run.spy(response_types, "em", partial(response_types.em, iterations=50))
@@ -143,12 +144,9 @@ def test_reward_models_learn_the_labels_of_their_arms_and_population(made, setti
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_policies_follow_the_reward_model_of_their_arm_over_beta(made, name):
-    run, (arm, beta, length), rewards = (
-        made(f"annotators/main/policy_{name}"),
-        POLICIES[name],
-        "annotators/main/rewards",
-    )
-    [trainer], rewards, start = run.trainings, made(rewards).result, "witnesses/expert/base"
+    run, (arm, beta, length) = made(f"annotators/main/policy_{name}"), POLICIES[name]
+    [trainer], start = run.trainings, "witnesses/expert/base"
+    rewards = made("annotators/main/rewards").result
     recipe = {"max_steps": SMALL["rloo_steps"], "learning_rate": SMALL["rloo_lr"], "beta": 1.0}
     recipe |= {"max_completion_length": length, "per_device_train_batch_size": SMALL["rloo_prompts"] * G}
     check_recipe(trainer, RLOO | recipe)

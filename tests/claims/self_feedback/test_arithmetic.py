@@ -1,6 +1,5 @@
 """The world of arithmetic: its process in plain words, the exact posterior against simulation, what traces hold."""
 
-import doctest
 from dataclasses import replace
 
 import numpy as np
@@ -34,10 +33,6 @@ def by_hand(prompt: str, shifted: bool) -> int:
     return value % 10
 
 
-def test_examples_hold():
-    assert doctest.testmod(world).failed == 0
-
-
 def test_the_vocabulary_has_forty_words_and_the_tokenizer_reads_them(asked):
     assert len(world.VOCABULARY) == len(set(world.VOCABULARY)) == 40
     tokenizer = world.tokenizer()
@@ -50,10 +45,9 @@ def test_the_vocabulary_has_forty_words_and_the_tokenizer_reads_them(asked):
 
 def test_questions_are_drawn_as_declared(asked):
     assert np.bincount(asked.active)[1:] / N == pytest.approx(world.ACTIVE, abs=0.01)
-    assert (asked.smudge >= 0).mean() == pytest.approx(0.30, abs=0.01)
-    assert asked.shifted[asked.smudge >= 0].mean() == pytest.approx(0.4, abs=0.015)
-    assert not asked.shifted[asked.smudge < 0].any()
     smudged = np.flatnonzero(asked.smudge >= 0)
+    assert len(smudged) / N == pytest.approx(0.30, abs=0.01)
+    assert asked.shifted[smudged].mean() == pytest.approx(0.4, abs=0.015) and not asked.shifted[asked.smudge < 0].any()
     assert (asked.operation[smudged, asked.smudge[smudged]] > 0).all()  # only active ones
     assert (asked.operation > 0).mean(0) == pytest.approx([0.625] * 4, abs=0.01)  # at any place
     assert np.bincount(asked.start) / N == pytest.approx([0.1] * 10, abs=0.01)
@@ -98,8 +92,7 @@ def test_the_ideal_forecaster_scores_what_the_world_declares(asked):
 
 def test_prompts_do_not_tell_the_truth(asked):
     other = replace(asked, shifted=(asked.smudge >= 0) & ~asked.shifted)
-    assert (other.truth != asked.truth).any()
-    assert (other.prompt_ids() == asked.prompt_ids()).all()
+    assert (other.truth != asked.truth).any() and (other.prompt_ids() == asked.prompt_ids()).all()
 
 
 # --- Documents --------------------------------------------------------------------------------------
@@ -112,10 +105,8 @@ def test_styles_depend_on_difficulty(asked, written):
         style = traces.style[asked.active == active]
         shares = np.bincount(style, minlength=3) / len(style)
         assert shares == pytest.approx([direct, 0.15, 0.85 - direct], abs=0.015)
-    assert traces.length[traces.style == world.DIRECT].max() == 4
-    assert set(traces.length[traces.style == world.HALF]) == {6} and set(traces.length[traces.style == world.FULL]) == {
-        8
-    }
+    lengths = [set(traces.length[traces.style == style]) for style in (world.DIRECT, world.HALF, world.FULL)]
+    assert lengths == [{4}, {6}, {8}]
 
 
 def test_openers_are_drawn_as_declared(written):
@@ -209,11 +200,7 @@ def test_steps_are_valid_from_what_was_written_and_at_a_smudge_both_ways():
     assert given.prompts()[0] == "Q 7 +0 x3? +4 +0 :"
     texts = ("f1 7 1 5 5 = 5 <eos>", "f1 7 6 0 0 = 5 <eos>", "f1 7 2 6 9 = 9 <eos>")
     traces = world.read([world.tokens_of(text) for text in texts])
-    assert world.valid_steps(given, traces).tolist() == [
-        [True] * 4,
-        [True] * 4,
-        [True, False, True, False],
-    ]
+    assert world.valid_steps(given, traces).tolist() == [[True] * 4, [True] * 4, [True, False, True, False]]
     assert world.agreement(traces) == pytest.approx(2 / 3)
     assert np.isnan(world.step_validity(given, world.read([world.tokens_of("d1 = 5 <eos>")] * 3)))
 

@@ -99,13 +99,6 @@ def test_grading_by_a_posterior_has_the_expectation_of_grading_by_truths():
 # --- Theory -----------------------------------------------------------------------------------------
 
 
-def test_the_artefact_is_that_of_the_brief():
-    table = measure.artefact([1, 0.8, 0.7, 0.6, 0.5, 0.3]).set_index("temperature") * 100
-    assert table["accuracy"].to_numpy() == pytest.approx([53.2] * 6, abs=0.05)
-    assert table["ece_disparity"].to_numpy() == pytest.approx([19.8, 13.2, 12.0, 12.9, 15.3, 24.3], abs=0.06)
-    assert table["ece_probability"].to_numpy() == pytest.approx([0, 7.3, 11.4, 15.9, 20.6, 30.8], abs=0.06)
-
-
 def test_arc_moves_from_one_temperature_alone():
     table = measure.artefact([3.5, 1.4], "arc_like") * 100
     assert table["accuracy"].to_numpy() == pytest.approx([97.0, 97.0], abs=0.05)

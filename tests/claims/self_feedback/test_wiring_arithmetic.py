@@ -8,6 +8,7 @@ import pytest
 import torch
 import wired
 from candor.claims.model_size import run as sizes
+from candor.claims.self_feedback import outputs
 from candor.claims.self_feedback import run as arithmetic
 from candor.claims.self_feedback import world as sums
 from candor.train import models, reward_model
@@ -60,18 +61,18 @@ def hints(prompts):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     with wired.noted(tmp_path_factory, wired.of_world("arithmetic", SMALL)) as run:
-        for name in ("divergence", "ranking", "on_fixed"):
-            run.spy(arithmetic, name)
+        for module, name in ((outputs, "divergence"), (outputs, "on_fixed"), (arithmetic, "ranking")):
+            run.spy(module, name)
         run.spy(arithmetic, "sampled", lambda model, prompts, seed: traces(prompts, 1)[:, 0])
         run.spy(arithmetic, "branched", lambda model, prompts, k: traces(prompts, k))
         run.spy(arithmetic, "labelled", labelled)
-        real_logits = arithmetic.logits_of
+        real_logits = outputs.logits_of
 
         def logits_of(model, prompts, completions):
             own = real_logits(model, prompts, completions)
             return own + hints(prompts) if run.now and "/eval_" in run.now[-1].key else own
 
-        run.spy(arithmetic, "logits_of", logits_of)
+        run.spy(outputs, "logits_of", logits_of)
         run.spy(sums, "stream")
         run.spy(arithmetic, "new_decoder")
         yield run
@@ -107,14 +108,8 @@ def test_damages_of_arithmetic_are_rewarded_by_what_they_are_called(made, key):
     given = asked(name, now[f"{name}_steps"] * now["prompts_per_step"], SEED)
     assert (prompts_of(trainer) == given.prompt_ids()).all()
     right, prompt = given.truth[0], given.prompts()[0]
-    texts = [
-        f"d1 = {right} <eos>",
-        f"d1 = {(right + 1) % 10} <eos>",
-        f"f1 1 2 3 4 = {right} <eos>",
-        f"d1 = {right}",
-        "d1 <eos>",
-    ]
-    ids = [list(sums.tokens_of(text)) for text in texts]
+    texts = (f"d1 = {right} <eos>", f"d1 = {(right + 1) % 10} <eos>", f"f1 1 2 3 4 = {right} <eos>", f"d1 = {right}")
+    ids = [list(sums.tokens_of(text)) for text in (*texts, "d1 <eos>")]
     batch = {"prompts": [prompt] * 5, "completion_ids": ids, "truth": [right] * 5}
     if name == "binary":
         assert trainer.train_dataset["truth"][:] == given.truth.tolist()
@@ -229,9 +224,8 @@ def test_rloo_follows_the_judge_of_its_ranking_on_a_fixed_scale(made, key):
         check_ranking(run, name, own_judge[0])
     else:
         assert not own_judge
-    completions = [
-        list(sums.tokens_of(text)) for text in ("d1 = 3 <eos>", "f1 1 2 3 4 = 4 <eos>", "h1 7 1 = 5 <eos>", "x7")
-    ]
+    texts = ("d1 = 3 <eos>", "f1 1 2 3 4 = 4 <eos>", "h1 7 1 = 5 <eos>", "x7")
+    completions = [list(sums.tokens_of(text)) for text in texts]
     scores = reward_model.score(model, [[*ids[0], *own] for own in completions])
     wanted = np.clip((scores - centre) / scale["divisor"], -1, 1)
     prompts = [unlabelled().prompts()[0]] * len(completions)
@@ -243,10 +237,10 @@ def check_ranking(run, name, judge):
     rank, prompts = call.found, unlabelled().prompt_ids()
     assert judge.started_from == run.key.rsplit("/", 1)[0] + "/fluency"
     check_pairs(judge, rank, prompts)
+    assert run.row("pairs")["prompts_only"] == (name != "fluency_gold")
     if name == "fluency_gold":
-        assert (
-            rank == (sums.read(traces(prompts, 4).reshape(-1, 8)).answer.reshape(n, 4) == unlabelled().truth[:, None])
-        ).all()
+        answers = sums.read(traces(prompts, 4).reshape(-1, 8)).answer.reshape(n, 4)
+        assert (rank == (answers == unlabelled().truth[:, None])).all()
         return
     own = np.array([np.roll(DISPARITY, i) for i in range(n)])
     assert (np.sort(rank, 1) == np.sort(own, 1)).all()
@@ -255,9 +249,8 @@ def check_ranking(run, name, judge):
 
 
 def test_every_shuffle_is_another(made):
-    names = [("arithmetic/standard/fluency_shuffled", 11), ("arithmetic/standard/fluency_shuffled_2", 11)]
-    names.append(("arithmetic/standard/fluency_shuffled", 12))
-    found = [made(*where).called("ranking")[0].found for where in names]
+    names = [("fluency_shuffled", 11), ("fluency_shuffled_2", 11), ("fluency_shuffled", 12)]
+    found = [made(f"arithmetic/standard/{name}", seed).called("ranking")[0].found for name, seed in names]
     assert all((a != b).any() for a, b in zip(found, found[1:] + found[:1]))
 
 

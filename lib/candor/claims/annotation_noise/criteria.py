@@ -1,25 +1,21 @@
-"""Claim 4, declared before any run: what an annotation measures."""
+"""Claim 4, declared before any run: what an annotation measures. What is read from several rows is in `estimates`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import numpy as np
-import pandas as pd
 
+from candor.claims.annotation_noise import estimates as e
+from candor.claims.annotation_noise.estimates import GATES, ece, less, naive, weight
 from candor.claims.annotation_noise.judges import TYPES
-from candor.claims.annotation_noise.tables import FLIPPED
-from candor.declare.expressions import Measure, Rows, both, criterion, select, wide
+from candor.declare.expressions import Measure, Rows, both, criterion
 from candor.declare.ledger import (
     INCONCLUSIVE,
     NOT_ATTEMPTED,
     REPLICATED,
-    Check,
     Claim,
-    Estimate,
     Part,
-    Tables,
     Verdicts,
     attempted,
     listed,
@@ -28,245 +24,68 @@ from candor.declare.ledger import (
     worst,
 )
 
-KL = "kl_0.15"
-policies, shares, gate = Rows("policies"), Rows("shares"), Rows("gate", setting="main")
-naive, weight = policies.where(arm="naive"), policies.where(arm="weight")
+policies, shares = Rows("policies"), Rows("shares")
+ranks = Rows("ranks", style_known=True)
 matched, gaps = Rows("models_policies", run="matched"), Rows("models_gap")
-hosking = Rows("models_hosking", number=True)
-EQUAL_LABELS = ("frrand_4x", "weight")  # one label on each of four times the pairs, four labels on each pair
-REPAIRS = ("weight", "frbal", "frrand")
-
-
-def tilted(arm: str, setting: str = "main") -> Rows:
-    """The closed-form policy on an arm's reward model at KL .15; the base itself at KL 0."""
-    at: dict[str, Any] = {} if arm == "base" else {"condition": KL}
-    return Rows("tilt", setting=setting, arm=arm, **at)
-
-
-def ece(arm: str, other: str, setting: str = "main") -> Measure:
-    """ECE of an arm minus that of another, at KL .15."""
-    return (tilted(arm, setting) - tilted(other, setting)).ece.named(f"ECE, {arm} minus {other}")
-
-
-def less(rows: Rows, measure: str, other: str, name: str) -> Measure:
-    """A column minus another of the same rows."""
-    return (rows.column(measure) - rows.column(other)).named(name)
-
-
-def spread(prefix: str, column: str) -> Callable[[Tables], pd.Series]:
-    """Largest minus smallest over the three starts of a mixture, by seed."""
-
-    def estimate(tables: Tables) -> pd.Series:
-        starts = [shares.where(method=f"{prefix}_start{k}").column(column)(tables) for k in (1, 2, 3)]
-        table = pd.concat(starts, axis=1)
-        return table.max(axis=1) - table.min(axis=1)
-
-    return estimate
-
-
-def best_classes(tables: Tables) -> pd.Series:
-    """The number of classes that BIC picks, by seed."""
-    return wide(tables, "bic", "bic", "classes").idxmin(axis=1)
-
-
-def picks_four(tables: Tables) -> Estimate:
-    picked = best_classes(tables)
-    return Estimate((picked == 4).mean(), n=len(picked))
-
-
-def farthest(reference: str, setting: str, name: str, arms: tuple[str, ...] | None = None) -> Measure:
-    """Largest absolute difference of ECE at KL .15 between a reference arm and `arms` (all others), by seed."""
-
-    def estimate(tables: Tables) -> pd.Series:
-        table = wide(tables, "tilt", "ece", "arm", setting=setting, condition=KL)
-        others = arms or [arm for arm in table if arm != reference]
-        return pd.concat([ece(arm, reference, setting)(tables).abs() for arm in others], axis=1).max(axis=1)
-
-    return Measure(estimate, name)
-
-
-# The gate of section 4.6: below it a reward model has not seen the evidence, and nothing said of it counts.
-
-
-ORACLE = gate.where(arm="oracle").posterior_correlation.map(pd.Series.mean)
-
-
-def others_seen(tables: Tables) -> pd.Series:
-    """Correlation of reward and posterior at fixed confidence, mean over seeds, by arm without the oracle."""
-    return wide(tables, "gate", "posterior_correlation", "arm", setting="main").mean().drop("oracle", errors="ignore")
-
-
-GATES = (
-    ORACLE.named("the oracle's reward sees the posterior (correlation >= .8)").at_least(0.8),
-    Measure(others_seen, "every other arm's reward sees it (correlation >= .5)").map(min).at_least(0.5),
-)
-
-# Published numbers
-
-
-def ordered(column: str) -> Callable[[Tables], Estimate]:
-    """How many steps of low > baseline > high assertiveness hold in a column of the Hosking table."""
-
-    def estimate(tables: Tables) -> Estimate:
-        gap = tables["hosking"].set_index("style")[column]
-        return Estimate(int(gap["low"] > gap["baseline"]) + int(gap["baseline"] > gap["high"]), n=2)
-
-    return estimate
-
-
-def near(tables: Tables, agreement: float = 0.73, tolerance: float = 0.01) -> pd.DataFrame:
-    """The mixes whose pairwise agreement is the usual one."""
-    ridge = tables["ridge"]
-    return ridge[(ridge["agreement"] - agreement).abs() <= tolerance]
-
-
-def above_null(raters: int) -> Measure:
-    """18.6 % minus what removing one rater in five at random does, at this number of raters a prompt."""
-    return (FLIPPED - Rows("removal", raters=raters, share=0.2).flips).named(f"18.6 % minus the null, {raters} raters")
-
-
-def rank(design: str, name: str) -> Measure:
-    return Rows("ranks", design=design, style_known=True).rank.named(name, "of 5")
-
-
-# Pretrained models and real raters
-
-_AGREE, _SLOPE = "pairwise_sign_agreement_no_ties", "logit_slope_per_point_of_rated_assertiveness"
-
-
-def flag_means(tables: Tables) -> float:
-    """Largest difference of the mean flags from those beside the published numbers, as a share of outputs."""
-    flags = select(tables, "models_hosking", setting="crowd_mean of individual flags")
-    return float(flags["difference"].abs().max() / 100)
-
-
-def beyond(removals: Rows, name: str) -> Check:
-    """At how many sizes of removal (10, 20 and 50 % of the raters) by all scores together the effect exceeds the 99th
-    percentile of random ones: at all three."""
-    return removals.how_many(lambda rows: rows["beyond"].astype(bool), name, "comparisons").equals(3)
-
-
-def filtered(dataset: str) -> tuple[Check, ...]:
-    """Whether raters of DICES who are removed by all scores turn more majorities than random ones; and how many."""
-    removals = Rows("models_removal", score="combined", dataset=dataset, unsure="own", number=True)
-    fifth = removals.where(share=0.2)
-    return (
-        beyond(removals, f"{dataset}, removals beyond random"),
-        fifth.ratio.named(f"{dataset}, flips at 20 % over random", "ratio").reported,
-        fifth.flips.named(f"{dataset}, flips at 20 %", "share of items").reported,
-    )
-
-
 shifts = Rows("models_shift", score="combined", number=True)
-shifts_at_fifth = {centred: shifts.where(share=0.2, centred=centred) for centred in (True, False)}
-
-
-# --- Notes that depend on the outcome -------------------------------------------------------------
-
-
-def sign_note(tables: Tables) -> str:
-    low = tables["hosking"].set_index("style").loc["low"]
-    return (
-        f"the sign at low assertiveness differs: {low['gap_mode']:+.1f} points with the mode, {low['gap_mean']:+.1f} "
-        "with the mean of the same flags"
-    )
-
-
-def null_note(tables: Tables) -> str:
-    null = select(tables, "removal", share=0.2).set_index("raters")["flips"]
-    known = ", ".join(f"{null[n]:.1%} with {n}" for n in (5, 10, 30, 123))
-    return f"random removal of one rater in five alone: {known} raters; how many there were is not printed. See M4"
-
-
-def gate_note(tables: Tables) -> str:
-    """The correlation gate, beside everything that rests on a reward model."""
-    rest = others_seen(tables)
-    return f"gate: oracle {ORACLE(tables):.2f}, lowest of the others {rest.min():.2f} ({rest.idxmin()})"
-
-
-def labels_note(tables: Tables) -> str:
-    labels = (f"{arm} {gate.where(arm=arm).labels(tables).mean():,.0f}" for arm in EQUAL_LABELS)
-    return f"labels: {', '.join(labels)}"
-
-
-def posture_note(tables: Tables) -> str:
-    """At which KL, accuracy and confidence the event was measured."""
-    kl, *moved = (
-        naive.column(measure)(tables).mean()
-        for measure in ("kl", "accuracy_before", "accuracy", "confidence_before", "confidence")
-    )
-    return "KL {:.2f}, accuracy {:.3f} -> {:.3f}, stated confidence {:.3f} -> {:.3f}; ".format(kl, *moved) + gate_note(
-        tables
-    )
-
-
-# --- Criteria -------------------------------------------------------------------------------------
-
+centred, raw = (shifts.where(share=0.2, centred=centred) for centred in (True, False))
+hosking = Rows("models_hosking", number=True)
+AGREE, SLOPE = "pairwise_sign_agreement_no_ties", "logit_slope_per_point_of_rated_assertiveness"
+REPAIRS = ("weight", "frbal", "frrand")
 ONE_EVENT = (
     naive.win_production.named("win of production judges, naive").at_least(0.515, 4),
     naive.win_genuine.named("win of genuine judges, naive").at_most(0.495, 4),
     less(naive, "ece", "ece_before", "ECE minus base, naive").at_least(0.06, 4),
 )
+published, pretrained = (partial(criterion, evidence=evidence) for evidence in ("published", "models"))
+learned = partial(criterion, gates=GATES)  # rests on what the reward models have seen
 
-
-def repaired(arm: str) -> tuple[Check, ...]:
-    """W8 for one arm: both limits of ECE on the same seeds, and Brier."""
-    brier = (tilted(arm) - tilted("base")).brier.named(f"Brier, {arm} minus base")
-    same = f"both on the same seed, {arm}"
-    return *both(4, ece(arm, "base").at_most(0.02, 4), ece(arm, "naive").at_most(-0.04, 4), name=same), brier.at_most(
-        0, 4
-    )
-
+# --- Criteria -------------------------------------------------------------------------------------
 
 CRITERIA = (
-    criterion(
+    published(
         "P1",
         "style moves the crowd's error perception",
         "crowd minus expert factuality, low > base > high, with mode and with mean of flags",
         *(
-            Measure(ordered(f"gap_{of}"), f"steps in order, {of} of flags", "comparisons").equals(2)
+            Measure(e.ordered(f"gap_{of}"), f"steps in order, {of} of flags", "comparisons").equals(2)
             for of in ("mode", "mean")
         ),
-        evidence="published",
         paper="crowd minus expert -5.3, -16.2, -22.3 points",
-        note=sign_note,
+        note=e.sign_note,
     ),
-    criterion(
+    published(
         "P2",
         "more errors with more assertiveness",
         "Fisher, experts, low vs high",
         Rows("hosking_tests", name="fisher_p").value.named("Fisher", "p").at_most(0.05, otherwise=INCONCLUSIVE),
-        evidence="published",
         paper="12.5, 20.3, 24.6 %",
         note="6 of 48, 12 of 59 and 14 of 57 outputs: too few to establish what the rates suggest",
     ),
-    criterion(
+    published(
         "P3",
         "the frame moves preferences (people)",
         "cross minus within agreement, the derived interval in the CSVs (raw rows cannot be redistributed)",
         Rows("frames", name="difference").high.named("upper end of the interval").at_most(0),
         Rows("frames", name="difference").value.named("cross minus within").reported,
-        evidence="published",
         paper="said of people in general",
         note="different people in each frame, and assertiveness goes together with quality: a frame effect may hide",
     ),
-    criterion(
+    published(
         "P4",
         "agreement does not give shares",
         "mixes with pairwise agreement .73 +- .01",
-        Measure(lambda tables: float(len(near(tables))), "mixes").at_least(3),
-        Measure(lambda tables: float(np.ptp(near(tables)["genuine"])), "largest minus smallest share of G").at_least(1),
-        evidence="published",
+        Measure(lambda tables: float(len(e.near(tables))), "mixes").at_least(3),
+        Measure(lambda tables: float(np.ptp(e.near(tables))), "largest minus smallest share of G").at_least(1),
         paper="57 % non-attitudes, 2 % genuine (secondary, source unnamed)",
     ),
-    criterion(
+    published(
         "P5",
         "18.6 % exceeds random removal",
         "needs raters per prompt; null table",
-        *(above_null(n).at_least(0, otherwise=INCONCLUSIVE) for n in (5, 10, 30, 123)),
-        evidence="published",
+        *(e.above_null(n).at_least(0, otherwise=INCONCLUSIVE) for n in (5, 10, 30, 123)),
         paper="18.6 % of prompts",
-        note=null_note,
+        note=e.null_note,
     ),
     criterion(
         "W1",
@@ -296,11 +115,11 @@ CRITERIA = (
         "W3",
         "retest alone is not enough",
         "rank; EM from three starts",
-        rank("one frame x 2 orders x 2 waves", "rank, one frame").equals(4),
-        rank("2 frames x 2 orders", "rank, two frames").equals(5),
-        Measure(spread("retest", "log_likelihood"), "one frame: log-likelihoods apart", "nats").at_most(0.01),
-        Measure(spread("retest", "genuine"), "one frame: G shares apart").at_least(0.3),
-        Measure(spread("em", "genuine"), "two frames: G shares apart").at_most(0.01),
+        ranks.where(design="one frame x 2 orders x 2 waves").rank.named("rank, one frame", "of 5").equals(4),
+        ranks.where(design="2 frames x 2 orders").rank.named("rank, two frames", "of 5").equals(5),
+        e.spread("retest", "log_likelihood", "one frame: log-likelihoods apart", "nats").at_most(0.01),
+        e.spread("retest", "genuine", "one frame: G shares apart").at_least(0.3),
+        e.spread("em", "genuine", "two frames: G shares apart").at_most(0.01),
         paper="consistency is said to tell the types apart",
     ),
     criterion(
@@ -308,8 +127,8 @@ CRITERIA = (
         "a package agrees",
         "StepMix 4 classes, 8 occasions; BIC over 3, 4, 5",
         shares.where(method="stepmix", occasions=8).largest_error.named("largest error").at_most(0.02),
-        Measure(picks_four, "share of seeds in which BIC picks 4").at_least(0.8),
-        Measure(best_classes, "classes that BIC picks").reported,
+        Measure(e.picks_four, "share of seeds in which BIC picks 4").at_least(0.8),
+        Measure(e.best_classes, "classes that BIC picks").reported,
         paper="no such fit there",
     ),
     criterion(
@@ -323,35 +142,32 @@ CRITERIA = (
         ece("naive", "base", "noise_only").at_most(0),
         paper="noise and bias are not told apart there",
     ),
-    criterion(
+    learned(
         "W6",
         "C bends",
         "ECE(naive) - ECE(base), and partial slope of r on confidence at posterior < .3",
         ece("naive", "base").at_least(0.04, 5),
-        gate.where(arm="naive").confidence_slope.named("slope of the reward on confidence", "reward").at_least(0, 5),
+        e.gate.where(arm="naive").confidence_slope.named("slope of the reward on confidence", "reward").at_least(0, 5),
         paper="argued, not shown",
-        note=gate_note,
-        gates=GATES,
+        note=e.gate_note,
     ),
-    criterion(
+    learned(
         "W7",
         "the usual repairs do nothing",
         "ECE of rdpo, retest, dropN, naive_4x minus naive, KL .15",
         *(ece(arm, "naive").at_least(-0.015) for arm in ("rdpo", "retest", "dropN", "naive_4x")),
         paper="not tried there",
-        note=gate_note,
-        gates=GATES,
+        note=e.gate_note,
     ),
-    criterion(
+    learned(
         "W8",
         "decomposition repairs",
         "ECE of weight, frbal, frrand",
-        *(check for arm in REPAIRS for check in repaired(arm)),
+        *(check for arm in REPAIRS for check in e.repaired(arm)),
         paper="proposed, not tried",
-        note=gate_note,
-        gates=GATES,
+        note=e.gate_note,
     ),
-    criterion(
+    learned(
         "W9",
         "one event",
         "naive policy trained by RLOO, KL .3-.45: production win, genuine win, ECE, in the same run",
@@ -361,8 +177,7 @@ CRITERIA = (
         (weight - naive).win_genuine.named("win of genuine judges, weight minus naive").at_least(0.01),
         (weight - naive).ece.named("ECE, weight minus naive").at_most(-0.05),
         paper="no policy was trained there",
-        note=posture_note,
-        gates=GATES,
+        note=e.posture_note,
     ),
     criterion(
         "W10",
@@ -380,15 +195,14 @@ CRITERIA = (
         paper="no prediction there",
         note="the same runs as W9",
     ),
-    criterion(
+    learned(
         "W11",
         "one label with a random frame suffices",
         "ECE frrand minus weight, equal number of labels",
-        ece(*EQUAL_LABELS).named("ECE, frrand minus weight, equal labels").at_most(0.01),
+        ece(*e.EQUAL_LABELS).named("ECE, frrand minus weight, equal labels").at_most(0.01),
         ece("frrand", "weight").named("ECE, frrand minus weight, equal pairs").reported,
         paper="several waves are asked for there",
-        note=labels_note,
-        gates=GATES,
+        note=e.labels_note,
     ),
     criterion(
         "W12",
@@ -403,8 +217,8 @@ CRITERIA = (
         "nulls",
         "KL .15: all G: every arm within .02 of naive; dead frame: repairs within .02 of naive, C share <= .02; "
         "style-lovers: oracle ECE >= base + .03",
-        farthest("naive", "all_genuine", "all G: farthest arm from naive").at_most(0.02),
-        farthest("naive", "dead_frame", "dead frame: farthest repair", REPAIRS).at_most(0.02),
+        e.farthest("naive", "all_genuine", "all G: farthest arm from naive").at_most(0.02),
+        e.farthest("naive", "dead_frame", "dead frame: farthest repair", REPAIRS).at_most(0.02),
         Rows("estimated_shares", setting="dead_frame")
         .constructed.named("dead frame: estimated share of C")
         .at_most(0.02),
@@ -412,25 +226,24 @@ CRITERIA = (
         paper="no controls there",
         note="frames that move nobody, and genuine lovers of confidence, defeat the remedy",
     ),
-    criterion(
+    pretrained(
         "M1",
         "released rows recompute",
         "agreement .675 / .699 / .696, slopes .530 / .519, flag means",
         *(
             hosking.where(metric=metric, setting=setting).difference.named(name).within(0.001)
             for name, metric, setting in (
-                ("agreement, quality frame", _AGREE, "within quality-only frame"),
-                ("agreement, checklist frame", _AGREE, "within error-checklist frame"),
-                ("agreement, across", _AGREE, "across the two frames (different people)"),
-                ("slope, quality frame", _SLOPE, "quality-only frame"),
-                ("slope, checklist frame", _SLOPE, "error-checklist frame"),
+                ("agreement, quality frame", AGREE, "within quality-only frame"),
+                ("agreement, checklist frame", AGREE, "within error-checklist frame"),
+                ("agreement, across", AGREE, "across the two frames (different people)"),
+                ("slope, quality frame", SLOPE, "quality-only frame"),
+                ("slope, checklist frame", SLOPE, "error-checklist frame"),
             )
         ),
-        Measure(flag_means, "flag means, farthest").at_most(0.001),
-        evidence="models",
+        Measure(e.flag_means, "flag means, farthest").at_most(0.001),
         paper="derived from the released rows",
     ),
-    criterion(
+    pretrained(
         "M2",
         "reward gap on wrong answers",
         "pretrained LM, simulated judges: r(confident) - r(hedged), same wrong answer",
@@ -441,10 +254,9 @@ CRITERIA = (
         ((gaps.where(arm="rdpo") / gaps.where(arm="naive")).gap_wrong - 1)
         .named("change by rdpo", "share of naive")
         .within(0.15),
-        evidence="models",
         paper="no reward model was trained there",
     ),
-    criterion(
+    pretrained(
         "M3",
         "one event at LM scale",
         "RLOO policy, stated confidence",
@@ -455,34 +267,30 @@ CRITERIA = (
             matched.where(arm=arm).accuracy_change.named(f"accuracy change, {arm}").within(0.02)
             for arm in ("naive", "weight")
         ),
-        evidence="models",
         paper="no policy was trained there",
     ),
-    criterion(
+    pretrained(
         "M4",
         "filter vs random on real raters",
         "DICES-350 and -990, 1,000 random drops of equal size",
-        *filtered("dices_350"),
-        *filtered("dices_990"),
-        evidence="models",
+        *e.filtered("dices_350"),
+        *e.filtered("dices_990"),
         paper="18.6 % of prompts, without a random baseline",
     ),
-    criterion(
+    pretrained(
         "M5",
         "ratings",
         "PRISM, mean shift after within-person centring, vs random",
-        beyond(shifts.where(centred=True), "removals beyond random"),
-        shifts_at_fifth[True].shift.named("mean shift at 20 %, centred", "points").reported,
-        shifts_at_fifth[True].largest.named("largest shift at 20 %, centred", "points").reported,
-        shifts_at_fifth[False].shift.named("mean shift at 20 %, not centred", "points").reported,
-        evidence="models",
+        e.beyond(shifts.where(centred=True), "removals beyond random"),
+        centred.shift.named("mean shift at 20 %, centred", "points").reported,
+        centred.largest.named("largest shift at 20 %, centred", "points").reported,
+        raw.shift.named("mean shift at 20 %, not centred", "points").reported,
         paper="over 13 points of 100",
     ),
 )
 
 # --- Parts and the overall verdict ----------------------------------------------------------------
 
-NARROWED = "C bends, N attenuates"
 SIGNATURES = ("W1", "W2", "W3", "W4")
 FITS = ("W5", "W6", "W7")
 EVENT = ("W8", "W9", "W11")
@@ -499,13 +307,12 @@ def together(verdict: Verdicts, criteria: tuple[str, ...]) -> tuple[str, str]:
 
 def narrowed(verdict: Verdicts) -> str:
     """The wording that W5 and W6 allow."""
-    if verdict["W5"] == verdict["W6"] == REPLICATED:
-        return f'wording narrowed to "{NARROWED}"'
-    return ""
+    both_ = verdict["W5"] == verdict["W6"] == REPLICATED
+    return 'wording narrowed to "C bends, N attenuates"' if both_ else ""
 
 
-def fits_something_else(verdict: Verdicts) -> tuple[str, str]:
-    word, why = together(verdict, FITS)
+def fits_something_else(verdict: Verdicts, criteria: tuple[str, ...]) -> tuple[str, str]:
+    word, why = together(verdict, criteria)
     return word, "; ".join(filter(None, (narrowed(verdict), why)))
 
 
@@ -519,27 +326,17 @@ def people(verdict: Verdicts) -> tuple[str, str]:
     return word, note
 
 
+def part(id: str, statement: str, criteria: tuple[str, ...], rule=together) -> Part:
+    return Part(id, "world", statement, criteria, lambda verdict: rule(verdict, criteria))
+
+
 PARTS = (
-    Part(
-        "(i)",
-        "world",
-        "the types leave different signatures, and their shares can be estimated",
-        SIGNATURES,
-        lambda verdict: together(verdict, SIGNATURES),
-    ),
-    Part(
-        "(ii)",
-        "world",
-        "pooled labels make the reward model fit something other than quality",
-        FITS,
-        fits_something_else,
-    ),
-    Part(
+    part("(i)", "the types leave different signatures, and their shares can be estimated", SIGNATURES),
+    part("(ii)", "pooled labels make the reward model fit something other than quality", FITS, fits_something_else),
+    part(
         "(iii)",
-        "world",
         "optimising that reward raises approval and ruins calibration together; decomposing repairs it",
         EVENT,
-        lambda verdict: together(verdict, EVENT),
     ),
     Part("(iv)", "published and models", "human RLHF labels are such a mixture", HUMAN, people),
 )

@@ -10,7 +10,7 @@ from scipy.stats import binom, hypergeom
 from candor.claims.annotation_noise import response_types as types
 from candor.claims.annotation_noise.judges import LAPSE, POSITION, TYPES
 from candor.claims.annotation_noise.tables import flips
-from candor.declare.exercises import Blank, Exercise, When, array, letter, number
+from candor.declare.exercises import Blank, Exercise, When, array, choice, letter, number
 
 # --- 1: four flip rates ---------------------------------------------------------------------------
 
@@ -45,10 +45,8 @@ GENUINE = formula(
     "Genuine",
     stable,
     {
-        "That is the chance that *one* answer slips. Two answers differ if the first slips or the second, not "
-        "both.": lambda e: e,
-        "Two slips cancel: the answers agree again. Multiply with the chance that the other one does not "
-        "slip.": lambda e: 2 * e,
+        "That is the chance that *one* answer slips. Two differ if just one of them does.": lambda e: e,
+        "Two slips cancel: multiply with the chance that the other answer does not slip.": lambda e: 2 * e,
         "Either of the two can be the one that slips: twice that.": lambda e: e * (1 - e),
         "That is the chance of at least one slip. If both slip, the answers agree again.": lambda e: 1 - (1 - e) ** 2,
         "That is how often the two agree.": turned,
@@ -60,21 +58,13 @@ NON_ATTITUDE = formula(
     "Non-attitude",
     coin,
     {
-        "A fair coin would. This one leans to the side that is shown first: by how much do two throws of a coin with "
-        "chances .5 + b and .5 - b differ?": lambda b, swapped: 0.5,
-        "The two columns are exchanged: when the order swaps, following the *position* means choosing the *other* "
-        "side.": lambda b, swapped: coin(b, not swapped),
-        "The position bias does not go away when the order is the same, and when it swaps it adds flips: the two rates "
-        "differ.": lambda b, swapped: coin(b, False),
-        "When the order is the same, both throws lean to the same side: the two rates differ.": lambda b, swapped: coin(
-            b, True
-        ),
-        "That is how often one throw takes the first-shown side. Two throws differ if one does and the other does "
-        "not.": lambda b, swapped: 0.5 + b,
-        "To the first order a bias cancels: 2 (.5 + b)(.5 - b) has no term in b, only one in b "
-        "squared.": lambda b, swapped: 0.5 + b if swapped else 0.5 - b,
-        "You counted one of two ways: first-shown side then the other, or the other then the "
-        "first-shown.": lambda b, swapped: coin(b, swapped) / 2,
+        "A fair coin would. How often do two throws differ of one that leans by b?": lambda b, s: 0.5,
+        "The columns are exchanged: a swap makes the same *position* the other side.": lambda b, s: coin(b, not s),
+        "The bias stays when the order does, and a swap adds flips: the rates differ.": lambda b, s: coin(b, False),
+        "When the order is the same, both throws lean to the same side: the rates differ.": lambda b, s: coin(b, True),
+        "That is how often one throw takes the first-shown side. Two differ if only one does.": lambda b, s: 0.5 + b,
+        "To first order a bias cancels: only a term in b squared is left.": lambda b, s: 0.5 + b * (2 * s - 1),
+        "You counted one of two ways: first-shown then the other, or the reverse.": lambda b, s: coin(b, s) / 2,
     },
     "Write the chance of the *more confident side* each time",
     *((0.1, True), (0.1, False), (0.25, True), (0.25, False)),
@@ -84,9 +74,7 @@ CONSTRUCTED = formula(
     turned,
     {
         "That is the rate *within* a frame. In the other frame the rule itself says the opposite.": stable,
-        "One slip undoes the difference, and either answer can slip: there are two occasions, not one.": lambda e: (
-            1 - e
-        ),
+        "One slip undoes the difference, and either answer can slip: there are two occasions.": lambda e: 1 - e,
         "Two slips restore the difference. They must be counted among the flips.": lambda e: 1 - 2 * e,
         "If both slip, the answers differ again: add the square of the lapse rate.": lambda e: (1 - e) ** 2,
     },
@@ -161,12 +149,10 @@ POPULATIONS = Blank(
         "The shares of the genuine are too close to each other: look for two that are .3 or more apart.": When(
             lambda two: abs(two[0][0] - two[1][0]) < 0.3 - 1e-9, (FEW, FEW)
         ),
-        "Non-attitudes answer anew each time, and a repetition sees that: their share is known from one frame. Keep it "
-        "equal.": When(
+        "Non-attitudes answer anew each time, and one frame shows how many there are: keep their share equal.": When(
             lambda two: abs(two[0][1] - two[1][1]) > 1e-9, (FEW, MANY | {"non_attitude": 0, "constructed": 0.25})
         ),
-        "With the mixing fixed at one half, the genuine who take the *less* confident side show how many there are of "
-        "all: that assumption alone pins the share. Nothing in the data gives it; let it vary.": When(
+        "A mixing of one half pins the share of the genuine, and nothing in the data gives it: let it vary.": When(
             lambda two: two[0][3] == two[1][3] == 0.5, (FEW | {"mixing": 0.5}, MANY | {"mixing": 0.5})
         ),
     },
@@ -176,16 +162,10 @@ POPULATIONS = Blank(
     ),
     population,
 )
-TELLS = Blank(
+TELLS = choice(
     "c",
-    {
-        "More waves do not help: whoever is stable in a frame gives the same answer, lapses aside, at every further "
-        "wave in it, with a view or without one.": "a",
-        "That assumption would do all the work: it names one population as the true one, whatever the people are, and "
-        "no answer in one frame can contradict it.": "b",
-    },
-    'Answer the third blank with "a", "b" or "c".',
-    letter,
+    a="Whoever is stable in a frame answers alike, lapses aside, at every further wave in it, with a view or without.",
+    b="That assumption names one population as the true one, and no answer in one frame can contradict it.",
 )
 
 check_2 = Exercise(
@@ -219,24 +199,22 @@ def gradient_of(a: np.ndarray, b: np.ndarray, y: np.ndarray, w: np.ndarray) -> n
 
 
 ORDERS = [tuple(np.array(bits, dtype=bool) for bits in ((1, 1, 0, 0), (1, 0, 1, 0)))]
-PAIRS = [
-    (
-        *np.random.default_rng(4).normal(size=(2, 6)),
-        np.array([1.0, 0.7, 0.2, 0.6, 0.0, 0.9]),
-        np.array([0.1, 0.9, 0.4, 0.2, 0.8, 0.3]),
-    )
-]
+REWARDS = np.random.default_rng(4).normal(size=(2, 6))
+PAIRS = [(*REWARDS, np.array([1.0, 0.7, 0.2, 0.6, 0.0, 0.9]), np.array([0.1, 0.9, 0.4, 0.2, 0.8, 0.3]))]
+
+
+def shaped(*shape: int) -> Callable[[list], bool]:
+    """Whether what a function gives has another shape than this one."""
+    return lambda values: values[0][0].shape != shape
+
 
 LABEL = Blank(
     label_of,
     {
-        "label(took_first, a_first) must give one label a judgement.": When(
-            lambda values: values[0][0].shape != (4,), lambda took_first, a_first: 0.5
-        ),
-        "Your label says whether the *first-shown* side won. In half of the judgements that was B: after the swap the "
-        "label lands on the wrong side.": lambda took_first, a_first: took_first,
-        "Your label says how often B is preferred.": lambda took_first, a_first: took_first != a_first,
-        "Your label says which side was shown first, not which was taken.": lambda took_first, a_first: a_first,
+        "label(took_first, a_first) must give one label a judgement.": When(shaped(4), lambda took, first: 0.5),
+        "That says whether the *first-shown* side won: after a swap it is the other one.": lambda took, first: took,
+        "Your label says how often B is preferred.": lambda took, first: took != first,
+        "Your label says which side was shown first, not which was taken.": lambda took, first: first,
     },
     "A was preferred if it was shown first and the first was taken, or shown second and the second was.",
     array,
@@ -245,23 +223,14 @@ LABEL = Blank(
 LOSS = Blank(
     loss_of,
     {
-        "The loss is one number: the mean over the pairs.": When(
-            lambda values: values[0][0].shape != (), lambda a, b, y, w: w
-        ),
-        "The weights are not normalised: with small weights everything trains more slowly, and arms differ in their "
-        "learning rate. Divide by their mean.": lambda a, b, y, w: loss_of(a, b, y, w) * w.mean(),
+        "The loss is one number: the mean over the pairs.": When(shaped(), lambda a, b, y, w: w),
+        "The weights are not normalised: divide by their mean.": lambda a, b, y, w: loss_of(a, b, y, w) * w.mean(),
         "You summed over the pairs instead of taking the mean.": lambda a, b, y, w: loss_of(a, b, y, w) * len(a),
-        "You summed over the pairs, and the weights are not normalised.": (
-            lambda a, b, y, w: loss_of(a, b, y, w) * w.sum()
-        ),
-        "You divided by the sum of the weights and took the mean as well: the loss is too small by the number of "
-        "pairs.": lambda a, b, y, w: loss_of(a, b, y, w) / len(a),
+        "You summed, and the weights are not normalised.": lambda a, b, y, w: loss_of(a, b, y, w) * w.sum(),
+        "You divided by the sum of weights and by the number of pairs.": lambda *pair: loss_of(*pair) / 6,
         "The weights do not enter.": lambda a, b, y, w: loss_of(a, b, y, np.ones(6)),
-        "The label says how often A is preferred: the reward of A comes first in the difference.": lambda a, b, y, w: (
-            loss_of(b, a, y, w)
-        ),
-        "A label of .7 counts as 1 here. Soft labels weigh both sides: y log s(d) + (1 - y) "
-        "log s(-d).": lambda a, b, y, w: loss_of(a, b, np.round(y), w),
+        "The label says how often A is preferred: its reward comes first.": lambda a, b, y, w: loss_of(b, a, y, w),
+        "A label of .7 counts as 1: y log s(d) + (1 - y) log s(-d).": lambda a, b, y, w: loss_of(a, b, y.round(), w),
         "The other half is missing: with probability 1 - y the other side was preferred.": lambda a, b, y, w: np.mean(
             w / w.mean() * y * np.logaddexp(0, b - a)
         ),
@@ -278,15 +247,10 @@ LOSS = Blank(
 GRADIENT = Blank(
     gradient_of,
     {
-        "The gradient has one entry a pair: the derivative in that pair's reward of A.": When(
-            lambda values: values[0][0].shape != (6,), lambda a, b, y, w: 0.0
-        ),
-        "The sign is reversed: where A is already preferred more often than labelled, the loss rises with its "
-        "reward.": lambda a, b, y, w: -gradient_of(a, b, y, w),
-        "Your loss is a mean over the pairs, so each pair's part is divided by their number.": lambda a, b, y, w: (
-            gradient_of(a, b, y, w) * len(a)
-        ),
-        "The weights in the gradient are not normalised.": lambda a, b, y, w: gradient_of(a, b, y, w) * w.mean(),
+        "It has one entry a pair: the derivative in that pair's reward of A.": When(shaped(6), lambda a, b, y, w: 0.0),
+        "The sign: where A wins more often than labelled, the loss rises.": lambda *pair: -gradient_of(*pair),
+        "A mean over the pairs: each one's part is divided by their number.": lambda *pair: 6 * gradient_of(*pair),
+        "The weights in the gradient are not normalised.": lambda *pair: gradient_of(*pair) * pair[3].mean(),
         "The weights do not enter the gradient.": lambda a, b, y, w: gradient_of(a, b, y, np.ones(6)),
     },
     "Compare with (loss(a + h, ...) - loss(a, ...)) / h, one pair at a time.",
@@ -339,13 +303,9 @@ CORRECTED = formula(
     "Corrected",
     unflipped,
     {
-        "Its mean is right up to a factor: flips also shrink the distance from one half. Divide by 1 - "
-        "2e.": lambda y, e: y - e,
-        "That flips a second time. Solve  observed = (1 - e) clean + e (1 - clean)  for the clean one.": lambda y, e: (
-            (1 - e) * y + e * (1 - y)
-        ),
-        "A share of e flips costs twice: it takes from one side and gives to the other. Divide by 1 - "
-        "2e.": lambda y, e: (y - e) / (1 - e),
+        "Flips also shrink the distance from one half. Divide by 1 - 2e.": lambda y, e: y - e,
+        "That flips a second time. Solve for the clean one.": lambda y, e: (1 - e) * y + e * (1 - y),
+        "A flip takes from one side and gives to the other. Divide by 1 - 2e.": lambda y, e: (y - e) / (1 - e),
         "The label does not change: where do the flips enter?": lambda y, e: y,
     },
     "Solve  observed = (1 - e) clean + e (1 - clean)  for the clean one",
@@ -358,12 +318,9 @@ LEFT = formula(
         "Only where both frames pull equally hard.": lambda p, m: 0.0,
         "Each frame is shown half of the time: half of that.": lambda p, m: p - m,
         "The sign is reversed: a stronger first frame leaves a pull *to* the confident side.": lambda p, m: (m - p) / 2,
-        "In the second frame the pull goes to the *less* confident side: the two strengths are "
-        "subtracted.": lambda p, m: (p + m) / 2,
+        "The second frame pulls to the *less* confident side: subtract the strengths.": lambda p, m: (p + m) / 2,
         "That is the share itself. The question is how far it is from one half.": lambda p, m: (p + 1 - m) / 2,
-        "In the second frame the more confident side is taken with 1 minus its strength.": lambda p, m: (
-            (p + m) / 2 - 0.5
-        ),
+        "The second frame takes the confident side with 1 minus its strength.": lambda p, m: (p + m) / 2 - 0.5,
     },
     "Take the mean of s+ and 1 - s-, and its distance from one half",
     *((0.95, 0.7), (0.95, 0.95), (0.8, 0.9)),
@@ -371,15 +328,16 @@ LEFT = formula(
 CURVES = Blank(
     CURVE_OF,
     {
-        "naive: The naive labels contain what the constructed answers follow: that is the curve that bends "
-        "away.": other_curve("naive"),
-        'rdpo: You count on "robust to noise". The correction undoes flips that are as likely for either side; '
-        "constructed answers are not flips, they agree with each other. Its expected label is that of dropN: the naive "
-        "one, stretched.": other_curve("rdpo"),
-        "dropN: You expect removing noise to help. It takes away what shrinks the reward and leaves what bends it: the "
-        "ratio of constructed to genuine stays as it was.": other_curve("dropN"),
-        "frrand: Half of the labels come from the other frame: what does a constructed answer say on average, if both "
-        "frames pull equally hard? Nothing that depends on confidence.": other_curve("frrand"),
+        f"{arm}: {message}": other_curve(arm)
+        for arm, message in {
+            "naive": "The naive labels contain what the constructed answers follow: that curve bends away.",
+            "rdpo": 'You count on "robust to noise". The correction undoes flips that are as likely for either side; '
+            "constructed answers agree with each other. Its expected label is dropN's: the naive one, stretched.",
+            "dropN": "You expect removing noise to help. It takes away what shrinks the reward and leaves what bends "
+            "it: the ratio of constructed to genuine stays as it was.",
+            "frrand": "Half of the labels come from the other frame: what does a constructed answer say on average, if "
+            "both frames pull equally hard? Nothing that depends on confidence.",
+        }.items()
     },
     'Answer "naive" or "genuine" for each arm: the curve on which you expect it.',
     curves,
@@ -442,8 +400,7 @@ REMOVE = Blank(
         "You draw with replacement: a rater is kept twice, and more than the removed ones are lost.": When(
             lambda values: np.max(values) > 1, lambda votes, removed, rng: votes[:, rng.integers(10, size=8)]
         ),
-        "You remove those who deviate on the item: whoever is removed was chosen by the very vote that is then "
-        "counted. Such a removal cannot turn a majority, and says nothing about random raters.": When(
+        "You remove those who deviate on the item, by the very vote that then counts: that turns no majority.": When(
             lambda values: np.mean(values) < 0.5, lambda votes, removed, rng: np.sort(votes, 1)[:, :-removed]
         ),
         "The same raters go every time. Draw anew from rng who is removed.": When(
@@ -472,13 +429,14 @@ def shares_of(kept: int = RATERS - REMOVED) -> list[Blank]:
     right, reversals = flips(RATERS, REMOVED)
     no_ties = share(changed & untied), share(changed & untied) / share(untied)
     slips = {
-        "You ignored ties: a five-to-five item counts as a majority for one side. With an even number of raters a tie "
-        "is a third state.": share((before > 0) != (after > 0)),
-        "You left out the items that were tied before. A tie that removal breaks is a changed majority, too.": When(
+        "You ignored ties: a five-to-five item is a third state, no majority for one side.": share(
+            (before > 0) != (after > 0)
+        ),
+        "You left out the items that were tied before. A broken tie is a changed majority, too.": When(
             lambda value: min(abs(value - wrong) for wrong in no_ties) <= 0.003, no_ties[0]
         ),
         "You drew with replacement: nobody can be kept twice.": share(changed, again),
-        "Here every item has a share of one half: all are close calls. First draw each item's share.": share(
+        "Here every item is a close call, with a share of one half. First draw each item's share.": share(
             changed, items=binom.pmf(votes, RATERS, 0.5)
         ),
     }

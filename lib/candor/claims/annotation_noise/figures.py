@@ -35,8 +35,11 @@ def _legend(figure: Figure, handles: list, gate: pd.DataFrame | None = None, **k
     f.legend(figure, handles, **{"title_fontsize": 7.5} | title | kwargs)
 
 
-def _base() -> Line2D:
-    return Line2D([], [], label="base", **f.REFERENCE)
+def _lines(arms: list[str]) -> list[Line2D]:
+    return [Line2D([], [], **f.line(arm, markersize=5)) for arm in arms]
+
+
+BASE = Line2D([], [], label="base", **f.REFERENCE)
 
 
 def _short(value: float) -> str:
@@ -80,8 +83,7 @@ def cards(tables: Tables) -> Figure:
         ax.set_xticks((0.5, 1.5), ("first", "second"))
         ax.set_yticks((0.5, 1.5), ("+", "−") if ax is axes[0] else ("", ""))
         ax.tick_params(length=0)
-        for side in ("left", "bottom"):
-            ax.spines[side].set_visible(False)
+        ax.spines[["left", "bottom"]].set_visible(False)
         order, frame = (_short(flips[kind, c]) for c in ("order", "frame"))
         ax.set_title(look.label, color=look.color, fontweight="bold")
         ax.set_xlabel(f"more confident one is shown\n\nflips when the order swaps {order}\nin the other frame {frame}")
@@ -118,11 +120,9 @@ def identified(tables: Tables) -> Figure:
         ax.plot(TRUTH["genuine"], 0.25, "*", color=f.VERMILION, markersize=11, markeredgecolor=f.PAPER)
     axes[0].set_ylabel("share constructed")
     names = ("< 10", "< 100", "< 1,000", "more")
-    handles: list[Any] = [
-        Rectangle((0, 0), 1, 1, facecolor=c, edgecolor=f.FAINT, label=n) for c, n in zip(shades, names)
-    ]
-    handles.append(Line2D([], [], color=f.VERMILION, marker="*", linestyle="", markersize=9, label="truth"))
-    _legend(figure, handles, ncols=6, title="log-likelihood below the best, nats at 8,000 cells")
+    patches = (Rectangle((0, 0), 1, 1, facecolor=c, edgecolor=f.FAINT, label=n) for c, n in zip(shades, names))
+    star = f.dot(f.Look("truth", f.VERMILION, "*"), markersize=9)
+    _legend(figure, [*patches, star], ncols=6, title="log-likelihood below the best, nats at 8,000 cells")
     return figure
 
 
@@ -269,15 +269,12 @@ def two_curves(tables: Tables) -> Figure:
     for row in dots.itertuples():
         ink = f.color(row.arm.removesuffix("_beta"))
         learned.plot(row.kl, row.ece, "o", color=ink, markersize=8, markeredgecolor=f.PAPER, zorder=5, label="_")
-    exact.set_title("the reward sees the exact posterior")
-    learned.set_title("learned reward models")
-    for ax in (exact, learned):
-        ax.set(xlabel="KL from the base, nats", xlim=(-0.01, KL_LIMIT), ylim=(0, None))
+    for ax, title in ((exact, "the reward sees the exact posterior"), (learned, "learned reward models")):
+        ax.set(title=title, xlabel="KL from the base, nats", xlim=(-0.01, KL_LIMIT), ylim=(0, None))
     exact.set_ylabel("ECE")
-    handles = [Line2D([], [], **f.line(arm, markersize=5)) for arm in arms]
-    handles.append(Line2D([], [], color=f.GREY, linewidth=1, label="naive, noise only"))
-    handles += [f.dot(f.Look("trained by RLOO", f.GREY, "o"), markersize=8), _base()]
-    _legend(figure, handles, ncols=4, gate=tables["gate"])
+    alone = Line2D([], [], color=f.GREY, linewidth=1, label="naive, noise only")
+    trained = f.dot(f.Look("trained by RLOO", f.GREY, "o"), markersize=8)
+    _legend(figure, [*_lines(arms), alone, trained, BASE], ncols=4, gate=tables["gate"])
     return figure
 
 
@@ -307,9 +304,7 @@ def one_event(tables: Tables) -> Figure:
         ax.set(title=title, ylabel=ylabel)
         ax.margins(y=0.12)
     axes[-1].set_xlabel("RLOO step")
-    handles = [Line2D([], [], **f.line(arm, markersize=5)) for arm in arms]
-    handles.append(_base())
-    _legend(figure, handles, gate=tables["gate"])
+    _legend(figure, [*_lines(arms), BASE], gate=tables["gate"])
     return figure
 
 
@@ -383,12 +378,11 @@ def controls(tables: Tables) -> Figure:
     ax.set_xticks(range(len(settings)), [CONTROLS[s] for s in settings])
     ax.tick_params(axis="x", length=0)
     ax.set(ylabel="ECE at KL .15")
-    handles: list[Any] = [
+    patches = (
         Rectangle((0, 0), 1, 1, facecolor=f.color(arm), edgecolor=f.PAPER, hatch=hatch, label=f.label(arm))
         for arm, hatch in BARS.items()
-    ]
-    handles.append(_base())
-    _legend(figure, handles, ncols=6, gate=tables["gate"])
+    )
+    _legend(figure, [*patches, BASE], ncols=6, gate=tables["gate"])
     return figure
 
 

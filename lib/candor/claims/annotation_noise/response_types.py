@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 
-from candor.measure.checks import COUNT, FLAG, GROUPS, LEVEL, SEED, SHARE, SHARES, Array, Is, Number, Sizes, takes
+from candor.measure.checks import COUNT, FLAG, GROUPS, SEED, SHARE, SHARES, Array, Is, Number, Sizes, takes
 
 PARAMETERS = ("genuine", "non_attitude", "mixing", "lapse", "bias")
 AT = {"genuine": 0.5, "non_attitude": 0.25, "mixing": 0.53, "lapse": 0.05, "bias": 0.10}
@@ -214,21 +213,24 @@ def em(
         if reached - before < tolerance:
             break
         before = reached
-        of_class = counts[:, None] * joint / total[:, None]
-        mass = of_class.sum(0)
-        steady = mass[0] + mass[1] + mass[3]
-        p = {
-            "genuine": (mass[0] + mass[1]) / len(responses),
-            "non_attitude": mass[2] / len(responses),
-            "mixing": mass[0] / max(mass[0] + mass[1], 1e-300),
-            "lapse": np.clip((of_class * wrong).sum() / max(steady * len(design), 1e-300), 1e-4, 0.5),
-            "bias": np.clip(of_class[:, 2] @ with_first / max(mass[2] * len(design), 1e-300) - 0.5, -0.49, 0.49),
-        }
-    responsibilities = joint / total[:, None]
-    merged = np.stack([responsibilities[:, :2].sum(1), responsibilities[:, 2], responsibilities[:, 3]], 1)
-    c = max(0.0, 1 - p["genuine"] - p["non_attitude"])
-    shares = (float(p["genuine"]), float(p["non_attitude"]), float(c))
-    return Fit(shares, float(p["mixing"]), float(p["lapse"]), float(p["bias"]), reached, merged[index])
+        p = _maximised(counts[:, None] * joint / total[:, None], wrong, with_first, *responses.shape)
+    each = joint / total[:, None]
+    merged = np.stack([each[:, :2].sum(1), each[:, 2], each[:, 3]], 1)
+    genuine, coins, *others = (float(p[name]) for name in PARAMETERS)
+    return Fit((genuine, coins, max(0.0, 1 - genuine - coins)), *others, reached, merged[index])
+
+
+def _maximised(of_class: np.ndarray, wrong: np.ndarray, with_first: np.ndarray, n: int, k: int) -> dict[str, float]:
+    """The parameters that fit expected counts of patterns and classes best, [patterns, 4]."""
+    high, low, coin, cue = of_class.sum(0)
+    constant, tiny = high + low, 1e-300
+    return {
+        "genuine": constant / n,
+        "non_attitude": coin / n,
+        "mixing": high / max(constant, tiny),
+        "lapse": np.clip((of_class * wrong).sum() / max((constant + cue) * k, tiny), 1e-4, 0.5),
+        "bias": np.clip(of_class[:, 2] @ with_first / max(coin * k, tiny) - 0.5, -0.49, 0.49),
+    }
 
 
 @takes(responses=ANSWERS, start=Array(("3",), low=0, high=1))
@@ -330,29 +332,11 @@ def agreement_of(g: ArrayLike, n: ArrayLike, c: ArrayLike, consensus: ArrayLike 
     >>> float(round(agreement_of(0.68, 0.32, 0.0), 3)), float(round(agreement_of(0.0, 0.24, 0.76), 3))
     (0.731, 0.734)
     """
+    g, n, c, consensus = map(np.asarray, (g, n, c, consensus))
     if np.abs(g + n + c - 1).max() > 1e-6:
         raise ValueError("g, n and c must add up to 1.")
-    return _agreement(g, n, c, consensus, follow)
-
-
-def _agreement(g, n, c, consensus, follow=0.95):
     agree = 0.0
     for genuine in (consensus, 1 - consensus):
         p = g * genuine + n / 2 + c * follow
         agree = agree + (p**2 + (1 - p) ** 2) / 2
     return agree
-
-
-@takes(agreement=LEVEL, tolerance=LEVEL, step=Number(low=0.005, high=1))
-def ridge(agreement: float = 0.73, *, tolerance: float = 0.01, step: float = 0.02) -> pd.DataFrame:
-    """Mixes whose pairwise agreement is within `tolerance` of `agreement`.
-
-    Columns: genuine, non_attitude, constructed, consensus, agreement.
-    """
-    grid = np.arange(0, 1 + step / 2, step).round(4)
-    g, n, consensus = np.meshgrid(grid, grid, np.arange(0.7, 1.001, 0.02).round(2), indexing="ij")
-    c = (1 - g - n).round(4)
-    found = _agreement(g, n, c, consensus)
-    keep = (c >= 0) & (np.abs(found - agreement) <= tolerance) & ((g > 0) | (consensus == 1))
-    columns = {"genuine": g, "non_attitude": n, "constructed": c, "consensus": consensus, "agreement": found}
-    return pd.DataFrame({name: values[keep] for name, values in columns.items()})

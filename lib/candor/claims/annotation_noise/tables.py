@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from candor.claims.annotation_noise import annotation_tables, judges
+from candor.claims.annotation_noise import annotation_tables, judges, policies, two_frames
 from candor.claims.annotation_noise import response_types as types
 from candor.claims.annotation_noise import run as annotators
 from candor.claims.annotation_noise.judges import SETTINGS, TYPES
@@ -144,7 +144,7 @@ def _removal(noise: pd.DataFrame) -> pd.DataFrame:
 def shift_sd(spread: float, raters: int, removed: int) -> float:
     """Standard deviation of an item's mean when some of its raters are removed at random: s sqrt(d / (n k)).
 
-    >>> round(shift_sd(30, 5, 1), 1)
+    >>> float(round(shift_sd(30, 5, 1), 1))
     6.7
     """
     return spread * np.sqrt(removed / (raters * (raters - removed)))
@@ -172,11 +172,16 @@ def _ridge(noise: pd.DataFrame) -> pd.DataFrame:
     return parts.assign(agreement=agreement_of(*parts.to_numpy().T), published=printed["value"]).reset_index(drop=True)
 
 
-def _simplex(n: int = 50) -> pd.DataFrame:
-    """Agreement over all mixes, by consensus: genuine, non_attitude, constructed, consensus, agreement."""
+def mixes(n: int) -> pd.DataFrame:
+    """All mixes in steps of 1 / n: genuine, non_attitude, constructed."""
     g, c = (a.ravel() / n for a in np.meshgrid(np.arange(n + 1), np.arange(n + 1), indexing="ij"))
-    inside = g + c <= 1 + 1e-9
-    shares = pd.DataFrame({"genuine": g, "non_attitude": (1 - g - c).clip(0), "constructed": c})[inside]
+    shares = pd.DataFrame({"genuine": g, "non_attitude": (1 - g - c).clip(0), "constructed": c})
+    return shares[g + c <= 1 + 1e-9]
+
+
+def _simplex() -> pd.DataFrame:
+    """Agreement over all mixes, by consensus: genuine, non_attitude, constructed, consensus, agreement."""
+    shares = mixes(50)
     return stack(shares.assign(consensus=a, agreement=agreement_of(*shares.to_numpy().T, a)) for a in (1.0, 0.92, 0.84))
 
 
@@ -201,27 +206,12 @@ def _hosking(style: pd.DataFrame) -> pd.DataFrame:
     outputs = of("factuality_rate", "n", setting="crowd_majority").astype(int)
     errors, checked = (of("expert_factuality_errors", column).astype(int) for column in ("value", "n"))
     expert = 100 * errors / checked
-    mode_low, mode_high = 100 * ends(mode * outputs / 100, outputs)
-    expert_low, expert_high = 100 * ends(errors, checked)
-    return pd.DataFrame(
-        {
-            "style": STYLES.values(),
-            "outputs": outputs,
-            "mode": mode,
-            "mode_low": mode_low,
-            "mode_high": mode_high,
-            "mean": mean,
-            "anyone": of("factuality_flagged_by_anyone"),
-            "errors": errors,
-            "checked": checked,
-            "expert": expert,
-            "expert_low": expert_low,
-            "expert_high": expert_high,
-            "gap_mode": mode - expert,
-            "gap_mean": mean - expert,
-            "refusals": 100 * of("refusal_rate"),
-        }
-    )
+    crowd = dict(zip(("mode_low", "mode_high"), 100 * ends(mode * outputs / 100, outputs)))
+    experts = dict(zip(("expert_low", "expert_high"), 100 * ends(errors, checked)))
+    counted = {"anyone": of("factuality_flagged_by_anyone"), "errors": errors, "checked": checked, "expert": expert}
+    gaps = {"gap_mode": mode - expert, "gap_mean": mean - expert, "refusals": 100 * of("refusal_rate")}
+    head = {"style": STYLES.values(), "outputs": outputs, "mode": mode}
+    return pd.DataFrame(head | crowd | {"mean": mean} | counted | experts | gaps)
 
 
 def _hosking_tests(style: pd.DataFrame) -> pd.DataFrame:
@@ -233,16 +223,17 @@ def _hosking_tests(style: pd.DataFrame) -> pd.DataFrame:
     from scipy.stats import fisher_exact
 
     counts = _hosking(style).set_index("style").loc[["low", "high"]]
-    no_interval = np.nan, np.nan
     cells = np.transpose([counts["errors"], counts["checked"] - counts["errors"]])
-    table = [("fisher_p", fisher_exact(cells).pvalue, *no_interval)]
-    table += [(f"ratio_{how}", counts[how]["low"] / counts[how]["high"], *no_interval) for how in ("mode", "mean")]
+    found = {"fisher_p": fisher_exact(cells).pvalue}
+    found |= {f"ratio_{how}": counts[how]["low"] / counts[how]["high"] for how in ("mode", "mean")}
+    table = [{"name": name, "value": value} for name, value in found.items()]
     for how, setting in (("mode", "mode per output"), ("mean", "mean of flags")):
         row = rows(style, metric="crowd_factuality_low_minus_high", setting=setting).iloc[0]
-        table.append((f"difference_{how}", row["value"], row["ci_low"], row["ci_high"]))
+        ends_ = {"value": row["value"], "low": row["ci_low"], "high": row["ci_high"]}
+        table.append({"name": f"difference_{how}"} | ends_)
     for name in ("precision", "recall"):
-        table.append((name, rows(style, metric=f"crowd_factuality_flag_{name}")["value"].item(), *no_interval))
-    return pd.DataFrame(table, columns=["name", "value", "low", "high"])
+        table.append({"name": name, "value": rows(style, metric=f"crowd_factuality_flag_{name}")["value"].item()})
+    return pd.DataFrame(table)
 
 
 def _frames(agreement: pd.DataFrame, style: pd.DataFrame) -> pd.DataFrame:
@@ -251,20 +242,19 @@ def _frames(agreement: pd.DataFrame, style: pd.DataFrame) -> pd.DataFrame:
     Names: within_quality, within_checklist, across (agreement without ties), difference (across minus within),
     slope_quality, slope_checklist (logit a point of rated assertiveness), ties_quality, ties_checklist (share).
     """
-    names = {"quality": "quality-only frame", "checklist": "error-checklist frame"}
-    within = {f"within_{name}": f"within {frame}" for name, frame in names.items()}
+    within = {f"within_{name}": f"within {frame}" for name, frame in two_frames.FRAMES.items()}
     across = {"across": "across the two frames (different people)"}
     table = []
     for metric, named in (
         ("pairwise_sign_agreement_no_ties", within | across),
         ("cross_minus_within_agreement", {"difference": None}),
-        ("logit_slope_per_point_of_rated_assertiveness", {f"slope_{name}": frame for name, frame in names.items()}),
-        ("tie_share", {f"ties_{name}": frame for name, frame in names.items()}),
+        ("logit_slope_per_point_of_rated_assertiveness", {f"slope_{k}": v for k, v in two_frames.FRAMES.items()}),
+        ("tie_share", {f"ties_{name}": frame for name, frame in two_frames.FRAMES.items()}),
     ):
         printed = rows(stack([agreement, style]), metric=metric)
         for name, setting in named.items():
             row = (rows(printed, setting=setting) if setting else printed).iloc[0]
-            table.append((name, row["value"], row["ci_low"], row["ci_high"], row["n"]))
+            table.append((name, *row[["value", "ci_low", "ci_high", "n"]]))
     return pd.DataFrame(table, columns=["name", "value", "low", "high", "n"])
 
 
@@ -353,11 +343,8 @@ def _cards() -> pd.DataFrame:
     The genuine card is that of a cell which settled on the less confident side, `first` +1 where the more confident
     completion is shown first.
     """
-    table = []
-    for kind in TYPES:
-        pure = TRUTH | {"mixing": 0.0} | {name: float(name == kind) for name in TYPES[:2]}
-        for occasion in types.FOUR:
-            table.append((kind, *occasion, types.cell_probabilities(pure, [occasion])[1]))
+    pure = {kind: TRUTH | {"mixing": 0.0} | {name: float(name == kind) for name in TYPES[:2]} for kind in TYPES}
+    table = [(kind, *at, types.cell_probabilities(pure[kind], [at])[1]) for kind in TYPES for at in types.FOUR]
     return pd.DataFrame(table, columns=["type", "frame", "first", "p"])
 
 
@@ -384,8 +371,8 @@ def _likelihood(n: int = 40, cells: int = 8000) -> pd.DataFrame:
     The mixing weight of the two genuine patterns is fitted to each mix, lapse and bias are the true ones; the truth is
     .5 / .25 / .25. Designs: "retest" (one frame, two orders, two waves) and "frames" (two frames, two orders).
     """
-    g, c = (a.ravel() / n for a in np.meshgrid(np.arange(n + 1), np.arange(n + 1), indexing="ij"))
-    g, c = g[g + c <= 1 + 1e-9], c[g + c <= 1 + 1e-9]
+    shares = mixes(n)[["genuine", "constructed"]]
+    g, c = shares.to_numpy().T
     mixing = np.linspace(0, 1, 201)[:, None]
     frames = []
     for name, design in (("retest", types.RETEST), ("frames", types.FOUR)):
@@ -398,8 +385,8 @@ def _likelihood(n: int = 40, cells: int = 8000) -> pd.DataFrame:
         rest = np.outer(1 - g - c, coin) + np.outer(c, cue)  # [mixes, patterns]
         reached = np.log(g[:, None, None] * genuine + rest[:, None]) @ truth  # [mixes, mixing]
         deficit = cells * (truth @ np.log(truth) - reached.max(1))
-        frames.append(pd.DataFrame({"design": name, "genuine": g, "constructed": c, "deficit": deficit}))
-    return pd.concat(frames, ignore_index=True)
+        frames.append(shares.assign(deficit=deficit).assign(design=name)[["design", *shares, "deficit"]])
+    return stack(frames)
 
 
 # Closed form of the policy, with a reward model that sees the exact posterior
@@ -417,20 +404,21 @@ LEARNED = {
 }
 
 
+CURVES = ["setting", "arm", "kl", "beta", "ece", "brier", "win_genuine", "win_production", "confidence"]
+
+
 def two_curves(n: int = 30_000) -> pd.DataFrame:
     """Where a reward leads under a KL penalty when the reward model sees the exact posterior of the answer.
 
     A policy that imitates the expert crowd exactly keeps its answers and changes the confidence it states; the reward
     is a table over the posterior (twenty bins) and the stated confidence, fitted to the expected labels of pairs
-    whose confidences differ. Columns: setting, arm, kl, beta, ece, brier, win_genuine, win_production (of the
-    setting's judges), confidence.
+    whose confidences differ. Columns: `CURVES`, with win_production of the setting's judges.
     """
     rng = np.random.default_rng(0)
     questions = witnesses.sample_questions(n, rng)
     belief = witnesses.posterior(questions)
-    at = np.arange(n)
     answers = np.stack([witnesses.draw(belief, rng) for _ in range(4)], 1)
-    p = belief[at[:, None], answers]  # [n, 4]: four completions of each question
+    p = np.take_along_axis(belief, answers, 1)  # [n, 4]: four completions of each question
     right = (answers == questions.guilty[:, None]).astype(int)
     level = np.minimum((p * BINS).astype(int), BINS - 1)
     told = witnesses.draw(stated(p), rng)
@@ -439,9 +427,7 @@ def two_curves(n: int = 30_000) -> pd.DataFrame:
         _curve(state, _fit(pairs, shares), SETTINGS[setting].shares).assign(setting=setting, arm=arm)
         for (setting, arm), shares in LEARNED.items()
     ]
-    return stack(curves)[
-        ["setting", "arm", "kl", "beta", "ece", "brier", "win_genuine", "win_production", "confidence"]
-    ]
+    return stack(curves)[CURVES]
 
 
 class _States:
@@ -512,29 +498,19 @@ def _curve(state: _States, reward: np.ndarray, shares: tuple[float, float, float
     from scipy.optimize import brentq
 
     def kl(strength):
-        mine = annotators.tilted(state.base, reward, 1 / strength)
+        mine = policies.tilted(state.base, reward, 1 / strength)
         ratio = np.where(mine > 0, np.log(np.maximum(mine, 1e-300) / np.maximum(state.base, 1e-300)), 0)
         return float(state.weight @ (mine * ratio).sum(1))
 
     table = []
     for wanted in KLS:
         beta = 1 / brentq(lambda s, at=wanted: kl(s) - at, 1e-9, 500) if wanted else np.inf
-        mine = annotators.tilted(state.base, reward, beta)
+        mine = policies.tilted(state.base, reward, beta)
         share = state.weight[:, None] * mine
-        error = (share * (state.p[:, None] - TENTHS)).sum(0)
-        scores = state.p[:, None] * (1 - TENTHS) ** 2 + (1 - state.p)[:, None] * TENTHS**2
-        table.append(
-            {
-                "kl": wanted,
-                "beta": beta,
-                "ece": np.abs(error).sum(),
-                "brier": (share * scores).sum(),
-                "win_genuine": state.win(mine, (1.0, 0.0, 0.0)),
-                "win_production": state.win(mine, shares),
-                "confidence": (share * TENTHS).sum(),
-            }
-        )
-    return pd.DataFrame(table)
+        error, brier = (share * (state.p[:, None] - TENTHS)).sum(0), (share * policies.brier_of(state.p)).sum()
+        wins = state.win(mine, (1.0, 0.0, 0.0)), state.win(mine, shares)
+        table.append((wanted, beta, np.abs(error).sum(), brier, *wins, (share * TENTHS).sum()))
+    return pd.DataFrame(table, columns=CURVES[2:])
 
 
 # --- The world ------------------------------------------------------------------------------------

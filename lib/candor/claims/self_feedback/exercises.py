@@ -25,6 +25,10 @@ def second(p: np.ndarray) -> float:
     return np.sort(p)[:, -2].mean()
 
 
+def top(p: np.ndarray) -> float:
+    return p.max(1).mean()
+
+
 def disparity(p: np.ndarray) -> np.ndarray:
     return np.diff(np.sort(p)[:, -2:])[:, 0]
 
@@ -39,25 +43,18 @@ def measured(values: list[list[float]]) -> str:
 
 
 ERRORS: dict[str, Callable[[np.ndarray], float]] = {
-    "You say 0: that is the error of the *probability*. Confidence here is top-1 minus top-2, and accuracy is top-1.": (
-        lambda p: 0.0
-    ),
-    "That is the share of wrong answers, everything but top-1. Disparity lacks only the second-largest probability.": (
-        lambda p: 1 - p.max(1).mean()
-    ),
-    "That is the mean disparity itself. The error is what lies between it and accuracy.": lambda p: disparity(p).mean(),
-    "That is mean accuracy. The error is what lies between accuracy and disparity.": lambda p: p.max(1).mean(),
+    "You say 0: that is the error of the *probability*. Here confidence is top-1 minus top-2.": lambda p: 0.0,
+    "That is the share of wrong answers. Disparity lacks only the second-largest probability.": lambda p: 1 - top(p),
+    "That is the mean disparity. The error is what lies between it and accuracy.": lambda p: disparity(p).mean(),
+    "That is mean accuracy. The error is what lies between accuracy and disparity.": lambda p: top(p),
     "You took the second *column*. Answers stand in any order: sort each row first.": lambda p: p[:, 1].mean(),
     "You took the second-smallest: `np.sort` puts the largest last.": lambda p: np.sort(p)[:, 1].mean(),
     "The sign: an error is not negative.": lambda p: -second(p),
 }
 IDEALS = {
-    "You say 0, since the forecaster is ideal. Its *probability* has no error; its disparity has one wherever a second "
-    "answer is possible.": 0.0,
+    "You say 0, since the forecaster is ideal. Its disparity errs wherever a second answer is possible.": 0.0,
     "That is the second probability on a smudged question. How many questions are smudged?": SHIFTED,
-    "Those are top-1 probabilities of the smudged questions. What lies between top-1 and disparity is top-2.": (
-        SMUDGED * (1 - SHIFTED)
-    ),
+    "Those are top-1 of smudged questions. Between top-1 and disparity lies top-2.": SMUDGED * (1 - SHIFTED),
     "That is the share of smudged questions. How large is the second probability there?": SMUDGED,
 }
 POSTERIORS = (
@@ -97,16 +94,14 @@ def underconfidence(accuracy: float, ece: float) -> float:
 
 
 BOUNDS: dict[str, Callable[[float, float], float]] = {
-    "You use ECE = 100 - accuracy as an identity, so that any distance from it looks like underconfidence. It is an "
-    "upper bound on *over*confidence: below it nothing follows.": lambda a, e: abs(a + e - 100),
-    "Where accuracy + ECE is below 100 you get less than nothing. There the bound is silent: at least 0.": (
-        lambda a, e: a + e - 100
+    "You take ECE = 100 - accuracy for an identity. It bounds *over*confidence: below it nothing follows.": (
+        lambda a, e: abs(a + e - 100)
     ),
-    "You have the sign of it reversed: overconfidence can be at most 100 - accuracy, and what ECE exceeds that by is "
-    "the rest.": lambda a, e: max(100 - a - e, 0),
+    "Below a sum of 100 you get less than nothing. There the bound is silent: at least 0.": lambda a, e: a + e - 100,
+    "The sign: overconfidence can be at most 100 - accuracy; the rest is above.": lambda a, e: max(100 - a - e, 0),
     "That is the most that overconfidence can contribute. What is left of the ECE beyond it?": lambda a, e: 100 - a,
     "That is the part that overconfidence *can* explain. The question is the rest.": lambda a, e: min(e, 100 - a),
-    "Not all of the ECE need be underconfidence: up to 100 - accuracy of it can be overconfidence.": lambda a, e: e,
+    "Not all of it need be underconfidence: up to 100 - accuracy can be overconfidence.": lambda a, e: e,
 }
 
 
@@ -182,6 +177,14 @@ def within(reward: np.ndarray, correct: np.ndarray) -> float:
     return (centred * correct).mean()
 
 
+def bessel(r: np.ndarray) -> float:
+    return r.shape[1] / (r.shape[1] - 1)
+
+
+def correlation(r: np.ndarray, c: np.ndarray) -> float:
+    return within(r, c) / math.sqrt(within(r, r) * within(c, c))
+
+
 def shares(answer: object) -> np.ndarray:
     values = array(answer)
     return np.where(abs(values) > 1, values / 100, values)
@@ -192,32 +195,25 @@ ACCURACIES, GAPS = np.transpose([self_confidence.selection(b) for b in SLOPES])
 MADE_UP_TRACES = [traces(), traces(7), tuple(x[:50, :4] for x in traces(8))]
 POOLED, WITHIN = pooled(*traces()), within(*traces())
 COVARIANCES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "You pooled: the covariance over all traces of all prompts mostly says that some prompts are easier. A policy can "
-    "only choose among traces of the prompt it is given: centre within each row.": pooled,
-    "That is the covariance of the prompts' means, between prompts. A policy cannot choose its prompt.": lambda r, c: (
-        pooled(r.mean(1), c.mean(1))
+    "You pooled: over all traces of all prompts it mostly says that some prompts are easier. A policy can only choose "
+    "among traces of the prompt it is given: centre within each row.": pooled,
+    "That is between prompts, and a policy cannot choose its prompt.": lambda r, c: pooled(r.mean(1), c.mean(1)),
+    "Divide by the number of traces, not by one less: these are the whole policy.": lambda r, c: (
+        bessel(r) * within(r, c)
     ),
-    "You divide by one less than the number of traces. These ten are the whole policy, not a sample from it: divide by "
-    "their number.": lambda r, c: within(r, c) * r.shape[1] / (r.shape[1] - 1),
     "Without centring this is a mean product, not a covariance.": lambda r, c: (r * c).mean(),
-    "You centred over prompts (axis 0) instead of over the traces of a prompt (axis 1).": lambda r, c: pooled(r, c, 0),
-    "That is a correlation. The change of accuracy is in units of the reward: a covariance.": lambda r, c: (
-        within(r, c) / math.sqrt(within(r, r) * within(c, c))
-    ),
+    "You centred over prompts (axis 0), not over the traces of a prompt (axis 1).": lambda r, c: pooled(r, c, 0),
+    "That is a correlation. Accuracy changes by a covariance, in units of the reward.": correlation,
 }
 SELECTED = {
     "Give three gaps, one for each of b = .5, 1 and 1.5: mean confidence minus accuracy.": When(
         lambda gaps: gaps.shape != (3,) or np.isnan(gaps).any(), 0.12
     ),
     "The sign: a gap is mean confidence minus accuracy.": -GAPS,
-    "You expect selection to leave the gap alone. That is so at b = 1 only: elsewhere the traces it prefers have "
-    "another gap than the rest.": np.zeros(3),
+    "You expect selection to leave the gap alone. That is so at b = 1 only.": np.zeros(3),
     "Those are accuracies. The gap is mean confidence minus accuracy.": ACCURACIES,
-    "You have confidence rise by as much as one trace can be above the mean. The best of ten uniform draws lies ten "
-    "elevenths up, not at the top.": (1 - SLOPES) * 0.3,
-    "That is the change of accuracy, b times the change of confidence. The gap changes by 1 - b times it.": (
-        ACCURACIES - 0.5
-    ),
+    "The best of ten uniform draws lies ten elevenths up, not at the top.": (1 - SLOPES) * 0.3,
+    "That is the change of accuracy, b times that of confidence. The gap changes by 1 - b times it.": ACCURACIES - 0.5,
 }
 
 check_3 = Exercise(
@@ -287,6 +283,11 @@ def only(keep: Callable[..., bool]) -> Callable:
     return lambda *table: [pair for pair in pairs(*table) if keep(*pair[:2], *table)]
 
 
+def margins(of: Callable[[float], float]) -> Callable:
+    """A builder with other margins."""
+    return lambda *table: [(i, j, of(margin)) for i, j, margin in pairs(*table)]
+
+
 def extremes(i: int, j: int, p: list, a: list, c: list, t: float) -> bool:
     own = [x for x, prompt in zip(c, p) if prompt == p[i]]
     return c[i] == max(own) and c[j] == min(own)
@@ -315,25 +316,16 @@ BUILDERS: dict[str, Callable | When] = {
     "A pair comes more than once.": When(
         lambda values: any(len(set(mine)) < len(mine) for [mine] in values), lambda *table: 2 * pairs(*table)
     ),
-    "The margin is exp of the *negative* difference: near-ties would get the largest. Preferred minus rejected.": (
-        lambda *table: [(i, j, 1 / margin) for i, j, margin in pairs(*table)]
+    "The margin is exp of the *negative* difference: near-ties get the largest.": margins(lambda margin: 1 / margin),
+    "The margin is the difference itself; the released code takes exp of it.": margins(math.log),
+    "Pairs across prompts: which of them is easier teaches nothing.": lambda p, *rest: pairs([0] * len(p), *rest),
+    "You keep ties: with equal confidence neither is preferred, and the pair comes in both directions.": with_ties,
+    "You drop pairs with equal answers. The rule does not look at answers.": only(
+        lambda i, j, p, a, c, t: a[i] != a[j]
     ),
-    "The margin is the difference itself; the released code takes exp of it.": lambda *table: [
-        (i, j, math.log(margin)) for i, j, margin in pairs(*table)
-    ],
-    "Pairs across prompts: which prompt is easier is nothing a policy can learn from. Compare traces of one prompt.": (
-        lambda p, *rest: pairs([0] * len(p), *rest)
-    ),
-    "You keep ties: a trace with equal confidence is not preferred, and the pair would come in both directions.": (
-        with_ties
-    ),
-    "You drop pairs with equal answers. That would be sensible, but the rule does not look at answers: two traces with "
-    "one answer are a pair like any other.": only(lambda i, j, p, a, c, t: a[i] != a[j]),
     "A confidence equal to the threshold suffices: at least, not more than.": only(lambda i, j, p, a, c, t: c[i] > t),
     "The threshold is for the *preferred* trace only; you ask it of both.": only(lambda i, j, p, a, c, t: c[j] >= t),
-    "You do not use the threshold: a preferred trace has at least that confidence.": lambda p, a, c, t: pairs(
-        p, a, c, 0
-    ),
+    "You do not use the threshold: a preferred trace has at least that.": lambda p, a, c, t: pairs(p, a, c, 0),
     "You pair the best with the worst only. The rule takes *all* ordered pairs.": only(extremes),
 }
 
@@ -384,17 +376,14 @@ def falls(greedy_before, greedy_after, sampled_before, sampled_after):
 
 
 RULES: dict[str, Callable[[float, float, float, float], bool]] = {
-    "You look at greedy answers only. Greedy ECE of a model with two styles jumps when the mode flips; the criterion "
-    "asks for sampled ECE, too.": lambda gb, ga, sb, sa: ga <= 0.8 * gb,
+    "You look at greedy answers only. With two styles they jump when the mode flips; the criterion asks for both.": (
+        lambda gb, ga, sb, sa: ga <= 0.8 * gb
+    ),
     "You look at sampled answers only; the criterion asks for both.": lambda gb, ga, sb, sa: sa <= 0.8 * sb,
     "One of the two is not enough: the criterion asks for both.": lambda gb, ga, sb, sa: min(ga / gb, sa / sb) <= 0.8,
-    "A fall in the mean of both can hide a rise in one: the criterion asks for both.": lambda gb, ga, sb, sa: (
-        ga + sa <= 0.8 * (gb + sb)
-    ),
+    "A fall in the mean of both can hide a rise in one.": lambda gb, ga, sb, sa: ga + sa <= 0.8 * (gb + sb),
     "Any fall counts with you, even within noise: a fifth at least.": lambda gb, ga, sb, sa: ga < gb and sa < sb,
-    "A fifth is relative to the damaged model, not .2 in units of ECE.": lambda gb, ga, sb, sa: (
-        max(ga - gb, sa - sb) <= -0.2
-    ),
+    "A fifth of the damaged model's, not .2 in units of ECE.": lambda gb, ga, sb, sa: max(ga - gb, sa - sb) <= -0.2,
     "You have before and after reversed.": lambda gb, ga, sb, sa: falls(ga, gb, sa, sb),
 }
 

@@ -129,7 +129,7 @@ def forest(tables: Tables) -> Figure:
     for ax, (comparison, title) in zip(axes, titles.items()):
         table = rows(tables["differences"], arm="rlsf_ppo", comparison=comparison)
         ax.axvline(0, color=f.INK, linewidth=0.9, zorder=1)
-        for cell in CELLS.keys() - set(zip(table["model"], table["dataset"])):
+        for cell in sorted(CELLS.keys() - set(zip(table["model"], table["dataset"])), key=lambda cell: place[cell]):
             ax.text(0.5, place[cell], "not printed", fontsize=7.5, color="#888888", va="center")
         for row in table.itertuples():
             look = looks[row.metric]
@@ -307,9 +307,8 @@ def styles(tables: Tables) -> Figure:
     mean, left = _means(summary, [f"share_{style}" for style in STYLES]).loc[arms], np.zeros(len(arms))
     for style, (ink, hatch) in STYLES.items():
         width = mean[f"share_{style}"].to_numpy()
-        axes[0].barh(
-            range(len(arms)), width, 0.72, left, color=ink, hatch=hatch, edgecolor=f.PAPER, linewidth=0.3, label=style
-        )
+        drawn = {"color": ink, "hatch": hatch, "edgecolor": f.PAPER, "linewidth": 0.3, "label": style}
+        axes[0].barh(range(len(arms)), width, 0.72, left, **drawn)
         left += width
     axes[0].set(title="sampled styles", xlabel="percent", xlim=(0, 100))
     titles = ("valid steps", "accuracy, sampled", "accuracy, greedy")
@@ -351,11 +350,11 @@ def repair(tables: Tables) -> Figure:
         ax.set(title=mode, xlabel="accuracy, percent")
         ax.margins(0.12)
     axes[0].set(ylabel="ECE by probability, percent", ylim=(0, None))
-    arrows = {"damage": grey, "RLSF-RLOO": blue} | (
-        {"RLSF-RLOO from base": from_base} if "rlsf_base" in mean.index else {}
-    )
-    handles = [f.dot(f.look(arm)) for arm in shown]
-    f.legend(figure, handles + [Line2D([], [], label=words, **kind) for words, kind in arrows.items()], ncols=5)
+    arrows: dict[str, dict[str, Any]] = {"damage": grey, "RLSF-RLOO": blue}
+    if "rlsf_base" in mean.index:
+        arrows["RLSF-RLOO from base"] = from_base
+    dots, lines = map(f.dot, map(f.look, shown)), (Line2D([], [], label=words, **arrows[words]) for words in arrows)
+    f.legend(figure, [*dots, *lines], ncols=5)
     return figure
 
 

@@ -91,6 +91,11 @@ class Questions:
         return (self.operation > 0).sum(1)
 
     @property
+    def clean(self) -> np.ndarray:
+        """The answers [n] if nothing is shifted."""
+        return self.values(np.zeros(len(self), bool))[:, -1]
+
+    @property
     def truth(self) -> np.ndarray:
         """The right answers [n]."""
         return self.values(self.shifted)[:, -1]
@@ -142,24 +147,21 @@ def posterior(given: Questions) -> np.ndarray:
     >>> asked.prompts(), posterior(asked)[0].tolist()
     (['Q 7 +0 x3? +4 +0 :'], [0.4, 0.0, 0.0, 0.0, 0.0, 0.6, 0.0, 0.0, 0.0, 0.0])
     """
-    rows, exact = np.arange(len(given)), np.zeros((len(given), 10))
-    clean = given.values(np.zeros(len(given), bool))[:, -1]
+    rows, exact, clean = np.arange(len(given)), np.zeros((len(given), 10)), given.clean
     exact[rows, clean] = np.where(given.smudge >= 0, 1 - SHIFTED, 1.0)
     exact[rows, (clean + SHIFT) % 10] = np.where(given.smudge >= 0, SHIFTED, 0.0)
     return exact
 
 
-_STREAMS = {
-    name: i
-    for i, name in enumerate(
-        ("base", "binary", "fluency", "assured", "label", "policy", "online", "eval", "curve", "temperature", "pairs")
-    )
-}
+_STREAMS = (
+    *("base", "binary", "fluency", "assured", "label", "policy", "online", "eval", "curve", "temperature"),
+    "pairs",
+)
 
 
 def stream(name: str, *seeds: int) -> np.random.Generator:
     """The random stream of a name. Streams of different names never share a draw, whatever the seeds."""
-    return np.random.default_rng([_STREAMS[name], *seeds])
+    return np.random.default_rng([_STREAMS.index(name), *seeds])
 
 
 # --- Documents --------------------------------------------------------------------------------------
@@ -230,14 +232,8 @@ class Traces:
     steps: np.ndarray
     length: np.ndarray
 
-    def __len__(self) -> int:
-        return len(self.style)
 
-    def __getitem__(self, index) -> Traces:
-        return Traces(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
-
-
-def matrix(rows: Sequence[Sequence[int]]) -> np.ndarray:
+def matrix(rows: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
     """Completions of any lengths as ids [n, 8], cut after the first <eos> and padded."""
     ids = np.full((len(rows), NEW_TOKENS), PAD)
     for kept, row in zip(ids, rows):
@@ -248,7 +244,7 @@ def matrix(rows: Sequence[Sequence[int]]) -> np.ndarray:
     return ids
 
 
-def read(rows: Sequence[Sequence[int]]) -> Traces:
+def read(rows: Sequence[Sequence[int]] | np.ndarray) -> Traces:
     """The traces in completions given as token ids (what follows the first <eos> does not count).
 
     >>> found = read([tokens_of("h1 7 1 = 5 <eos>"), tokens_of("f1 7 = 3 <eos>"), tokens_of("d1 7 7")])
