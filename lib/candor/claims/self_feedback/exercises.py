@@ -52,9 +52,11 @@ ERRORS: dict[str, Callable[[np.ndarray], float]] = {
     "The sign: an error is not negative.": lambda p: -second(p),
 }
 IDEALS = {
-    "You say 0, since the forecaster is ideal. Its disparity errs wherever a second answer is possible.": 0.0,
+    "You say 0, since the forecaster is ideal. Its *probability* has no error; its disparity has one wherever a second "
+    "answer is possible.": 0.0,
     "That is the second probability on a smudged question. How many questions are smudged?": SHIFTED,
-    "Those are top-1 of smudged questions. Between top-1 and disparity lies top-2.": SMUDGED * (1 - SHIFTED),
+    "Those are the top-1 probabilities of the smudged questions. What lies between top-1 and disparity is top-2.": SMUDGED
+    * (1 - SHIFTED),
     "That is the share of smudged questions. How large is the second probability there?": SMUDGED,
 }
 POSTERIORS = (
@@ -98,7 +100,9 @@ BOUNDS: dict[str, Callable[[float, float], float]] = {
         lambda a, e: abs(a + e - 100)
     ),
     "Below a sum of 100 you get less than nothing. There the bound is silent: at least 0.": lambda a, e: a + e - 100,
-    "The sign: overconfidence can be at most 100 - accuracy; the rest is above.": lambda a, e: max(100 - a - e, 0),
+    "The sign: overconfidence can be at most 100 - accuracy, and what ECE exceeds that by is the rest.": lambda a, e: (
+        max(100 - a - e, 0)
+    ),
     "That is the most that overconfidence can contribute. What is left of the ECE beyond it?": lambda a, e: 100 - a,
     "That is the part that overconfidence *can* explain. The question is the rest.": lambda a, e: min(e, 100 - a),
     "Not all of it need be underconfidence: up to 100 - accuracy can be overconfidence.": lambda a, e: e,
@@ -197,7 +201,9 @@ POOLED, WITHIN = pooled(*traces()), within(*traces())
 COVARIANCES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "You pooled: over all traces of all prompts it mostly says that some prompts are easier. A policy can only choose "
     "among traces of the prompt it is given: centre within each row.": pooled,
-    "That is between prompts, and a policy cannot choose its prompt.": lambda r, c: pooled(r.mean(1), c.mean(1)),
+    "That is the covariance of the prompts' means. A policy cannot choose its prompt.": lambda r, c: pooled(
+        r.mean(1), c.mean(1)
+    ),
     "Divide by the number of traces, not by one less: these are the whole policy.": lambda r, c: (
         bessel(r) * within(r, c)
     ),
@@ -210,9 +216,12 @@ SELECTED = {
         lambda gaps: gaps.shape != (3,) or np.isnan(gaps).any(), 0.12
     ),
     "The sign: a gap is mean confidence minus accuracy.": -GAPS,
-    "You expect selection to leave the gap alone. That is so at b = 1 only.": np.zeros(3),
+    "You expect selection to leave the gap alone. That is so at b = 1 only: elsewhere the chosen traces have another gap.": np.zeros(
+        3
+    ),
     "Those are accuracies. The gap is mean confidence minus accuracy.": ACCURACIES,
-    "The best of ten uniform draws lies ten elevenths up, not at the top.": (1 - SLOPES) * 0.3,
+    "You put the best trace at the top of the range. The best of ten uniform draws lies ten elevenths up.": (1 - SLOPES)
+    * 0.3,
     "That is the change of accuracy, b times that of confidence. The gap changes by 1 - b times it.": ACCURACIES - 0.5,
 }
 
@@ -318,7 +327,9 @@ BUILDERS: dict[str, Callable | When] = {
     ),
     "The margin is exp of the *negative* difference: near-ties get the largest.": margins(lambda margin: 1 / margin),
     "The margin is the difference itself; the released code takes exp of it.": margins(math.log),
-    "Pairs across prompts: which of them is easier teaches nothing.": lambda p, *rest: pairs([0] * len(p), *rest),
+    "Pairs across prompts: which prompt is easier teaches a policy nothing. Compare traces of one prompt.": lambda p, *rest: (
+        pairs([0] * len(p), *rest)
+    ),
     "You keep ties: with equal confidence neither is preferred, and the pair comes in both directions.": with_ties,
     "You drop pairs with equal answers. The rule does not look at answers.": only(
         lambda i, j, p, a, c, t: a[i] != a[j]
