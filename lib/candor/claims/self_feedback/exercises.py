@@ -55,8 +55,9 @@ IDEALS = {
     "You say 0, since the forecaster is ideal. Its *probability* has no error; its disparity has one wherever a second "
     "answer is possible.": 0.0,
     "That is the second probability on a smudged question. How many questions are smudged?": SHIFTED,
-    "Those are the top-1 probabilities of the smudged questions. What lies between top-1 and disparity is top-2.": SMUDGED
-    * (1 - SHIFTED),
+    "Those are top-1 probabilities of smudged questions. What lies between top-1 and disparity is top-2.": (
+        SMUDGED * (1 - SHIFTED)
+    ),
     "That is the share of smudged questions. How large is the second probability there?": SMUDGED,
 }
 POSTERIORS = (
@@ -216,8 +217,8 @@ SELECTED = {
         lambda gaps: gaps.shape != (3,) or np.isnan(gaps).any(), 0.12
     ),
     "The sign: a gap is mean confidence minus accuracy.": -GAPS,
-    "You expect selection to leave the gap alone. That is so at b = 1 only: elsewhere the chosen traces have another gap.": np.zeros(
-        3
+    "You expect selection to leave the gap alone. At b = 1 it does; elsewhere the chosen traces have another gap.": (
+        np.zeros(3)
     ),
     "Those are accuracies. The gap is mean confidence minus accuracy.": ACCURACIES,
     "You put the best trace at the top of the range. The best of ten uniform draws lies ten elevenths up.": (1 - SLOPES)
@@ -327,8 +328,8 @@ BUILDERS: dict[str, Callable | When] = {
     ),
     "The margin is exp of the *negative* difference: near-ties get the largest.": margins(lambda margin: 1 / margin),
     "The margin is the difference itself; the released code takes exp of it.": margins(math.log),
-    "Pairs across prompts: which prompt is easier teaches a policy nothing. Compare traces of one prompt.": lambda p, *rest: (
-        pairs([0] * len(p), *rest)
+    "Pairs across prompts: which prompt is easier teaches a policy nothing. Compare traces of one prompt.": (
+        lambda p, *rest: pairs([0] * len(p), *rest)
     ),
     "You keep ties: with equal confidence neither is preferred, and the pair comes in both directions.": with_ties,
     "You drop pairs with equal answers. The rule does not look at answers.": only(
