@@ -112,9 +112,9 @@ def _gold(answer: str, options: Mapping[str, str]) -> str:
     return letter if letter in options else text.option(answer, options)
 
 
-def _metrics(confidence: pd.Series, correct: pd.Series) -> pd.Series:
+def _metrics(confidence: pd.Series, correct: pd.Series) -> dict[str, float]:
     q, right = confidence.clip(0, 1).to_numpy(), correct.to_numpy(float)
-    return pd.Series([right.mean(), cal.brier(q, right), cal.ece(q, right), cal.auroc(q, right)], METRICS)
+    return dict(zip(METRICS, (right.mean(), cal.brier(q, right), cal.ece(q, right), cal.auroc(q, right))))
 
 
 def recomputed(items: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
@@ -122,15 +122,15 @@ def recomputed(items: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
 
     Columns: dataset, arm, n, questions (those of the released metrics), metric, value, published, difference.
     """
-    printed = published[published["setting"] == _TRAINED_ON]
-    printed = printed.rename(columns={"n": "questions", "value": "published"})
-    groups = items.groupby(["dataset", "arm"], sort=False)
-    values = groups[["confidence", "correct"]].apply(lambda part: _metrics(part["confidence"], part["correct"]))
-    table = values.rename_axis(columns="metric").stack().rename("value").reset_index()
-    table = table.merge(groups.size().rename("n").reset_index(), how="left")
-    table = table.merge(printed[["dataset", "arm", "metric", "questions", "published"]], how="left")
-    columns = ["dataset", "arm", "n", "questions", "metric", "value", "published"]
-    return table[columns].assign(difference=table["value"] - table["published"])
+    at = ["dataset", "arm"]
+    rows = [
+        part[at].iloc[0].to_dict() | {"n": len(part)} | _metrics(part["confidence"], part["correct"])
+        for _, part in items.groupby(at, sort=False)
+    ]
+    table = pd.DataFrame(rows, columns=[*at, "n", *METRICS]).melt([*at, "n"], var_name="metric")
+    printed = published[published["setting"] == _TRAINED_ON][[*at, "metric", "n", "value"]]
+    table = table.merge(printed.set_axis([*at, "metric", "questions", "published"], axis=1), how="left")
+    return table.assign(difference=table["value"] - table["published"])
 
 
 def by_option(items: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:

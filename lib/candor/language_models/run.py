@@ -283,7 +283,7 @@ def vote(sampler, questions, samples: int, tokens: int, seed: int) -> pd.DataFra
     rng = np.random.default_rng(seed)
     rows = []
     for count in (n for n in ev.VOTES if n <= samples):
-        hits: list[tuple[bool, bool]] = []  # by majority, and weighted
+        hits: list[list[bool]] = []  # by majority, and weighted
         different = []
         for answers, outcome, confidence in zip(said[:, :count], right[:, :count], stated[:, :count]):
             votes = answers >= 0
@@ -292,7 +292,7 @@ def vote(sampler, questions, samples: int, tokens: int, seed: int) -> pd.DataFra
             number, sure = np.bincount(place), np.bincount(place, confidence[votes])
             ties = rng.random(len(names)) * 1e-9
             chosen = ((weight + ties).argmax() if len(names) else -1 for weight in (number, sure + 1e-6 * number))
-            hits.append(tuple(bool(at >= 0 and outcome[votes][place == at][0]) for at in chosen))
+            hits.append([bool(at >= 0 and outcome[votes][place == at][0]) for at in chosen])
         for rule, found in zip(("majority", "weighted"), np.array(hits, float).T):
             difference = found - np.array(hits, float)[:, 0]
             spread = difference.std(ddof=1) / np.sqrt(len(found)) if len(found) > 1 else np.nan
