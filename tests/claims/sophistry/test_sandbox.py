@@ -18,6 +18,7 @@ from candor.claims.sophistry.sandbox import LIMITS, run_untrusted
 from candor.core.errors import CandorError
 
 held = pytest.mark.sandbox
+NAME = "python{}.{}".format(*sys.version_info)  # of an interpreter, and of the folder of its library
 WORK = "import time\nwhile time.process_time() < {}: pass\nprint(1)"  # seconds of a processor
 ALLOW = struct.pack("HBBI", 0x06, 0, 0, 0x7FFF0000)  # a filter that lets everything through
 
@@ -115,12 +116,12 @@ def test_nothing_of_this_machine_can_be_read(tmp_path, monkeypatch):
 
 
 # What a program sees, told by a process of some interpreter.
-_SEES = """
+_SEES = f"""
 from candor.claims.sophistry import sandbox
 program = '''
 import ctypes, os, sqlite3, sys
 for folder, folders, files in os.walk('/'):
-    if os.path.basename(folder) == 'python3.11':
+    if os.path.basename(folder) == '{NAME}':
         folders[:], files = [f for f in folders if f.endswith('-packages')], []
     print(folder, *files)
 print(sys.path, sys.prefix, sys.argv, dict(os.environ), os.getcwd())
@@ -137,14 +138,14 @@ def test_only_the_standard_library_is_visible(layout, tmp_path):
     """In a virtual environment, of the system's Python, and where packages lie in the standard library, as conda's."""
     python, stdlib = Path(sys.executable), Path(sysconfig.get_path("stdlib"))
     if layout == "system":
-        python = Path("/usr/bin/python3.11")
+        python = Path("/usr/bin", NAME)
         if not python.exists():
-            pytest.skip("needs a Python 3.11 of the system")
+            pytest.skip(f"needs a {NAME} of the system")
     elif layout != "environment":
-        python = tmp_path / "my python" / "bin" / "python3.11"
+        python = tmp_path / "my python" / "bin" / NAME
         python.parent.mkdir(parents=True)
         shutil.copy(sandbox._PYTHON, python)
-        copy = python.parents[1] / "lib" / "python3.11"
+        copy = python.parents[1] / "lib" / NAME
         shutil.copytree(
             stdlib, copy, ignore=shutil.ignore_patterns("*-packages", "test", "tests", "__pycache__", "*.a")
         )
@@ -157,7 +158,7 @@ def test_only_the_standard_library_is_visible(layout, tmp_path):
     for hidden in ("planted", "numpy", "dist-info", str(Path.home()), str(lib.parent), str(tmp_path), "/usr", "/proc"):
         assert hidden not in told.stdout
     places = {line.split(" ")[0] for line in told.stdout.splitlines() if line.startswith("/")}
-    seen = {"/", "/dev", "/libraries", "/lib64", "/python", "/python/bin", "/python/lib", "/python/lib/python3.11"}
+    seen = {"/", "/dev", "/libraries", "/lib64", "/python", "/python/bin", "/python/lib", f"/python/lib/{NAME}"}
     assert {place for place in places if not place.endswith("-packages")} == seen | {"/scratch"}
 
 
@@ -173,7 +174,7 @@ def test_nothing_can_be_written_but_the_scratch_folder(tmp_path):
         "/program.py",
         "/dev/stdin",
     ]
-    inside += [f"/python/lib/python3.11/{name}" for name in ("made", "os.py", "site-packages/made")]
+    inside += [f"/python/lib/{NAME}/{name}" for name in ("made", "os.py", "site-packages/made")]
     told = openings((*inside, tmp_path / "made", "/run/made", "/proc/sys/kernel/core_pattern"), "w")
     assert len(told) == len(inside) + 3 and set(told) <= {"OSError", "PermissionError", "FileNotFoundError"}, told
     link = f"import os; os.symlink({str(tmp_path)!r}, 'link'); open('link/made', 'w')"
