@@ -325,7 +325,7 @@ def judge(context: Context) -> dict[str, pd.DataFrame]:
     Tables: log; summary (one row: pairs, held_pairs, pair_accuracy on pairs of prompts held out, reward_bench: that on
     RewardBench's mathematics, and low, high, centre, divisor of its scores of the start's traces).
     """
-    from candor.claims.self_feedback.run import scale_of
+    from candor.claims.self_feedback.feedback import scale_of
     from candor.language_models import generation
 
     recipe, arm = context.settings["reasoning"]["judge"], context.step.options["arm"]
@@ -357,7 +357,7 @@ def train(context: Context) -> dict[str, pd.DataFrame]:
     The scale of the reward is that of the judge of confidence, for the shuffled ranking too; that of a public one is
     found in the same way. Table log.
     """
-    from candor.claims.self_feedback.run import scale_of
+    from candor.claims.self_feedback.feedback import scale_of
     from candor.language_models import generation
     from candor.train import policy
     from candor.train.reward_model import scaled
