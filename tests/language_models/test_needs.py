@@ -183,7 +183,8 @@ REACHED = {
     "annotations/data/eval_dices": "claims.annotation_noise.raters_removed:flips",
     "reasoning/small_gsm8k/judge_rlsf": "train.reward_model:bradley_terry train.models:adapted",
     "reasoning/small_gsm8k/rlhf": (
-        "train.policy:rloo_adapters claims.self_feedback.reasoning_judges:by_text claims.self_feedback.feedback:scale_of"
+        "train.policy:rloo_adapters claims.self_feedback.reasoning_judges:by_text "
+        "claims.self_feedback.feedback:scale_of"
     ),
     "reasoning/small_gsm8k/eval_base": "claims.self_feedback.branching:branch measure.spans:authors",
 }
