@@ -50,6 +50,8 @@ def said(capsys):
         (("report", "--scale", "smoke"), "Nothing has been computed at scale smoke: run `make replicate SCALE=smoke`"),
         (("verify", "--scale", "smoke"), "run `make replicate SCALE=smoke`"),
         (("ledger", "--scale", "smoke"), "no tables at scale smoke: run `make replicate SCALE=smoke`"),
+        (("cost", "--hardware", "abacus"), "There is no hardware 'abacus': choose one of h100, h100_pcie"),
+        (("cost", "--csv", "/nowhere/cost.csv"), "/nowhere/cost.csv cannot be written"),
         (("fetch", "everything"), "nothing to fetch called 'everything'"),
         (("sheet", "turns.csv"), "No model has written anything at scale laptop: replicate it first."),
         (("sheet", __file__), "is there already and may hold labels"),
