@@ -95,6 +95,18 @@ def test_step_runs_once_and_then_loads(capsys):
     assert not capsys.readouterr().err
 
 
+def test_step_makes_what_it_needs_first(monkeypatch):
+    import candor
+
+    key, made = "witnesses/expert/eval_rlcr", []
+    monkeypatch.setattr(steps, "state", lambda *_: "missing")
+    monkeypatch.setattr(steps, "run", lambda name, *_, **__: made.append(name))
+    monkeypatch.setattr(steps, "read", lambda *_: None)
+    candor.step(key, scale="smoke")
+    assert made[-1] == key and BASE in made and len(made) == len({*made})
+    assert all(need in made[:i] for i, name in enumerate(made) for need in experiments.steps()[name].needs)
+
+
 def test_a_loss_that_is_not_a_number_is_said(said, results, monkeypatch):
     wild = config.load("smoke", overrides={"world": {"witnesses": {"base_lr": 1e12}}})
     plan = graph.Plan(wild, ("binary_reward",))

@@ -113,6 +113,7 @@ def test_overrides_reach_one_key_and_no_other():
     plain["world"]["witnesses"]["base_steps"] = 7
     assert changed.to_dict() == plain
     assert config.load("laptop", overrides={"few_seeds": [11]}).few_seeds == (11,)
+    config.load("laptop", overrides={"world": {"sample_tests": {"snapshot_every": 80}}})  # of 80: just not too many
 
 
 def test_read_only_equal_and_copyable():
