@@ -98,7 +98,7 @@ def test_step_runs_once_and_then_loads(capsys):
 def test_step_makes_what_it_needs_first(monkeypatch):
     import candor
 
-    key, made = "witnesses/expert/eval_rlcr", []
+    key, made = "annotators/main/eval_policy_naive_full", []  # some of it is needed by what it needs alone
     monkeypatch.setattr(steps, "state", lambda *_: "missing")
     monkeypatch.setattr(steps, "run", lambda name, *_, **__: made.append(name))
     monkeypatch.setattr(steps, "read", lambda *_: None)
