@@ -306,8 +306,8 @@ def report(plan: graph.Plan, claim: str | None = None) -> Path:
         raise CandorError(f"Nothing has been computed at scale {plan.scale}: run `make replicate SCALE={plan.scale}`.")
     with disk(plan.folder), store.draft(manifest) as draft:
         command = ["snakemake", "evidence", "--report", str(draft / "report.html"), "--nolock", "--config", *settings]
-        how = {"cwd": ROOT, "env": _environment(plan), "capture_output": True, "text": True, "check": False}
-        made = subprocess.run([sys.executable, "-m", *command], **how)
+        command = [sys.executable, "-m", *command]
+        made = subprocess.run(command, cwd=ROOT, env=_environment(plan), capture_output=True, text=True, check=False)
         if made.returncode:
             lines = [line for line in (made.stdout + made.stderr).splitlines() if line.strip()]
             raise CandorError(
