@@ -50,6 +50,8 @@ def said(capsys):
         (("report", "--scale", "smoke"), "Nothing has been computed at scale smoke: run `make replicate SCALE=smoke`"),
         (("verify", "--scale", "smoke"), "run `make replicate SCALE=smoke`"),
         (("ledger", "--scale", "smoke"), "no tables at scale smoke: run `make replicate SCALE=smoke`"),
+        (("cost", "--hardware", "abacus"), "There is no hardware 'abacus': choose one of h100, h100_pcie"),
+        (("cost", "--csv", "/nowhere/cost.csv"), "/nowhere/cost.csv cannot be written"),
         (("fetch", "everything"), "nothing to fetch called 'everything'"),
         (("sheet", "turns.csv"), "No model has written anything at scale laptop: replicate it first."),
         (("sheet", __file__), "is there already and may hold labels"),
@@ -91,6 +93,18 @@ def test_step_runs_once_and_then_loads(capsys):
     assert candor.step(BASE, scale="smoke").table("log")["loss"].notna().all()
     assert (made.folder / "run.json").stat().st_mtime_ns == before
     assert not capsys.readouterr().err
+
+
+def test_step_makes_what_it_needs_first(monkeypatch):
+    import candor
+
+    key, made = "annotators/main/eval_policy_naive_full", []  # some of it is needed by what it needs alone
+    monkeypatch.setattr(steps, "state", lambda *_: "missing")
+    monkeypatch.setattr(steps, "run", lambda name, *_, **__: made.append(name))
+    monkeypatch.setattr(steps, "read", lambda *_: None)
+    candor.step(key, scale="smoke")
+    assert made[-1] == key and BASE in made and len(made) == len({*made})
+    assert all(need in made[:i] for i, name in enumerate(made) for need in experiments.steps()[name].needs)
 
 
 def test_a_loss_that_is_not_a_number_is_said(said, results, monkeypatch):

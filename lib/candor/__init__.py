@@ -32,16 +32,10 @@ def step(key: str, seed: int = 11, scale: str = "laptop") -> Result:
         raise CandorError(f"A seed is a whole number from 0 to 1000000, such as 11, not {seed!r}.")
     settings, known = graph.plan(scale).config, experiments.steps()
     graph.check_keys([key])
-    needed: list[str] = []
-
-    def collect(name: str) -> None:
-        for need in known[name].needs:
-            collect(need)
-        if name not in needed:
-            needed.append(name)
-
-    collect(key)
-    for name in needed:
+    needed = {key}
+    for name in reversed(known):  # what a step needs comes before it
+        needed |= {*known[name].needs} if name in needed else set()
+    for name in filter(needed.__contains__, known):
         wanted = steps.fingerprint(known[name], seed, known, settings)
         if steps.state(name, seed, scale, wanted) == "done":
             continue

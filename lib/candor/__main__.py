@@ -10,9 +10,13 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from candor import claims
 from candor.core.errors import CandorError, disk
+
+if TYPE_CHECKING:
+    from candor.run.plan import Plan
 
 # Names are known without importing what they stand for: help and a wrong name take no second.
 SCALES = sorted(path.stem for path in (Path(__file__).resolve().parents[2] / "config").glob("*.yaml"))
@@ -52,15 +56,17 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
 
+    shared: dict[str, dict] = {
+        "scale": {"default": "laptop", "help": f"one of {scales} (default: laptop)"},
+        "claim": {"help": f"one of {names}, {studies} (default: all)"},
+        "cores": {"type": _number("cores"), "help": "processes at once (default: all cores)"},
+    }
+
     def command(function, text: str, *options: str) -> argparse.ArgumentParser:
         made = commands.add_parser(function.__name__.strip("_"), help=text, description=text)
         made.set_defaults(function=function)
-        if "scale" in options:
-            made.add_argument("--scale", default="laptop", help=f"one of {scales} (default: laptop)")
-        if "claim" in options:
-            made.add_argument("--claim", default=None, help=f"one of {names}, {studies} (default: all)")
-        if "cores" in options:
-            made.add_argument("--cores", type=_number("cores"), help="processes at once (default: all cores)")
+        for option in options:
+            made.add_argument(f"--{option}", **shared[option])
         return made
 
     command(_list, "Show scales, claims and steps", "scale", "claim")
@@ -76,14 +82,14 @@ def parser() -> argparse.ArgumentParser:
     command(tables, "Make the tables of a claim from its steps", "scale", "claim")
     command(ledger, "Hold the criteria against the tables", "scale")
     made = command(figures, "Draw figures from the tables of the scale, or from data/reference", "scale", "claim")
-    made.add_argument("--figure", default=None, help="one figure of the claim")
+    made.add_argument("--figure", help="one figure of the claim")
     command(notebooks, "Execute the notebooks again, in place, from data/reference with live cells off", "cores")
     command(lab, "Open copies of the notebooks, in work/, in JupyterLab; further options are JupyterLab's")
     command(report, "Write Snakemake's report of what has been computed", "scale", "claim")
     made = command(cost, "Say what a scale needs: runs, tokens, GPU-hours, gigabytes; runs nothing", "scale", "claim")
     made.add_argument("--hardware", default="h100", help="a card of data/cost/rates.csv, such as a100 (default: h100)")
     made.add_argument("--shared-prompts", action="store_true", help="a prompt is computed once a group of completions")
-    made.add_argument("--csv", type=Path, default=None, metavar="FILE", help="the table as CSV too")
+    made.add_argument("--csv", type=Path, metavar="FILE", help="the table as CSV too")
     made.add_argument("--page", action="store_true", help="write COST.md instead")
     command(verify, "Compare your results with data/reference", "scale")
     command(declare, "Lock the criteria that are new, before their run; refuses if one that is locked was changed")
@@ -100,10 +106,14 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _list(arguments: argparse.Namespace) -> None:
-    from candor.run import plan as graph
+def _plan(arguments: argparse.Namespace) -> Plan:
+    from candor.run.plan import plan
 
-    plan = graph.plan(arguments.scale, arguments.claim)
+    return plan(arguments.scale, getattr(arguments, "claim", None))
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    plan = _plan(arguments)
     print("Scales:", ", ".join(SCALES))
     print("Claims:")
     for name in plan.claims:
@@ -118,11 +128,10 @@ def _list(arguments: argparse.Namespace) -> None:
 
 def replicate(arguments: argparse.Namespace) -> None:
     print(f"Candor reads what is there at scale {arguments.scale} ...", flush=True)
-    from candor.run import plan as graph
     from candor.run.replicate import replicate
 
     gpus = (arguments.gpus, arguments.gpus_per_job)
-    replicate(graph.plan(arguments.scale, arguments.claim), arguments.cores, arguments.claim, gpus=gpus)
+    replicate(_plan(arguments), arguments.cores, arguments.claim, gpus=gpus)
 
 
 def steps(arguments: argparse.Namespace) -> None:
@@ -136,9 +145,8 @@ def steps(arguments: argparse.Namespace) -> None:
 
 def tables(arguments: argparse.Namespace) -> None:
     from candor.run import jobs
-    from candor.run import plan as graph
 
-    plan = graph.plan(arguments.scale, arguments.claim)
+    plan = _plan(arguments)
     for claim in plan.claims:
         jobs.tables(plan, claim)
         print(plan.folder / "tables" / claim)
@@ -146,10 +154,9 @@ def tables(arguments: argparse.Namespace) -> None:
 
 def ledger(arguments: argparse.Namespace) -> None:
     from candor.run import evidence, jobs
-    from candor.run import plan as graph
     from candor.run.progress import show_ledger
 
-    plan = graph.plan(arguments.scale)
+    plan = _plan(arguments)
     jobs.judge(plan)
     show_ledger(evidence.load_ledgers(plan.folder))
 
@@ -179,28 +186,25 @@ def lab(arguments: argparse.Namespace) -> None:
 
 
 def report(arguments: argparse.Namespace) -> None:
-    from candor.run import plan as graph
     from candor.run.replicate import report
 
-    print(report(graph.plan(arguments.scale, arguments.claim), arguments.claim))
+    print(report(_plan(arguments), arguments.claim))
 
 
 def cost(arguments: argparse.Namespace) -> None:
     from candor.run import cost
-    from candor.run import plan as graph
 
     if arguments.page:
-        print(*cost.write_page(), sep="\n")
+        print(cost.write_page())
         return
     card = cost.rate(arguments.hardware)
-    cost.show(graph.plan(arguments.scale, arguments.claim), card, arguments.shared_prompts, arguments.csv)
+    cost.show(_plan(arguments), card, arguments.shared_prompts, arguments.csv)
 
 
 def verify(arguments: argparse.Namespace) -> None:
-    from candor.run import plan as graph
     from candor.run.publish import verify
 
-    print(verify(graph.plan(arguments.scale)))
+    print(verify(_plan(arguments)))
 
 
 def declare(arguments: argparse.Namespace) -> None:
@@ -210,10 +214,9 @@ def declare(arguments: argparse.Namespace) -> None:
 
 
 def repair(arguments: argparse.Namespace) -> None:
-    from candor.run import plan as graph
     from candor.run.replicate import replicate
 
-    replicate(graph.plan(arguments.scale, arguments.claim), arguments.cores, arguments.claim, mend=True)
+    replicate(_plan(arguments), arguments.cores, arguments.claim, mend=True)
 
 
 def seal(arguments: argparse.Namespace) -> None:
@@ -248,10 +251,9 @@ def sheet(arguments: argparse.Namespace) -> None:
 
 
 def reference(arguments: argparse.Namespace) -> None:
-    from candor.run import plan as graph
     from candor.run.publish import promote
 
-    for path in promote(graph.plan(arguments.scale), arguments.unfinished):
+    for path in promote(_plan(arguments), arguments.unfinished):
         print(path)
 
 

@@ -43,7 +43,7 @@ def test_what_decides_is_there():
 @pytest.mark.parametrize(
     ("file", "modified"),
     [
-        (None, False),
+        *((None, False), ("removed", True)),
         *((file, True) for file in ("lib/a.py", "lib/candor/new.py", "config/a.py", "config/mine.yaml")),
         *((file, True) for file in ("data/published/a.py", "data/published/new.csv", "data/live/a.py")),
         *((file, True) for file in ("requirements.lock", "Snakefile")),
@@ -51,15 +51,12 @@ def test_what_decides_is_there():
     ],
 )
 def test_an_edit_counts_where_it_decides_a_result(checkout, file, modified):
-    if file:
+    if file == "removed":
+        (checkout / "lib" / "a.py").unlink()
+    elif file:
         (checkout / file).parent.mkdir(exist_ok=True)
         (checkout / file).write_text("after")
     assert tree(checkout) == (git(checkout, "rev-parse", "--short=12", "HEAD"), modified)
-
-
-def test_what_is_removed_counts(checkout):
-    (checkout / "lib" / "a.py").unlink()
-    assert tree(checkout)[1]
 
 
 def test_the_commit_of_another_repository_is_not_candor_s(checkout, tmp_path, monkeypatch):

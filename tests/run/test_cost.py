@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from candor import __main__ as cli
 from candor.core import settings as config
 from candor.core import step as steps
 from candor.core.errors import CandorError
@@ -257,21 +256,6 @@ def test_the_command_needs_no_torch_and_writes_a_table(tmp_path):
     with (tmp_path / "cost.csv").open() as file:
         heading, row = csv.reader(file)
     assert tuple(heading) == cost.HEADINGS and row[0] == "brier_fix"
-
-
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        (("--scale", "huge"), "There is no scale 'huge'"),
-        (("--scale", "gpu", "--claim", "brier"), "There is no claim 'brier'"),
-        (("--hardware", "abacus"), "There is no hardware 'abacus': choose one of h100, h100_pcie"),
-        (("--csv", "/nowhere/cost.csv"), "/nowhere/cost.csv cannot be written"),
-    ],
-)
-def test_what_is_wrong_is_one_sentence(capsys, words, sentence):
-    assert cli.main(["cost", *words]) == 2
-    error = capsys.readouterr().err
-    assert sentence in error and len(error.strip().splitlines()) == 1
 
 
 def test_an_unknown_model_is_said():

@@ -32,6 +32,12 @@ def places(tmp_path, monkeypatch):
     return tmp_path / "results" / "laptop", tmp_path / "reference"
 
 
+def both(places, own_frame, frame=LEDGER):
+    """Own results beside the reference."""
+    fill(places[1], places[1], frame)
+    fill(places[0], places[0] / "tables", own_frame)
+
+
 def fill(folder, tables, frame=LEDGER):
     for claim in claims.NAMES:
         evidence.write_tables(TABLES, tables / claim, claim=claim, scale="laptop")
@@ -70,8 +76,7 @@ def test_a_table_that_is_not_as_it_was_written_is_named(places, name):
 @pytest.mark.parametrize("name", [*(f"{name}.csv" for name in evidence.LEDGERS), "provenance.json"])
 def test_an_edited_ledger_is_named_and_never_shown(places, name):
     own, reference = places
-    fill(own, own / "tables")
-    fill(reference, reference)
+    both(places, LEDGER)
     for folder, remedy in ((own, "candor repair --scale laptop"), (reference, "with git")):
         path = folder / name
         path.write_text(path.read_text().replace("2026", "2027").replace("0.5", "0.7"))
@@ -109,9 +114,7 @@ def test_own_results_take_the_place_of_the_reference(places):
 
 
 def test_a_claim_without_own_rows_keeps_the_reference(places):
-    own, reference = places
-    fill(reference, reference)
-    fill(own, own / "tables", LEDGER[LEDGER["claim"] == "binary_reward"])
+    both(places, LEDGER[LEDGER["claim"] == "binary_reward"])
     assert evidence.load("binary_reward").source == "results"
     assert evidence.load("brier_fix").source == "reference"
 
@@ -124,19 +127,15 @@ def test_unknown_claims_and_sources_are_named():
 
 
 def test_verify_accepts_a_run_that_agrees(places):
-    own, reference = places
-    fill(reference, reference)
-    fill(own, own / "tables", LEDGER.assign(value=0.59, ci_low=0.55, ci_high=0.63))
+    both(places, LEDGER.assign(value=0.59, ci_low=0.55, ci_high=0.63))
     assert f"{len(LEDGER)} rows" in publish.verify(graph.plan("laptop"))
 
 
 def test_verify_names_what_differs_and_what_is_missing(places):
-    own, reference = places
-    fill(reference, reference)
     first = LEDGER["criterion"] == LEDGER["criterion"][0]
     values = LEDGER.assign(value=LEDGER["value"].mask(first, 0.9), ci_low=0.8, ci_high=1.0)
     values.loc[~first, ["ci_low", "ci_high"]] = (0.4, 0.6)
-    fill(own, own / "tables", values.iloc[:-1])
+    both(places, values.iloc[:-1])
     with pytest.raises(CandorError) as error:
         publish.verify(graph.plan("laptop"))
     gone = LEDGER.iloc[-1]
@@ -146,10 +145,8 @@ def test_verify_names_what_differs_and_what_is_missing(places):
 
 
 def test_closed_forms_have_to_be_equal(places):
-    own, reference = places
     bare = LEDGER.assign(ci_low=float("nan"), ci_high=float("nan"), seeds="")
-    fill(reference, reference, bare)
-    fill(own, own / "tables", bare.assign(value=bare["value"] + 1e-4))
+    both(places, bare.assign(value=bare["value"] + 1e-4), bare)
     with pytest.raises(CandorError, match=r"is 0\.5001, not 0\.5"):
         publish.verify(graph.plan("laptop"))
 

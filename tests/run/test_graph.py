@@ -31,17 +31,8 @@ from candor.run import jobs, replicate
 from candor.run import plan as graph
 from candor.run import steps as experiments
 
-PARTS = (
-    "Snakefile",
-    "environment.yml",
-    "requirements.lock",
-    "config",
-    "profiles",
-    "notebooks",
-    "lib",
-    "data/published",
-    "benchmarks",
-)
+PARTS = ("Snakefile", "environment.yml", "requirements.lock", "config", "profiles", "notebooks", "lib", "benchmarks")
+PARTS += ("data/published",)
 
 
 # --- The plan ---------------------------------------------------------------------------------------
@@ -135,16 +126,9 @@ class Checkout:
         }
 
     def start(self, *words: str) -> subprocess.Popen:
-        return subprocess.Popen(
-            [sys.executable, "-m", *words],
-            cwd=self.folder,
-            env=self.env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-            preexec_fn=heed_signals,
-        )
+        how = {"cwd": self.folder, "env": self.env, "start_new_session": True, "preexec_fn": heed_signals}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen([sys.executable, "-m", *words], **how, **pipes)
 
     def run(self, *words: str) -> tuple[int, str]:
         process = self.start(*words)
@@ -246,9 +230,8 @@ def test_figures_notebooks_and_report_are_there(finished):
     checkout, _ = finished
     for name in claims.NAMES:
         for figure in claims.load(name).figures.FIGURES:
-            assert {p.suffix for p in (checkout.results / "figures" / name).glob(f"{figure}.*")} == {
-                *(".svg", ".png", ".json")
-            }
+            made = (checkout.results / "figures" / name).glob(f"{figure}.*")
+            assert {path.suffix for path in made} == {".svg", ".png", ".json"}
     for path in graph.notebooks():
         executed = json.loads((checkout.results / "notebooks" / path.name).read_text())
         assert any("injected-parameters" in cell["metadata"].get("tags", ()) for cell in executed["cells"])
@@ -265,10 +248,7 @@ def test_what_was_lost_is_made_again_and_nothing_else(finished):
     checkout, _ = finished
     before = {path: path.stat().st_mtime_ns for path in checkout.results.rglob("*.csv")} | checkout.finished()
     drawn = {path: path.read_bytes() for path in (checkout.results / "figures").rglob("*.*g")}
-    lost = [
-        checkout.results / "figures" / "sophistry" / "minutes.svg",
-        checkout.results / "notebooks" / "07_verdict.html",
-    ]
+    lost = [checkout.results / name for name in ("figures/sophistry/minutes.svg", "notebooks/07_verdict.html")]
     for path in lost:
         path.unlink()
     code, output = checkout.replicate()

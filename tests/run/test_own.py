@@ -68,11 +68,7 @@ def test_an_own_arm_is_trained_and_shown(mine):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        (
-            "import numpy",
-            "import nampy",
-            "mine.py cannot be used (ModuleNotFoundError: No module named 'nampy')",
-        ),
+        ("import numpy", "import nampy", "cannot be used (ModuleNotFoundError: No module named 'nampy')"),
         ('"brier_fix"', '"brier"', "adds arms to 'brier': that can be done to binary_reward and brier_fix"),
         ('"expert"', '"experts"', "names the crowd 'experts': choose one of expert"),
         ('"rlcr_spherical"', '"rlcr"', "gives expert/rlcr a second meaning"),

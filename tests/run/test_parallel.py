@@ -23,11 +23,6 @@ def chart(parallel, *rows):
     return {name: parallel.Job(name, "steps", seconds, needs, first) for name, seconds, needs, first in rows}
 
 
-def test_jobs_that_wait_for_none_share_the_cores(parallel):
-    known = chart(parallel, *((str(i), 10.0, (), 0) for i in range(6)))
-    assert [parallel.makespan(known, cores) for cores in (1, 2, 4, 6, 8)] == [60, 30, 20, 10, 10]
-
-
 def test_a_chain_takes_as_long_with_any_cores(parallel):
     known = chart(parallel, ("a", 3.0, (), 0), ("b", 5.0, ("a",), 0), ("c", 7.0, ("a", "b"), 0), ("d", 4.0, ("a",), 0))
     assert [job.name for job in parallel.critical_path(known)] == ["a", "b", "c"]

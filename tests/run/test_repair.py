@@ -188,19 +188,7 @@ def test_whatever_is_odd_is_named_with_the_remedy_and_mended(plan, name, capsys)
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "steps",
-        BASE,
-        "batches",
-        "batches/11",
-        "tables",
-        f"tables/{CLAIM}",
-        "figures",
-        DRAWN,
-        "notebooks",
-        "logs",
-        "progress",
-    ],
+    [*FOLDERS, "batches/11", "tables", "figures", "logs", "progress"],
 )
 @pytest.mark.parametrize("harm", ["empty", "a link to nowhere", "a link to itself", "a pipe"])
 def test_whatever_is_where_a_folder_belongs_is_named_and_mended(plan, name, harm):
@@ -247,9 +235,8 @@ def test_what_an_interrupted_process_left_is_swept_and_what_a_living_one_makes_i
     manifest = plan.folder / BASE / "run.json"
     with store.draft(manifest) as draft:
         (draft / "half").write_text("half")
-        dead = [
-            plan.folder / "batches" / name for name in (".a.lock", ".b.json.lock", ".c.json.7.draft", ".b.json.draft")
-        ]
+        names = (".a.lock", ".b.json.lock", ".c.json.7.draft", ".b.json.draft")
+        dead = [plan.folder / "batches" / name for name in names]
         for path in dead[:3]:
             path.write_text("")
         folder(dead[3])
@@ -325,10 +312,8 @@ def results(made, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", WRITE)
 def test_a_full_disk_is_one_sentence_and_loses_nothing(results, name, size):
     before = everything(results.folder / name)
-    with (
-        limited(resource.RLIMIT_FSIZE, size),
-        pytest.raises(CandorError, match="files may not be that large") as caught,
-    ):
+    small = limited(resource.RLIMIT_FSIZE, size)
+    with small, pytest.raises(CandorError, match="files may not be that large") as caught:
         WRITE[name](results)
     assert "\n" not in str(caught.value) and str(results.folder) in str(caught.value)
     gone = {results.folder / DRAWN / "counts.json"} if name == DRAWN else set()

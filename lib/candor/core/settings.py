@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -250,7 +250,7 @@ def _checked(given: dict[str, Any], schema: dict[str, Any], source: str) -> dict
     draft = jsonschema.Draft202012Validator
     is_number = partial(draft.TYPE_CHECKER.is_type, type="number")
     types = draft.TYPE_CHECKER.redefine("number", lambda _, value: is_number(value) and math.isfinite(value))
-    ours = {"atMost": _at_most, "sharedEvenly": _shared_evenly}
+    ours = {"atMost": _keyword(_at_most), "sharedEvenly": _keyword(_shared_evenly)}
     validator = jsonschema.validators.extend(draft, ours, type_checker=types)
     first = min(validator(schema).iter_errors(data), key=lambda error: (error.json_path, error.message), default=None)
     if first is not None:
@@ -258,29 +258,29 @@ def _checked(given: dict[str, Any], schema: dict[str, Any], source: str) -> dict
     return data
 
 
-def _numbers(group: Any, pairs: dict[str, str]) -> Iterator[tuple[str, str, int, int]]:
-    for one, other in pairs.items() if isinstance(group, dict) else ():
-        if all(isinstance(group.get(key), int) and group[key] > 0 for key in (one, other)):
-            yield one, other, group[one], group[other]
-
-
-def _at_most(_, pairs: dict[str, str], group: Any, schema: dict) -> Iterator[jsonschema.ValidationError]:
+def _at_most(value: int, limit: int, other: str) -> str:
     """Our keyword `atMost`: one key of a group is not larger than another."""
-    from jsonschema import ValidationError
-
-    for one, other, value, limit in _numbers(group, pairs):
-        if value > limit:
-            yield ValidationError(f"{value} is more than {other}, {limit}: make it at most that", path=[one])
+    return f"{value} is more than {other}, {limit}: make it at most that" if value > limit else ""
 
 
-def _shared_evenly(_, pairs: dict[str, str], group: Any, schema: dict) -> Iterator[jsonschema.ValidationError]:
+def _shared_evenly(value: int, parts: int, other: str) -> str:
     """Our keyword `sharedEvenly`: one key gives each of another an even number (rotary positions turn pairs)."""
-    from jsonschema import ValidationError
+    why = f"{value} has no equal, even shares for {parts} {other}: make it a multiple of {2 * parts}"
+    return why if value % (2 * parts) else ""
 
-    for one, other, value, parts in _numbers(group, pairs):
-        if value % (2 * parts):
-            why = f"{value} has no equal, even shares for {parts} {other}: make it a multiple of {2 * parts}"
-            yield ValidationError(why, path=[one])
+
+def _keyword(complaint: Callable[[int, int, str], str]) -> Callable[..., Iterator[jsonschema.ValidationError]]:
+    """A keyword that compares two numbers of a group by name."""
+
+    def compare(_, pairs: dict[str, str], group: Any, schema: dict) -> Iterator[jsonschema.ValidationError]:
+        from jsonschema import ValidationError
+
+        for one, other in pairs.items() if isinstance(group, dict) else ():
+            there = all(isinstance(group.get(key), int) and group[key] > 0 for key in (one, other))
+            if there and (why := complaint(group[one], group[other], other)):
+                yield ValidationError(why, path=[one])
+
+    return compare
 
 
 def _sentence(error: jsonschema.ValidationError, source: str) -> str:

@@ -28,6 +28,7 @@ from candor.language_models import work as works
 from candor.language_models.generation import BATCH
 from candor.language_models.work import DATA, Amount, Work
 from candor.run import plan as graph
+from candor.run import readme
 from candor.run import steps as experiments
 
 PAGE = ROOT / "COST.md"
@@ -423,8 +424,7 @@ def _markdown(headings: Iterable[str], lines: Iterable[Iterable[object]]) -> str
     """A table; columns of numbers stand on the right."""
     headings, rows = list(headings), [[str(cell).replace("*", "\\*") for cell in line] for line in lines]
     numbers = [all(cell[:1] in "0123456789>" for cell in column) for column in zip(*rows)]
-    rows = [headings, ["---:" if number else "---" for number in numbers], *rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return readme.table(headings, rows, ["---:" if number else "---" for number in numbers])
 
 
 def _scale(plan: graph.Plan) -> str:
@@ -464,7 +464,7 @@ def page() -> str:
     return text.format(scales="\n\n".join(map(_scale, plans)), anchors=held, **data)
 
 
-def write_page() -> list[Path]:
-    """Write COST.md."""
+def write_page() -> Path:
+    """Write COST.md; returns its place."""
     PAGE.write_text(page(), encoding="utf-8")
-    return [PAGE]
+    return PAGE

@@ -131,13 +131,13 @@ def readme_answer() -> str:
 def readme_verdicts() -> str:
     """A row a claim: what it says, and the reference's overall verdict."""
     kept = evidence.load(source="reference")
-    rows = [f"*{kept.label}*", "", "| | claim | verdict |", "| --- | --- | --- |"]
+    rows = []
     for name in claims.NAMES:
         claim = claims.load(name).claim
         whole = kept.verdicts.query("claim == @name and part == 'overall'").iloc[0]
         notebook = f"notebooks/{claim.number:02d}_{name}.ipynb"
-        rows.append(f"| [{claim.number}]({notebook}) | {claim.statement} | **{whole.verdict}** |")
-    return "\n".join(rows)
+        rows.append((f"[{claim.number}]({notebook})", claim.statement, f"**{whole.verdict}**"))
+    return f"*{kept.label}*\n\n{readme.table(('', 'claim', 'verdict'), rows)}"
 
 
 def readme_ledger() -> str:
@@ -148,11 +148,11 @@ def readme_ledger() -> str:
         claim = claims.load(name).claim
         whole = kept.verdicts.query("claim == @name and part == 'overall'").iloc[0]
         blocks.append(f"**{claim.number}. {claim.statement}** Overall: **{whole.verdict}** ({whole.note}).")
-        rows = ["| | what must hold | passes if | value [95 %] | verdict |", "| --- | --- | --- | --- | --- |"]
-        for row in kept.ledger[kept.ledger["claim"] == name].itertuples():
-            cells = (row.criterion, row.statement, row.band, show.value_of(row), f"**{row.verdict}**")
-            rows.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
-        blocks.append("\n".join(rows))
+        rows = [
+            (row.criterion, row.statement, row.band, show.value_of(row), f"**{row.verdict}**")
+            for row in kept.ledger[kept.ledger["claim"] == name].itertuples()
+        ]
+        blocks.append(readme.table(("", "what must hold", "passes if", "value [95 %]", "verdict"), rows))
         short = {row: show.short_of(kept, name, row) for row in (criterion.id for criterion in claim.criteria)}
         if missed := [f"- {row}. {text}" for row, text in short.items() if text]:
             blocks.append("\n".join(missed))
@@ -166,16 +166,16 @@ def readme_sweep() -> str:
     seeds = table.groupby("parameters")["seed"].nunique()
     own = {key: times for key, times in kept.provenance["seconds"].items() if "/size_" in key}
     minutes = sum(sum(times.values()) for times in own.values()) / 60
-    blocks = [
-        f"*{kept.label} Parameters in claims 1 and 5, with the number of seeds: "
-        + ", ".join(f"{n:,} ({count})" for n, count in seeds.items())
-        + f". Beside a laptop run it took {minutes:.0f} core-minutes.*"
-    ]
-    rows = ["| | effect | S1 to S9: change a fourfold size [95 %] | |", "| --- | --- | --- | --- |"]
+    sizes = ", ".join(f"{n:,} ({count})" for n, count in seeds.items())
+    rows = []
     for row in kept.ledger.itertuples():
         said = row.note if row.verdict == "reported" else f"**{row.verdict}** ({row.band})"
-        rows.append(f"| {row.criterion} | {row.statement} | {show.value_of(row)} | {said} |")
-    return "\n\n".join([*blocks, "\n".join(rows)])
+        rows.append((row.criterion, row.statement, show.value_of(row), said))
+    made = readme.table(("", "effect", "S1 to S9: change a fourfold size [95 %]", ""), rows)
+    return (
+        f"*{kept.label} Parameters in claims 1 and 5, with the number of seeds: {sizes}. Beside a laptop run it took "
+        f"{minutes:.0f} core-minutes.*\n\n{made}"
+    )
 
 
 def verify(plan: graph.Plan) -> str:
@@ -247,15 +247,14 @@ def execute_notebooks(cores: int, paths: list[Path] | None = None) -> None:
         del running.cells[at + 1]
         for cell, done in zip(notebook.cells, running.cells):
             if cell.cell_type == "code":
-                cell.outputs, cell.execution_count = done.outputs, None
-        count = 0
+                cell.outputs = done.outputs
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        for count, cell in enumerate(code, 1):
+            cell.execution_count = count
+            for output in cell.outputs:
+                if output.output_type == "execute_result":
+                    output.execution_count = count
         for cell in notebook.cells:
-            if cell.cell_type == "code":
-                count += 1
-                cell.execution_count = count
-                for output in cell.outputs:
-                    if output.output_type == "execute_result":
-                        output.execution_count = count
             cell.metadata.pop("execution", None)  # times of this machine
         show.stamp(notebook)
         nbformat.write(notebook, path)

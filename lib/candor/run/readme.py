@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from candor.core.settings import ROOT
@@ -15,6 +16,13 @@ def _parts(page: Path, name: str) -> tuple[str, str, str]:
     before, rest = page.read_text(encoding="utf-8").split(start)
     between, after = rest.split(end)
     return before + start, between, end + after
+
+
+def table(head: Sequence[str], rows: Iterable[Iterable[object]], rule: Sequence[str] | None = None) -> str:
+    """A table in Markdown; `rule` says on which side each column stands, by default on the left."""
+    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
+    lines = [f"| {' | '.join(line)} |" for line in (head, rule or ["---"] * len(head), *cells)]
+    return "\n".join([lines[0].replace("|  |", "| |"), *lines[1:]])
 
 
 def read(page: Path, name: str) -> str:

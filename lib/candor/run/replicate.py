@@ -192,11 +192,7 @@ def _some(names: list[str], most: int = 5) -> str:
 
 
 def replicate(
-    plan: graph.Plan,
-    cores: int,
-    claim: str | None = None,
-    gpus: tuple[int, int] = (1, 1),
-    mend: bool = False,
+    plan: graph.Plan, cores: int, claim: str | None = None, gpus: tuple[int, int] = (1, 1), mend: bool = False
 ) -> None:
     """Run the graph and watch it, with GPUs in all and for a job; `mend` first removes what is damaged.
 
@@ -220,29 +216,10 @@ def replicate(
         log = plan.folder / "logs" / "snakemake.log"
         log.parent.mkdir(exist_ok=True)
         log.write_text("")
-        start, process = time.time(), None
+        start = time.time()
         watch = progress.Watch(plan, found.states, cores, log, gpus[0])
-        try:
-            with log.open("w") as file:
-                process = subprocess.Popen(
-                    _command(plan, cores, claim, found.lacking, gpus),
-                    cwd=ROOT,
-                    env=_environment(plan),
-                    stdin=subprocess.DEVNULL,
-                    stdout=file,
-                    stderr=subprocess.STDOUT,
-                    pass_fds=(held.fileno(),),  # so that the lock outlives a parent that is killed alone
-                )
-            watch.until(process)
-        except KeyboardInterrupt:
-            with suppress(OSError):  # a terminal that was closed
-                watch.say("Stopping ...")
-            if process:
-                _stop(process)
-            store.sweep(plan.folder)
-            raise
-        if process.returncode:
-            raise CandorError(_failure(plan, log, process.returncode))
+        if code := _watched(plan, watch, _command(plan, cores, claim, found.lacking, gpus), held):
+            raise CandorError(_failure(plan, log, code))
         found = survey(plan, check=False)
         gone = [f"{key}, seed {seed}" for (key, seed), state in found.states.items() if state != "done"]
         gone += [str(path.relative_to(plan.folder)) for path in (*found.lacking, *found.damaged)]
@@ -258,11 +235,36 @@ def replicate(
         progress.show_end(plan, watch, seconds)
 
 
+def _watched(plan: graph.Plan, watch: progress.Watch, command: list[str], held: TextIO) -> int:
+    """Runs Snakemake under the eyes of `watch`; returns its exit code. An interrupt ends it and its jobs."""
+    process = None
+    try:
+        with watch.log.open("w") as file:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=_environment(plan),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                pass_fds=(held.fileno(),),  # so that the lock outlives a parent that is killed alone
+            )
+        watch.until(process)
+    except KeyboardInterrupt:
+        with suppress(OSError):  # a terminal that was closed
+            watch.say("Stopping ...")
+        if process:
+            _stop(process)
+        store.sweep(plan.folder)
+        raise
+    return process.returncode
+
+
 def _command(
     plan: graph.Plan, cores: int, claim: str | None, lacking: list[Path], gpus: tuple[int, int] = (1, 1)
 ) -> list[str]:
     settings = [f"scale={plan.scale}"] + ([f"claim={claim}"] if claim else [])
-    profile = []
+    profile: list[str] = []
     if "models" in plan.config["evidence"]:
         profile = ["--workflow-profile", "profiles/gpu", "--resources", f"gpu={gpus[0]}"]
         settings.append(f"gpus_per_job={gpus[1]}")
@@ -286,15 +288,12 @@ def _stop(process: subprocess.Popen) -> None:
     """Ends Snakemake and its jobs."""
     import psutil
 
-    try:
+    family: list[psutil.Process] = []
+    with suppress(psutil.NoSuchProcess):
         family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return
     for member in family:
-        try:
+        with suppress(psutil.NoSuchProcess):
             member.terminate()
-        except psutil.NoSuchProcess:
-            continue
     for member in psutil.wait_procs(family, timeout=10)[1]:
         member.kill()
 
@@ -307,14 +306,8 @@ def report(plan: graph.Plan, claim: str | None = None) -> Path:
         raise CandorError(f"Nothing has been computed at scale {plan.scale}: run `make replicate SCALE={plan.scale}`.")
     with disk(plan.folder), store.draft(manifest) as draft:
         command = ["snakemake", "evidence", "--report", str(draft / "report.html"), "--nolock", "--config", *settings]
-        made = subprocess.run(
-            [sys.executable, "-m", *command],
-            cwd=ROOT,
-            env=_environment(plan),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command = [sys.executable, "-m", *command]
+        made = subprocess.run(command, cwd=ROOT, env=_environment(plan), capture_output=True, text=True, check=False)
         if made.returncode:
             lines = [line for line in (made.stdout + made.stderr).splitlines() if line.strip()]
             raise CandorError(

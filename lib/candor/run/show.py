@@ -208,20 +208,21 @@ def claim_card(claim: Claim) -> HTML:
 
 def verdict_strip(evidence) -> HTML:
     """The parts of the claim (of all claims, where the evidence has several) and the overall verdict, a row each."""
-    return HTML(_strip(evidence.verdicts))
-
-
-def _strip(verdicts: pd.DataFrame) -> str:
+    verdicts = evidence.verdicts
     if verdicts.empty:
-        return "<p><i>No verdict yet: <code>make replicate</code> gives one.</i></p>"
-    several = verdicts["claim"].nunique() > 1
-    rows = []
-    for row in verdicts.fillna("").itertuples():
-        name = f"<b>{html.escape(row.part)}</b>"
-        first = [html.escape(row.claim)] if several else []
-        texts = map(html.escape, (row.statement, row.criteria, row.note))
-        rows.append([*first, name, badge(row.verdict), *texts])
-    return grid((["claim"] if several else []) + ["part", "verdict", "statement", "criteria", "note"], rows)
+        return HTML("<p><i>No verdict yet: <code>make replicate</code> gives one.</i></p>")
+    rows = [
+        [f"<b>{_text(row.part)}</b>", badge(row.verdict), *map(_text, (row.statement, row.criteria, row.note))]
+        for row in verdicts.itertuples()
+    ]
+    return _by_claim(verdicts, ["part", "verdict", "statement", "criteria", "note"], rows)
+
+
+def _by_claim(frame: pd.DataFrame, head: list[str], rows: list[list[str]]) -> HTML:
+    """A grid with a row of cells for each of the frame's; of several claims it has a column that names them."""
+    if frame["claim"].nunique() > 1:
+        head, rows = ["claim", *head], [[_text(claim), *row] for claim, row in zip(frame["claim"], rows)]
+    return HTML(grid(head, rows))
 
 
 COUNTED = ("cells", "grid points", "acts", "comparisons", "runs")  # units of a count out of n
@@ -261,15 +262,13 @@ def ledger_table(evidence, criteria: Sequence[str] | None = None) -> HTML:
         ledger = ledger[ledger["criterion"].isin(criteria)]
     if ledger.empty:
         return HTML("<p><i>No row of the ledger yet: <code>make replicate</code> writes it.</i></p>")
-    several = ledger["claim"].nunique() > 1
     rows = []
     for row in ledger.itertuples():
-        first = [html.escape(row.claim)] if several else []
         before = [_text(row.statement), _text(row.band), value_of(row), _text(row.passes), _text(row.paper_value)]
         note = ". ".join(filter(None, (_text(row.note), _text(short_of(evidence, row.claim, row.criterion)))))
-        rows.append([*first, f"<b>{row.criterion}</b>", *before, badge(row.verdict), note])
+        rows.append([f"<b>{row.criterion}</b>", *before, badge(row.verdict), note])
     head = ["", "statement", "passes if", "value [95 %]", "seeds", "the paper", "verdict", "note"]
-    return HTML(grid((["claim"] if several else []) + head, rows))
+    return _by_claim(ledger, head, rows)
 
 
 def checks_table(evidence, criterion: str | None = None) -> HTML:

@@ -43,19 +43,18 @@ class Results:
 
         return own.arms(self.config, claim)
 
-    def collect(self, setting: str, arms: Iterable[str], table: str, world: str = "witnesses") -> pd.DataFrame:
-        """Table `table` of the evaluations of `arms`, with the columns setting, arm and seed in front."""
-        return self._stack(setting, arms, table, world, "eval_")
-
     def log(self, setting: str, arms: Iterable[str], world: str = "witnesses") -> pd.DataFrame:
         """Training logs of `arms`, with the columns setting, arm and seed in front."""
-        return self._stack(setting, arms, "log", world, "")
+        return self.collect(setting, arms, "log", world, "")
 
     def trained(self, setting: str, arms: Iterable[str], table: str, world: str = "witnesses") -> pd.DataFrame:
         """Table `table` of the arms' own steps, not of their evaluations, with the same columns in front."""
-        return self._stack(setting, arms, table, world, "")
+        return self.collect(setting, arms, table, world, "")
 
-    def _stack(self, setting, arms, table, world, prefix) -> pd.DataFrame:
+    def collect(
+        self, setting: str, arms: Iterable[str], table: str, world: str = "witnesses", prefix: str = "eval_"
+    ) -> pd.DataFrame:
+        """Table `table` of the evaluations of `arms`, with the columns setting, arm and seed in front."""
         frames = []
         for arm in arms:
             key = f"{world}/{setting}/{prefix}{arm}"
@@ -65,9 +64,8 @@ class Results:
                     frame = read(key, seed, self.config["scale"]).table(table)
                 except MissingError:
                     continue
-                frame.insert(0, "setting", setting)
-                frame.insert(1, "arm", arm)
-                frame.insert(2, "seed", seed)
+                for place, (name, value) in enumerate({"setting": setting, "arm": arm, "seed": seed}.items()):
+                    frame.insert(place, name, value)
                 frames.append(frame)
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
