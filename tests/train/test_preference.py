@@ -1,4 +1,4 @@
-"""DPO by TRL: its loss and gradient against the equation, what it learns and refuses."""
+"""DPO by TRL: its loss and gradient against the equation, what a run leaves behind, what it refuses."""
 
 import copy
 
@@ -11,6 +11,7 @@ from candor.train import models
 from candor.train.preference import dpo
 from datasets import Dataset
 from numerics import ROUNDING, assert_close
+from safetensors.torch import load_file
 
 BETA = 0.3
 
@@ -75,8 +76,9 @@ def test_a_step_follows_the_gradient_of_the_equation(pairs, of_ids):
     assert abs(loss.item() - np.log(2)) > 1e-4
     norm = torch.nn.utils.get_total_norm([p.grad for p in mine.parameters()])
     if of_ids:
-        ids = {f"{name}_ids": world.tokenizer()(list(pairs[name]))["input_ids"] for name in pairs[0]}
-        pairs = Dataset.from_dict(ids)
+        pairs = Dataset.from_dict(
+            {f"{name}_ids": world.tokenizer()(list(pairs[name]))["input_ids"] for name in pairs[0]}
+        )
     sgd = {"optim": "sgd", "learning_rate": 0.1, "warmup_steps": 0, "max_grad_norm": 1e9, "max_steps": 1}
     _, log = run(pairs, model, {"ref_model": reference}, per_device_train_batch_size=len(pairs), **sgd)
     assert log["loss"].item() == pytest.approx(loss.item(), abs=ROUNDING)
@@ -98,6 +100,20 @@ def test_a_consistent_preference_is_learnt(pairs):
     model, log = run(always, max_steps=30)
     assert log["margin"].iloc[-1] > 0.5 and log["accuracy"].iloc[-1] == 1
     assert log["loss"].iloc[-1] < 0.5 and not model.training
+
+
+def test_what_a_run_leaves_behind(tmp_path, pairs):
+    """Snapshots along the way, progress, and a saved model that may use its cache: the trainer has forbidden it."""
+    ticks = []
+    how = {"snapshots": tmp_path / "s", "snapshot_every": 3, "progress": lambda *now: ticks.append(now)}
+    model, _ = run(pairs, options=how | {"save": tmp_path / "model"})
+    names = sorted(path.name for path in (tmp_path / "s").iterdir())
+    assert names == ["step_000003.safetensors", "step_000006.safetensors"] and ticks[-1] == (6, 6)
+    saved, _ = models.load_decoder(tmp_path / "model")
+    last = load_file(tmp_path / "s" / names[-1])
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(last.get(name, tensor), tensor) and torch.equal(saved.state_dict()[name], tensor)
+    assert model.config.use_cache and saved.config.use_cache
 
 
 def test_what_would_change_the_pairs_is_refused(pairs):
