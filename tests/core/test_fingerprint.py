@@ -268,7 +268,7 @@ WITHOUT_MEANING = [
         "from candor.witnesses import world\n",
         "from candor.witnesses import world\nfrom candor.train import models, policy\n",
     ),
-    (RUN, "lr=settings.base_lr,\n        pad=world.PAD,", "pad=world.PAD,\n        lr=settings.base_lr,"),
+    (RUN, "lr=settings.base_lr, pad=world.PAD,", "pad=world.PAD, lr=settings.base_lr,"),
     ("**/*.py", "Recorder", "Watch"),
     ("train/sharing.py", "pad: int, device)", "pad: Literal[0, 1], device: torch.device)"),
     (COPY, "train/sharing.py", "shared_prompt.py"),
